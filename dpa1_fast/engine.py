@@ -1,0 +1,230 @@
+"""From structures to energies, forces and virials, tile by tile in constant memory."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from .batch import Batch, Neighborhood, collate, neighborhood
+from .errors import BackendError, DPA1Warning, StructureError
+from .kernels import dispatch
+from .model import DPA1
+from .structure import Structure, from_ase
+
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+TILE_ELEMENTS = 1_000_000
+"""Numbers that one tile may hold at a time; a few such tensors are alive at once."""
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one structure evaluates to.
+
+    Attributes:
+        energy: eV. energies: (n,) eV, zero for virtual atoms. forces: (n, 3) eV/Å.
+        virial: (3, 3) eV, −dE/dε: positive wants to expand. atomic_virials: (n, 3, 3) eV, each edge booked on the
+            neighbour as DeePMD-kit does; they sum to ``virial``.
+        volume: Å³, or None for a structure without one.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    virial: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    atomic_virials: NDArray[np.float64]
+    volume: float | None
+
+    @property
+    def stress(self) -> NDArray[np.float64] | None:
+        """(6,) eV/Å³, Voigt order xx yy zz yz xz xy, ASE's sign (tension positive); None without a volume."""
+        if self.volume is None:
+            return None
+        stress = -0.5 * (self.virial + self.virial.T) / self.volume
+        return np.array([stress[a, b] for a, b in VOIGT])
+
+
+class Engine:
+    """Evaluates a DPA-1 model.
+
+    The engine takes a snapshot of the model's weights: train on, make a new engine to see the change.
+
+    Args:
+        model: a ``DPA1`` in memory.
+        device: "auto" (a GPU if torch sees one), or any torch device.
+        backend: "auto" or "reference".
+        precision: "float64" or "float32", the arithmetic of the networks. The environment matrix and all sums of
+            energies and forces are float64 in both.
+
+    Raises:
+        BackendError: device, backend or precision not available.
+    """
+
+    def __init__(
+        self, model: DPA1, *, device: str = "auto", backend: str = "auto", precision: str = "float64"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise BackendError(f"precision {precision!r} is not available; available: {', '.join(PRECISIONS)}")
+        self.device = _device(device)
+        try:
+            self.backend = dispatch.choose(backend, str(self.device))
+        except ValueError as error:
+            raise BackendError(str(error)) from None
+        self.precision = precision
+        self.model = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[precision])
+        self.config = model.config
+        self._warned_over_sel = False
+        if self.model.order_dependent:
+            warnings.warn(
+                "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
+                "of a structure comes first",
+                DPA1Warning,
+                stacklevel=3,
+            )
+
+    # --- public ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def evaluate(
+        self,
+        structures: Sequence[Any],
+        *,
+        fparam: ArrayLike | None = ...,
+        aparam: Sequence[ArrayLike] | None = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> list[Result]: ...
+    @overload
+    def evaluate(
+        self,
+        structures: Sequence[Any],
+        *,
+        fparam: ArrayLike | None = ...,
+        aparam: Sequence[ArrayLike] | None = ...,
+        on_error: Literal["return"],
+    ) -> list[Result | StructureError]: ...
+    def evaluate(
+        self,
+        structures: Sequence[Any],
+        *,
+        fparam: ArrayLike | None = None,
+        aparam: Sequence[ArrayLike] | None = None,
+        on_error: str = "raise",
+    ) -> list[Result] | list[Result | StructureError]:
+        """Energies, forces, virials of structures of any sizes, elements and periodicity; results in their order.
+
+        Args:
+            structures: ``ase.Atoms`` (or ``Structure``, already checked).
+            fparam: frame parameters, (numb_fparam,) for all or (S, numb_fparam); else ``atoms.info["fparam"]``.
+            aparam: atomic parameters, one array (n, numb_aparam) a structure; else ``atoms.arrays["aparam"]``.
+            on_error: "raise", or "return" to put the error of a structure in its place and do all others.
+
+        Raises:
+            StructureError: naming the structure and the reason, with ``on_error="raise"``.
+        """
+        if not isinstance(structures, Sequence) or hasattr(structures, "get_chemical_symbols"):
+            raise TypeError("evaluate takes a list of structures; for one structure give [atoms]")
+        parts: list[Neighborhood | StructureError] = []
+        for k, item in enumerate(structures):
+            try:
+                parts.append(self._prepare(k, item, len(structures), fparam, aparam))
+            except StructureError as error:
+                if on_error == "raise":
+                    raise
+                parts.append(error)
+        results = iter(self._evaluate([p for p in parts if isinstance(p, Neighborhood)]))
+        merged = [p if isinstance(p, StructureError) else next(results) for p in parts]
+        for result in merged:
+            if on_error == "raise" and isinstance(result, StructureError):
+                raise result
+        return merged
+
+    # --- one step after another -----------------------------------------------------------------------------------
+
+    def _prepare(
+        self, k: int, item: Any, n: int, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
+    ) -> Neighborhood:
+        if not isinstance(item, Structure):
+            fp = None
+            if fparam is not None:
+                rows = np.asarray(fparam, dtype=np.float64)
+                fp = rows[k] if rows.ndim == 2 and len(rows) == n else rows
+            name = f"structure {k}"
+            if aparam is not None and len(aparam) != n:
+                raise StructureError(name, f"aparam has {len(aparam)} entries for {n} structures")
+            item = from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
+        return neighborhood(self.config, item)
+
+    def _evaluate(self, parts: list[Neighborhood]) -> list[Result | StructureError]:
+        if not parts:
+            return []
+        batch = collate(self.config, parts)
+        self._say_over_sel(batch)
+        energies, gradient = self._tiles(batch.to(self.device))
+        energies, gradient = energies.cpu(), gradient.cpu()
+        forces = batch.forces(gradient).numpy()
+        virials = batch.atomic_virials(gradient)
+        virial = batch.sum_structures(virials).numpy()
+        energy = batch.sum_structures(energies).numpy()
+        per_atom, atomic_virials = energies.numpy(), virials.numpy()
+        out: list[Result | StructureError] = []
+        for k, part in enumerate(parts):
+            a, b = int(batch.offsets[k]), int(batch.offsets[k + 1])
+            if not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
+                reason = f"the model's energy or forces overflow in {self.precision}: atoms are far too close together"
+                out.append(StructureError(part.structure.name, reason))
+                continue
+            out.append(
+                Result(
+                    float(energy[k]), forces[a:b], virial[k], per_atom[a:b], atomic_virials[a:b], part.structure.volume
+                )
+            )
+        return out
+
+    def _tiles(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Atomic energies (n,) and dE/dd of every edge (e, 3), both float64, one tile at a time."""
+        model = self.model
+        energies = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
+        gradient = torch.zeros_like(batch.vector)
+        for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
+            edge, mask = batch.slots(atoms)
+            width = edge.shape[1]
+            d = (batch.vector[edge] if width else gradient.new_zeros(len(atoms), 0, 3)).requires_grad_()
+            with torch.enable_grad():
+                e = model.atomic_energies(batch.tile(atoms, edge, mask, d, beyond=2 * self.config.rcut))
+            energies[atoms] = e.detach()
+            if width and e.requires_grad:
+                (g,) = torch.autograd.grad(e.sum(), d)
+                gradient[edge[mask]] = g[mask]
+        return energies, gradient
+
+    def _say_over_sel(self, batch: Batch) -> None:
+        atoms, most = batch.over_sel
+        if atoms and not self._warned_over_sel:
+            self._warned_over_sel = True
+            warnings.warn(
+                f"{atoms} atoms have more than sel = {self.config.nsel} neighbours within {self.config.rcut} Å (up to "
+                f"{most}); the nearest {self.config.nsel} are kept, as in DeePMD-kit (said once)",
+                DPA1Warning,
+                stacklevel=4,
+            )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
+    return device

@@ -56,7 +56,7 @@ def _array(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> ND
         raise StructureError(name, f"{what} has shape {array.shape}, expected {shape}")
     if not np.isfinite(array).all():
         where = int(np.argwhere(~np.isfinite(array))[0][0])
-        bad = "atom" if what != "cell" else "vector"
+        bad = {"position": "atom", "aparam": "atom", "cell": "vector"}.get(what, "entry")
         raise StructureError(name, f"{what} of {bad} {where} is not finite: {array[where].tolist()}")
     return np.ascontiguousarray(array)
 

@@ -54,9 +54,13 @@ def switch(distance: Tensor, rcut_smth: float, rcut: float) -> Tensor:
     """Smooth switch: 1 below ``rcut_smth``, 0 beyond ``rcut``, twice differentiable between.
 
     sw = 1 + u³(−6u² + 15u − 10), u = clip((L − rcut_smth)/(rcut − rcut_smth), 0, 1)
+
+    The polynomial cancels near ``rcut``: within about 3e-4 Å of it only a few digits of sw are left. A hard softmax
+    with ``attn_dotr`` magnifies what is left to 1e-7 eV, so the operations here stand in DeePMD-kit's order.
     """
-    u = ((distance - rcut_smth) / (rcut - rcut_smth)).clamp(0.0, 1.0)
-    return 1.0 + u**3 * (u * (15.0 - 6.0 * u) - 10.0)
+    u = (distance.clamp(rcut_smth, rcut) - rcut_smth) / (rcut - rcut_smth)
+    u2 = u * u
+    return u2 * u * (-6.0 * u2 + 15.0 * u - 10.0) + 1.0
 
 
 def environment_matrix(
@@ -76,7 +80,7 @@ def environment_matrix(
     distance = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
     sw = switch(distance, rcut_smth, rcut)
     q = distance + protection
-    row = (sw * torch.cat([1.0 / q, d / q**2], dim=-1) - davg) / dstd
+    row = (torch.cat([1.0 / q, d / q**2], dim=-1) * sw - davg) / dstd
     return row, sw.squeeze(-1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -201,14 +200,28 @@ def deepmd_name(ours: str) -> str:
     return "fitting_net." + ".".join(parts[1:])
 
 
-def _aliases(name: str) -> Iterator[str]:
-    yield name
-    yield name.replace(".networks.", "._networks.")
+def _find(raw: RawModel, name: str) -> torch.Tensor | None:
+    """The tensor of that name. DeePMD-kit writes network weights twice, under two names; the copies must agree.
+
+    Raises:
+        ModelFileError: the file was altered or damaged.
+    """
+    copy = name.replace(".networks.", "._networks.")
+    found, other = raw.tensors.get(name), raw.tensors.get(copy)
+    if copy == name or other is None:
+        return found
+    if found is None:
+        group = name.split(".networks.")[0] + ".networks."
+        return other if not any(k.startswith(group) for k in raw.tensors) else None
+    if found.isfinite().all() and found.shape == other.shape and not torch.equal(found, other):
+        told = f"holds two different copies of {name}"
+        raise ModelFileError(raw.path, told, "it was altered or damaged; copy or write it again")
+    return found
 
 
 def _fetch(raw: RawModel, config: DPA1Config, ours: str, shape: tuple[int, ...]) -> torch.Tensor:
     name = deepmd_name(ours)
-    found = next((raw.tensors[a] for a in _aliases(name) if a in raw.tensors), None)
+    found = _find(raw, name)
     if found is None:
         if ours == "out_bias" and "out_std" not in raw.tensors:
             return torch.zeros(shape, dtype=torch.float64)  # files of 2024 keep the bias in bias_atom_e alone

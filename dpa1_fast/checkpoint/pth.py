@@ -113,6 +113,9 @@ def read(path: Path, head: str | None) -> RawModel:
     """
     if head not in (None, "Default"):
         raise ModelFileError(path, f"is frozen and has one head only, no head {head!r}", "leave out head=")
+    foreign = _foreign(path)
+    if foreign:
+        return RawModel(path, KIND, {"type": foreign}, {})
     root = _load(path)
     model_box = root.attributes.get("atomic_model")
     if not isinstance(model_box, Box):
@@ -121,6 +124,17 @@ def read(path: Path, head: str | None) -> RawModel:
     tensors: dict[str, torch.Tensor] = {}
     _collect(model_box, "", tensors)
     return RawModel(path, KIND, _params(json.loads(script), root, model_box), tensors)
+
+
+# Models that are more than one descriptor and one fitting net, by the source file that defines them.
+COMPOSITIONS = {"spin_model.py": "spin", "dp_zbl_model.py": "zbl", "dp_linear_model.py": "linear_ener"}
+
+
+def _foreign(path: Path) -> str | None:
+    """The type of a composed model, told from the archive's table of contents alone."""
+    with zipfile.ZipFile(path) as archive:
+        sources = {name.rsplit("/", 1)[-1] for name in archive.namelist()}
+    return next((kind for source, kind in COMPOSITIONS.items() if source in sources), None)
 
 
 def _load(path: Path) -> Box:
@@ -158,18 +172,14 @@ def _params(script: dict[str, Any], root: Box, model: Box) -> dict[str, Any]:
     params = dict(script)
     if "type" not in params and root.class_name not in ("EnergyModel", "DPEnergyModel"):
         params["type"] = root.class_name
-    if "models" in model.attributes:
-        params["type"] = "linear" if params.get("type") in (None, "standard") else params["type"]
-        return params
     params["type_map"] = model.attributes.get("type_map", params.get("type_map"))
     descriptor, fitting = model.attributes.get("descriptor"), model.attributes.get("fitting_net")
-    if isinstance(descriptor, Box) and isinstance(descriptor.attributes.get("se_atten"), Box):
+    if isinstance(descriptor, Box) and descriptor.class_name in ("DescrptDPA1", "DescrptSeAttenV2"):
         block = descriptor.attributes["se_atten"].attributes
         told = {"type": "se_atten_v2" if "V2" in descriptor.class_name else "se_atten"}
         told.update({ours: block[theirs] for theirs, ours in BLOCK.items() if theirs in block})
         told.update({k: descriptor.attributes[k] for k in DESCRIPTOR if k in descriptor.attributes})
-        if "repformers" not in descriptor.attributes:
-            params["descriptor"] = {**params.get("descriptor", {}), **told}
+        params["descriptor"] = {**params.get("descriptor", {}), **told}
     elif isinstance(descriptor, Box):
         params.setdefault("descriptor", {"type": descriptor.class_name})
     if isinstance(fitting, Box):

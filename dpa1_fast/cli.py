@@ -1,0 +1,154 @@
+"""``dpa1-fast``: info, convert, screen. Exit code 2 with one line on stderr where nothing could be done."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+
+app = typer.Typer(
+    name="dpa1-fast",
+    help="Run DPA-1 models: fast, on any structures, to DeePMD-kit's last digit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelArg = Annotated[str, typer.Argument(help="a model file, or the name of a bundled model", show_default=False)]
+HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
+
+
+def fail(message: object) -> typer.Exit:
+    """Prints one line on stderr and makes the exit that says that nothing could be done."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns this package's errors into one line on stderr and exit code 2, and its warnings into one line each."""
+    from .errors import DPA1Error, DPA1Warning
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, DPA1Warning):
+            print(f"note: {message}", file=sys.stderr)
+
+    original: Callable[..., Any] = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    except DPA1Error as error:
+        raise fail(error) from None
+    finally:
+        warnings.showwarning = original
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="and exit")] = False,
+) -> None:
+    """Run DPA-1 models."""
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help="a model file, or the name of a bundled model")] = None,
+    head: HeadOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    list_bundled: Annotated[bool, typer.Option("--list", help="list the bundled models")] = False,
+) -> None:
+    """What a model is: format, options, elements, size, and traits to know."""
+    with one_line_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from .checkpoint import bundled, read_model
+        from .describe import describe, option_rows
+
+        if list_bundled:
+            print("\n".join(bundled()))
+            return
+        if model is None:
+            raise fail("give a model file or the name of a bundled model (dpa1-fast info --list)")
+        loaded = read_model(model, head)
+        told = describe(loaded)
+        if as_json:
+            print(json.dumps(told, indent=2, ensure_ascii=False))
+            return
+        console = Console(highlight=False)
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row("file", told["file"])
+        table.add_row("kind", f"{told['kind']}, {told['bytes'] / 1e3:,.0f} kB, {told['parameters']:,} parameters")
+        if told["description"]:
+            table.add_row("about", told["description"])
+        table.add_row("elements", f"{' '.join(told['type_map'])} ({len(told['type_map'])})")
+        for name, value in option_rows(loaded.model.config):
+            table.add_row(name, value)
+        for trait in told["traits"]:
+            table.add_row("[yellow]note[/]", trait)
+        console.print(table)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="any model file that info can read")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".dp or .yaml for DeePMD-kit, or .safetensors")],
+    head: HeadOption = None,
+) -> None:
+    """Write a model in another format: DeePMD-kit's portable .dp or .yaml, or our .safetensors."""
+    with one_line_errors():
+        from .checkpoint import own, read_model, write_model
+
+        loaded = read_model(str(source), head)
+        note = own.description(loaded.path) if loaded.kind == own.KIND else ""
+        try:
+            write_model(loaded.model, target, note)
+        except OSError as error:
+            raise fail(f"{target}: cannot be written ({error.strerror or error})") from None
+        print(f"{target}: written from {loaded.path} ({loaded.kind})")
+
+
+@app.command()
+def screen(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, patterns")],
+    model: Annotated[str, typer.Option(help="a model file, or the name of a bundled model")],
+    output: Annotated[Path, typer.Option(help="folder for results.extxyz and summary.parquet")],
+    head: HeadOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto or reference")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64 or float32, the arithmetic of the networks")] = "float64",
+    top: Annotated[int, typer.Option(help="how many of the lowest in energy per atom to print")] = 10,
+    plot: Annotated[bool, typer.Option(help="also draw overview.png (needs matplotlib)")] = False,
+) -> None:
+    """Evaluate structures: energies, forces and stresses of everything in INPUT, and a table.
+
+    Exit code: 0 all done, 1 some structures failed (see the table), 2 nothing could be done.
+    """
+    with one_line_errors():
+        from .screen.command import screen_command
+
+        try:
+            code = screen_command(inputs, model, output, head, device, backend, precision, top, plot)
+        except OSError as error:
+            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

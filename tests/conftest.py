@@ -1,0 +1,119 @@
+"""Shared by all tests: poisoned memory, seeds, and where cases live."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpa1_fast import DPA1, DPA1Config
+from dpa1_fast.config import FittingConfig
+from dpa1_fast.errors import DPA1Warning
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "cases"
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory_and_seeds() -> Iterator[None]:
+    """Fresh memory is NaN, so that an output nobody wrote fails; one thread, one seed."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """For models whose traits the engine warns of, where the warning is not what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DPA1Warning)
+        yield
+
+
+@dataclass(frozen=True)
+class Case:
+    """One structure with DeePMD-kit's results."""
+
+    name: str
+    arrays: dict[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.arrays.get(name)
+
+    @property
+    def box(self) -> np.ndarray | None:
+        """The cell as ``DeepPot.eval`` takes it."""
+        return None if len(self.arrays["cell"]) == 0 else self.arrays["cell"].reshape(1, 9)
+
+
+def read_cases(path: Path) -> list[Case]:
+    """The cases of an .npz whose keys are ``case.array``."""
+    with np.load(path) as file:
+        names = sorted({k.split(".")[0] for k in file.files})
+        return [Case(n, {k.split(".")[1]: file[k] for k in file.files if k.startswith(f"{n}.")}) for n in names]
+
+
+BASE = DPA1Config(
+    type_map=("H", "C", "O"),
+    rcut=4.0,
+    rcut_smth=1.0,
+    sel=(40,),
+    neuron=(4, 8, 16),
+    axis_neuron=4,
+    tebd_dim=5,
+    attn=12,
+    attn_layer=2,
+    fitting=FittingConfig(neuron=(16, 16)),
+)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "smooth": {},
+    "hard": {"smooth_type_embedding": False},
+    "strip": {"tebd_input_mode": "strip", "resnet_dt": True},
+    "strip_onesided": {"tebd_input_mode": "strip", "type_one_side": True, "normalize": False, "temperature": 0.4},
+    "no_attention": {"attn_layer": 0, "neuron": (5, 10, 25)},
+    "excluded": {"exclude_types": ((0, 1),), "attn_dotr": False, "concat_output_tebd": False},
+}
+
+
+def make_model(**options: Any) -> DPA1:
+    """A small model with random weights and statistics that are neither 0 nor 1."""
+    torch.manual_seed(11)
+    model = DPA1(replace(BASE, **options)).set_dtype(torch.float64)
+    model.dstd.uniform_(0.3, 0.6)
+    model.dstd[:, 1:] = model.dstd[:, 1:2]
+    model.out_bias.normal_()
+    return model
+
+
+@pytest.fixture(params=OPTIONS)
+def model(request: pytest.FixtureRequest) -> DPA1:
+    """A model for each way through the formulas."""
+    return make_model(**OPTIONS[request.param])
+
+
+def molecule(n: int = 9, seed: int = 0, box: float = 4.0, **cell: Any) -> Any:
+    """Random H, C, O atoms no closer than 0.9 Å."""
+    from ase import Atoms
+
+    rng = np.random.default_rng(seed)
+    points: list[np.ndarray] = []
+    while len(points) < n:
+        p = rng.uniform(0, box, 3)
+        if all(np.linalg.norm(p - q) > 0.9 for q in points):
+            points.append(p)
+    return Atoms(rng.choice(["H", "C", "O"], n), positions=points, **cell)
+
+
+def crystal(seed: int = 1, n: int = 5) -> Any:
+    """A triclinic periodic structure smaller than the cut-off."""
+    return molecule(n, seed, 3.6, cell=[[4.1, 0, 0], [1.0, 3.9, 0], [-0.7, 0.8, 4.3]], pbc=True)

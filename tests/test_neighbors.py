@@ -1,0 +1,116 @@
+"""Neighbour lists against brute force, and what happens to pairs that the model does not see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from conftest import BASE, make_model, molecule
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dpa1_fast import Engine
+from dpa1_fast.batch import neighborhood
+from dpa1_fast.errors import DPA1Warning, StructureError
+from dpa1_fast.neighbors import neighbor_edges
+from dpa1_fast.structure import Structure, make_structure
+
+RCUT = 3.5
+
+
+def brute_force(s: Structure, rcut: float) -> list[tuple[float, ...]]:
+    """Every pair by looking at every image that could matter."""
+    real = np.flatnonzero(s.types >= 0)
+    cell = np.where(s.pbc[:, None], s.cell, 0.0)
+    reach = 2 * np.abs(s.positions).max(initial=0) + rcut
+    images = [0, 0, 0]
+    for axis in np.flatnonzero(s.pbc):
+        others = cell[[a for a in range(3) if a != axis and s.pbc[a]]]
+        v = cell[axis]
+        for o in np.linalg.qr(others.T)[0].T if len(others) else []:
+            v = v - (v @ o) * o
+        images[axis] = int(np.ceil(2 * reach / np.linalg.norm(v)))
+    found = []
+    for shift in product(*(range(-k, k + 1) for k in images)):
+        d = s.positions[real][None] - s.positions[real][:, None] + np.array(shift) @ cell
+        for i, j in zip(*np.nonzero(np.linalg.norm(d, axis=-1) < rcut), strict=True):
+            if any(shift) or i != j:
+                found.append((real[i], real[j], *np.round(d[i, j], 7)))
+    return sorted(found)
+
+
+def structure(positions: object, cell: object, pbc: object, types: object = None) -> Structure:
+    xyz = np.asarray(positions, dtype=float)
+    return make_structure(BASE, "s", xyz, np.zeros(len(xyz), int) if types is None else types, cell, pbc)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 6),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    hand=st.sampled_from([1.0, -1.0]),
+)
+def test_same_pairs_as_brute_force(seed: int, n: int, pbc: tuple[bool, bool, bool], hand: float) -> None:
+    """Triclinic, left-handed, smaller than the cut-off, any axes periodic, atoms outside the box, virtual atoms."""
+    rng = np.random.default_rng(seed)
+    cell = hand * (np.diag(rng.uniform(1.8, 5.0, 3)) + rng.normal(scale=0.6, size=(3, 3)))
+    types = rng.choice([0, 1, -1], n)
+    try:
+        s = structure(rng.normal(scale=4.0, size=(n, 3)), cell, pbc, types)
+        edges = neighbor_edges(s, RCUT)
+    except StructureError:
+        assume(False)
+    found = sorted((i, j, *np.round(v, 7)) for i, j, v in zip(edges.center, edges.neighbor, edges.vector, strict=True))
+    expected = brute_force(s, RCUT)
+    assert len(found) == len(expected)
+    assert len(set(found)) == len(found), "a pair stands twice"
+    if expected:
+        assert np.allclose(np.array(found), np.array(expected), atol=1e-6)
+    assert (np.diff(edges.center) >= 0).all(), "not sorted by centre"
+
+
+def test_slab_with_a_zero_vector_along_the_open_axis() -> None:
+    slab = structure([[0, 0, 0], [0, 0, 9.0]], [[3.0, 0, 0], [0, 3.0, 0], [0, 0, 0]], [True, True, False])
+    edges = neighbor_edges(slab, RCUT)
+    assert len(edges.center) == 8
+    assert slab.volume is None
+
+
+def test_wire_and_isolated_atoms() -> None:
+    wire = structure([[0, 0, 0]], [[0, 0, 0], [0, 3.0, 0], [0, 0, 0]], [False, True, False])
+    assert len(neighbor_edges(wire, RCUT).center) == 2
+    far = structure([[0, 0, 0], [1e4, 0, 0]], None, False)
+    assert len(neighbor_edges(far, RCUT).center) == 0
+    only_virtual = structure([[0, 0, 0]], None, False, [-1])
+    assert len(neighbor_edges(only_virtual, RCUT).center) == 0
+
+
+def test_a_pair_exactly_at_the_cutoff_is_no_pair() -> None:
+    assert len(neighbor_edges(structure([[0, 0, 0], [RCUT, 0, 0]], None, False), RCUT).center) == 0
+
+
+def test_more_than_sel_keeps_the_nearest_and_says_so_once() -> None:
+    model = make_model(sel=(5,))
+    engine, atoms = Engine(model), molecule(10, box=3.0)
+    s = make_structure(model.config, "s", atoms.positions, np.zeros(10, int), None, False)
+    near = neighborhood(model.config, s)
+    distance = np.linalg.norm(s.positions[None] - s.positions[:, None], axis=-1)
+    for i in range(10):
+        kept = np.sort(near.edges.neighbor[near.edges.center == i])
+        assert np.array_equal(kept, np.sort(np.argsort(distance[i])[1:6]))
+    with pytest.warns(DPA1Warning, match=r"10 atoms have more than sel = 5 .*up to 9"):
+        engine.evaluate([atoms])
+    engine.evaluate([atoms])  # said once: a second warning would be an error here
+
+
+def test_exclusions_leave_pairs_out_and_count_slots_apart() -> None:
+    config = replace(BASE, exclude_types=((0, 1),), pair_exclude_types=((1, 2),))
+    s = make_structure(config, "s", [[0, 0, 0], [1, 0, 0], [0, 1, 0]], [0, 1, 2], None, False)
+    found = neighborhood(config, s)
+    pairs = set(zip(found.edges.center.tolist(), found.edges.neighbor.tolist(), strict=True))
+    assert pairs == {(0, 2), (2, 0)}
+    # exclude_types keeps the slot, pair_exclude_types frees it.
+    assert found.n_filled.tolist() == [2, 1, 1]

@@ -1,0 +1,8 @@
+"""How close is close enough, in one place. These only ever get tighter."""
+
+ENERGY_PER_ATOM = 1e-10  # eV, float64 against DeePMD-kit
+FORCE = 1e-9  # eV/Å
+VIRIAL = 1e-8  # eV
+FLOAT32_MODEL = 5e-5  # DeePMD-kit's own nets are float32 there: eV, eV/Å
+FLOAT32_FORCE = 1e-4  # of the float64 RMS force, float32 against float64
+BATCHING = 1e-10  # eV, eV/Å: batched against one by one

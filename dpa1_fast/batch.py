@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,8 +88,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {
+            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def tiles(self, elements: int, cost_per_neighbor: int) -> Iterator[Tensor]:
         """Index sets of active atoms, sorted by neighbour count so that a tile wastes little.
@@ -105,7 +108,9 @@ class Batch:
         while start < len(sizes):
             stop = start + 1
             # Counts rise, so the last atom sets the width of the tile.
-            while stop < len(sizes) and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements:
+            while (
+                stop < len(sizes) and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements
+            ):
                 stop += 1
             yield active[start:stop]
             start = stop

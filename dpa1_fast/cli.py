@@ -126,7 +126,9 @@ def convert(
 
 @app.command()
 def screen(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, patterns")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, patterns")
+    ],
     model: Annotated[str, typer.Option(help="a model file, or the name of a bundled model")],
     output: Annotated[Path, typer.Option(help="folder for results.extxyz and summary.parquet")],
     head: HeadOption = None,

@@ -56,13 +56,18 @@ def option_rows(config: DPA1Config) -> list[tuple[str, str]]:
     """The options worth reading, as (name, value)."""
     c, f = config, config.fitting
     scale = f"temperature {c.temperature}" if c.temperature is not None else f"scaling_factor {c.scaling_factor:g}"
-    gates = [w for w, on in (("smooth", c.smooth_type_embedding), ("dotr", c.attn_dotr), ("normalize", c.normalize)) if on]
+    gates = [
+        w for w, on in (("smooth", c.smooth_type_embedding), ("dotr", c.attn_dotr), ("normalize", c.normalize)) if on
+    ]
     attention = f"{c.attn_layer} layers of width {c.attn}, {', '.join((*gates, scale))}" if c.attn_layer else "none"
     sides = "one-sided" if c.type_one_side else "two-sided"
     rows = [
         ("cut-off", f"rcut {c.rcut:g} Å, smooth from {c.rcut_smth:g} Å, sel {c.nsel}"),
         ("embedding", f"{_widths(c.neuron)} {c.activation_function}, axis_neuron {c.axis_neuron}, {c.precision}"),
-        ("type embedding", f"{c.tebd_dim} wide, {c.tebd_input_mode}, {sides}" + (", econf" if c.use_econf_tebd else "")),
+        (
+            "type embedding",
+            f"{c.tebd_dim} wide, {c.tebd_input_mode}, {sides}" + (", econf" if c.use_econf_tebd else ""),
+        ),
         ("attention", attention),
         ("fitting net", f"{_widths(f.neuron)} {f.activation_function}, {f.precision}"),
     ]

@@ -69,9 +69,7 @@ class Engine:
         BackendError: device, backend or precision not available.
     """
 
-    def __init__(
-        self, model: DPA1, *, device: str = "auto", backend: str = "auto", precision: str = "float64"
-    ) -> None:
+    def __init__(self, model: DPA1, *, device: str = "auto", backend: str = "auto", precision: str = "float64") -> None:
         if precision not in PRECISIONS:
             raise BackendError(f"precision {precision!r} is not available; available: {', '.join(PRECISIONS)}")
         self.device = _device(device)

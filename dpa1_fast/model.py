@@ -70,7 +70,8 @@ class AttentionParameters(nn.Module):
         """The parameters as the reference formulas take them."""
         w_in, b_in, _ = self.in_proj.tensors()
         w_out, b_out, _ = self.out_proj.tensors()
-        assert b_in is not None and b_out is not None
+        assert b_in is not None
+        assert b_out is not None
         return ref.AttentionLayer(w_in, b_in, w_out, b_out, self.layer_norm["weight"], self.layer_norm["bias"])
 
 

@@ -121,9 +121,7 @@ def make_structure(
     periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)).copy()
     box = np.zeros((3, 3)) if cell is None else _array(name, "cell", cell, (3, 3))
     check_cell(name, box, periodic)
-    return Structure(
-        name, xyz, kinds, box, periodic, _fparam(config, name, fparam), _aparam(config, name, aparam, n)
-    )
+    return Structure(name, xyz, kinds, box, periodic, _fparam(config, name, fparam), _aparam(config, name, aparam, n))
 
 
 def _fparam(config: DPA1Config, name: str, value: ArrayLike | None) -> NDArray[np.float64] | None:
@@ -166,7 +164,8 @@ def from_ase(
     """A Structure from an ``ase.Atoms``; element X is a virtual atom unless the model has a type of that name.
 
     Frame and atomic parameters come from the arguments, else from ``atoms.info['fparam']`` and
-    ``atoms.arrays['aparam']`` (or ``atoms.info['aparam']``, where DeePMD-kit's calculator looks) if the model uses them.
+    ``atoms.arrays['aparam']`` (or ``atoms.info['aparam']``, where DeePMD-kit's calculator looks)
+    if the model uses them.
 
     Raises:
         StructureError: naming the structure and the reason.

@@ -108,7 +108,9 @@ def test_one_structure_instead_of_a_list() -> None:
         Engine(make_model()).evaluate(["water.xyz"])
 
 
-@pytest.mark.parametrize("options", [{"device": "cuda"}, {"device": "abacus"}, {"backend": "triton"}, {"precision": "int8"}])
+@pytest.mark.parametrize(
+    "options", [{"device": "cuda"}, {"device": "abacus"}, {"backend": "triton"}, {"precision": "int8"}]
+)
 def test_an_explicit_request_never_falls_back(options: dict[str, str]) -> None:
     import torch
 

@@ -14,7 +14,15 @@ from dpa1_fast import DPA1, Engine
 
 def mixed() -> list[Atoms]:
     slab = molecule(6, 8, cell=[4.0, 4.2, 0.0], pbc=[True, True, False])
-    return [molecule(9), crystal(), Atoms("C"), molecule(3, 5), slab, Atoms("HO", [[0, 0, 0], [9, 0, 0]]), crystal(6, 4)]
+    return [
+        molecule(9),
+        crystal(),
+        Atoms("C"),
+        molecule(3, 5),
+        slab,
+        Atoms("HO", [[0, 0, 0], [9, 0, 0]]),
+        crystal(6, 4),
+    ]
 
 
 def test_batched_equals_one_by_one(model: DPA1) -> None:

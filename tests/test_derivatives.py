@@ -126,7 +126,9 @@ def test_loss_on_forces_has_the_right_gradient(model: DPA1) -> None:
         predicted = float((parameter.grad * direction).sum())
         start = parameter.detach().clone()
 
-        def along(x: float, p: torch.Tensor = parameter, at: torch.Tensor = start, to: torch.Tensor = direction) -> float:
+        def along(
+            x: float, p: torch.Tensor = parameter, at: torch.Tensor = start, to: torch.Tensor = direction
+        ) -> float:
             with torch.no_grad():
                 p.copy_(at + x * to)
             return float(loss().detach())

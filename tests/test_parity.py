@@ -45,9 +45,7 @@ IDS = [f"{m.parent.name}-{m.name}" + (f"-{h}" if h else "") for m, _, h in ALL]
 
 
 def evaluate(potential: DeepPot, case: Case) -> tuple[np.ndarray, ...]:
-    return potential.eval(
-        case.coord[None], case.box, case.type, atomic=True, fparam=case.fparam, aparam=case.aparam
-    )
+    return potential.eval(case.coord[None], case.box, case.type, atomic=True, fparam=case.fparam, aparam=case.aparam)
 
 
 def comparable(cases: Path) -> list[Case]:

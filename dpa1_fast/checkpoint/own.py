@@ -75,4 +75,4 @@ def description(path: Path) -> str:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("description", "")
+        return str((file.metadata() or {}).get("description", ""))

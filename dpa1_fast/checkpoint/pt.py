@@ -57,10 +57,10 @@ def choose_head(path: Path, params: dict[str, Any], head: str | None) -> str:
         if len(branches) == 1:
             return str(next(iter(branches)))
         raise ModelFileError(path, f"is a multi-task model with heads {listed}", "choose one: head=NAME or --head NAME")
-    known = {name: name for name in branches}
+    known: dict[str, str] = {name: name for name in branches}
     for name, branch in branches.items():
         known.update(dict.fromkeys(branch.get("model_branch_alias") or [], name))
-    folded = {name.lower(): branch for name, branch in reversed(known.items())}
+    folded: dict[str, str] = {name.lower(): branch for name, branch in reversed(known.items())}
     found = known.get(head, folded.get(head.lower()))
     if found is None:
         raise ModelFileError(path, f"has no head {head!r}", f"choose one of {listed}")

@@ -74,6 +74,7 @@ class InertUnpickler(pickle.Unpickler):
         self.storages: dict[str, torch.Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """An inert stand-in for a name in the pickle, or a refusal."""
         if module.startswith("__torch__"):
             return type("Box", (Box,), {"class_name": name})
         if module == "torch" and name in STORAGES:
@@ -90,6 +91,7 @@ class InertUnpickler(pickle.Unpickler):
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
+        """The numbers of one storage, read from the archive."""
         _, dtype, key, _, numel = pid
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
@@ -176,7 +178,7 @@ def _params(script: dict[str, Any], root: Box, model: Box) -> dict[str, Any]:
     descriptor, fitting = model.attributes.get("descriptor"), model.attributes.get("fitting_net")
     if isinstance(descriptor, Box) and descriptor.class_name in ("DescrptDPA1", "DescrptSeAttenV2"):
         block = descriptor.attributes["se_atten"].attributes
-        told = {"type": "se_atten_v2" if "V2" in descriptor.class_name else "se_atten"}
+        told: dict[str, Any] = {"type": "se_atten_v2" if "V2" in descriptor.class_name else "se_atten"}
         told.update({ours: block[theirs] for theirs, ours in BLOCK.items() if theirs in block})
         told.update({k: descriptor.attributes[k] for k in DESCRIPTOR if k in descriptor.attributes})
         params["descriptor"] = {**params.get("descriptor", {}), **told}

@@ -172,16 +172,21 @@ def _embedding(net: Network, activation: str, resnet_dt: bool, precision: str) -
 def _attention(model: DPA1) -> dict[str, Any]:
     c = model.config
     shape = {"nnei": c.nsel, "embed_dim": c.neuron[-1], "hidden_dim": c.attn}
-    options = {"dotr": c.attn_dotr, "do_mask": False, "scaling_factor": c.scaling_factor}
+    options: dict[str, Any] = {"dotr": c.attn_dotr, "do_mask": False, "scaling_factor": c.scaling_factor}
     options |= {"normalize": c.normalize, "temperature": c.temperature, "precision": c.precision}
     norm = {"trainable_ln": c.trainable_ln, "ln_eps": c.ln_eps}
     layers = []
     for layer in model.attention:
         assert isinstance(layer, AttentionParameters)
-        inner = {"num_heads": 1, "bias": True, "smooth": c.smooth_type_embedding}
+        inner: dict[str, Any] = {"num_heads": 1, "bias": True, "smooth": c.smooth_type_embedding}
         inner |= {k: _layer(getattr(layer, k), "none", False, c.precision) for k in ("in_proj", "out_proj")}
         w, b = (_array(layer.layer_norm[k], c.precision) for k in ("weight", "bias"))
-        layer_norm = {"@class": "LayerNorm", "@version": 1, "eps": c.ln_eps, "trainable": c.trainable_ln}
+        layer_norm: dict[str, Any] = {
+            "@class": "LayerNorm",
+            "@version": 1,
+            "eps": c.ln_eps,
+            "trainable": c.trainable_ln,
+        }
         layer_norm |= {"precision": c.precision, "@variables": {"w": w, "b": b}}
         both = {"attention_layer": {**shape, **options, **inner}, "attn_layer_norm": layer_norm}
         layers.append({**shape, **options, **norm, **both})

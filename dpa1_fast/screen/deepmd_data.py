@@ -94,7 +94,7 @@ def _load(part: Path, name: str, width: int | None, frames: int | None = None) -
     if not path.exists():
         return None
     try:
-        array = np.load(path, allow_pickle=False)
+        array: Array = np.load(path, allow_pickle=False)
         array = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
     except (OSError, ValueError, EOFError) as error:
         raise StructureError(str(path), f"cannot be read: {error}") from None

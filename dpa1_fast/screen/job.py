@@ -102,4 +102,3 @@ def _evaluate(
         if isinstance(outcome, Result):
             frames.append((item.atoms, outcome, row))
     return rows, frames
-

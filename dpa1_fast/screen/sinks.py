@@ -17,7 +17,9 @@ SCHEMA = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False, metadata={"doc": "position in the input, from 0"}),
         pa.field("source", pa.string(), nullable=False, metadata={"doc": "file or folder"}),
-        pa.field("frame", pa.int64(), nullable=False, metadata={"doc": "structure in the source; -1: the source itself"}),
+        pa.field(
+            "frame", pa.int64(), nullable=False, metadata={"doc": "structure in the source; -1: the source itself"}
+        ),
         pa.field("formula", pa.string()),
         pa.field("natoms", pa.int64()),
         pa.field("energy", pa.float64(), metadata={"unit": "eV"}),

@@ -39,10 +39,7 @@ def expand(inputs: Sequence[str]) -> list[Path]:
     """
     paths = []
     for argument in inputs:
-        if Path(argument).exists():
-            found = [argument]
-        else:
-            found = sorted(glob.glob(argument, recursive=True))
+        found = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))
         if not found:
             raise SourceError(f"{argument}: no such file or folder, and as a pattern it matches nothing")
         for path in map(Path, found):

@@ -175,7 +175,10 @@ def make(name: str, params: dict[str, Any], seed: int) -> None:
 def make_two_heads(seed: int) -> None:
     """A multi-task checkpoint: one descriptor, two energy nets that know their case."""
     torch.manual_seed(seed)
-    base = {"type_map": ["O", "H"], "descriptor": {**MODELS["concat_hard"]["descriptor"], "smooth_type_embedding": True}}
+    base = {
+        "type_map": ["O", "H"],
+        "descriptor": {**MODELS["concat_hard"]["descriptor"], "smooth_type_embedding": True},
+    }
     heads = {
         "liquid": {**base, "fitting_net": {**FITTING, "dim_case_embd": 2}, "model_branch_alias": ["water"]},
         "vapour": {**base, "fitting_net": {**FITTING, "neuron": [12], "dim_case_embd": 2}},

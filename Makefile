@@ -1,0 +1,51 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Nothing else is needed but Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PEER := build/peer
+
+.PHONY: demo test lint bench peer peer-check clean help
+
+help:
+	@echo "make demo        screen the example structures with the bundled model"
+	@echo "make test        run the tests (about five minutes on two cores)"
+	@echo "make lint        ruff and mypy"
+	@echo "make bench       time evaluate on the named systems"
+	@echo "make peer        install DeePMD-kit 3.2.0 in an environment of its own (5 GB)"
+	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare"
+
+# A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/dpa1-fast info almgcu-demo
+	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output --plot
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	mkdir -p build
+	$(BIN)/python -m pytest bench --benchmark-only -m 'not large' --benchmark-json build/bench.json
+
+$(PEER)/.installed:
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0'
+	touch $@
+
+peer: $(PEER)/.installed
+
+peer-check: $(VENV)/.installed $(PEER)/.installed
+	$(BIN)/python bench/peer_check.py write build/peer_check
+	$(PEER)/bin/python bench/peer_check.py compare build/peer_check
+
+clean:
+	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache

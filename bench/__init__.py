@@ -1,0 +1,1 @@
+"""Benchmarks: named systems, timing, and comparisons that print a speed only where parity holds."""

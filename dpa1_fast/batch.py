@@ -93,23 +93,28 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def tiles(self, elements: int, cost_per_neighbor: int) -> Iterator[Tensor]:
+    def tiles(self, elements: int, cost_per_neighbor: int, by_type: bool = False) -> Iterator[Tensor]:
         """Index sets of active atoms, sorted by neighbour count so that a tile wastes little.
 
         Args:
             elements: how many numbers a tile may hold at a time.
             cost_per_neighbor: numbers that each neighbour slot needs besides one per pair of slots.
+            by_type: whether all centres of a tile must be of one type.
         """
         active = torch.nonzero(self.active).squeeze(-1)
-        counts = self.counts[active]
+        counts, types = self.counts[active], self.types[active]
         order = torch.argsort(counts, stable=True)
-        active, sizes = active[order], counts[order].tolist()
+        if by_type:
+            order = order[torch.argsort(types[order], stable=True)]
+        active, sizes, kinds = active[order], counts[order].tolist(), types[order].tolist()
         start = 0
         while start < len(sizes):
             stop = start + 1
             # Counts rise, so the last atom sets the width of the tile.
             while (
-                stop < len(sizes) and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements
+                stop < len(sizes)
+                and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements
+                and not (by_type and kinds[stop] != kinds[start])
             ):
                 stop += 1
             yield active[start:stop]

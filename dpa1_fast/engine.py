@@ -16,12 +16,10 @@ from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
 from .model import DPA1
+from .scheduler import Scheduler
 from .structure import Structure, from_ase
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
-
-TILE_ELEMENTS = 1_000_000
-"""Numbers that one tile may hold at a time; a few such tensors are alive at once."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -61,25 +59,43 @@ class Engine:
     Args:
         model: a ``DPA1`` in memory.
         device: "auto" (a GPU if torch sees one), or any torch device.
-        backend: "auto" or "reference".
+        backend: "auto" ("cpu" on a CPU), "cpu" (hand-derived gradients) or "reference" (autograd).
         precision: "float64" or "float32", the arithmetic of the networks. The environment matrix and all sums of
             energies and forces are float64 in both.
+        threads: worker threads of the CPU engine; by default as many as torch uses.
 
     Raises:
         BackendError: device, backend or precision not available.
     """
 
-    def __init__(self, model: DPA1, *, device: str = "auto", backend: str = "auto", precision: str = "float64") -> None:
+    def __init__(
+        self,
+        model: DPA1,
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "float64",
+        threads: int | None = None,
+    ) -> None:
         if precision not in PRECISIONS:
             raise BackendError(f"precision {precision!r} is not available; available: {', '.join(PRECISIONS)}")
         self.device = _device(device)
         try:
-            self.backend = dispatch.choose(backend, str(self.device))
+            self.backend = dispatch.choose(backend, self.device.type)
         except ValueError as error:
             raise BackendError(str(error)) from None
         self.precision = precision
         self.model = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[precision])
         self.config = model.config
+        self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
+        evaluator = dispatch.make(self.backend, self.model)
+        self._scheduler = Scheduler(
+            evaluator,
+            by_type=evaluator.one_center_type,
+            cost_per_neighbor=model.cost_per_neighbor,
+            beyond=2 * model.config.rcut,
+            threads=self.threads,
+        )
         self._warned_over_sel = False
         if self.model.order_dependent:
             warnings.warn(
@@ -166,7 +182,7 @@ class Engine:
             return []
         batch = collate(self.config, parts)
         self._say_over_sel(batch)
-        energies, gradient = self._tiles(batch.to(self.device))
+        energies, gradient = self._scheduler.run(batch.to(self.device))
         energies, gradient = energies.cpu(), gradient.cpu()
         forces = batch.forces(gradient).numpy()
         virials = batch.atomic_virials(gradient)
@@ -186,23 +202,6 @@ class Engine:
                 )
             )
         return out
-
-    def _tiles(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Atomic energies (n,) and dE/dd of every edge (e, 3), both float64, one tile at a time."""
-        model = self.model
-        energies = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
-        gradient = torch.zeros_like(batch.vector)
-        for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
-            edge, mask = batch.slots(atoms)
-            width = edge.shape[1]
-            d = (batch.vector[edge] if width else gradient.new_zeros(len(atoms), 0, 3)).requires_grad_()
-            with torch.enable_grad():
-                e = model.atomic_energies(batch.tile(atoms, edge, mask, d, beyond=2 * self.config.rcut))
-            energies[atoms] = e.detach()
-            if width and e.requires_grad:
-                (g,) = torch.autograd.grad(e.sum(), d)
-                gradient[edge[mask]] = g[mask]
-        return energies, gradient
 
     def _say_over_sel(self, batch: Batch) -> None:
         atoms, most = batch.over_sel

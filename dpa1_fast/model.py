@@ -15,6 +15,7 @@ from .batch import Batch, Tile
 from .config import DPA1Config
 from .electrons import econf_table
 from .kernels import reference as ref
+from .kernels.weights import Weights
 
 TILE_ELEMENTS = 2_000_000
 """Numbers per tile when the whole module is differentiated; a tile of 16 MB per tensor in float64."""
@@ -236,6 +237,32 @@ class DPA1(nn.Module):
         for t in f.exclude_types:
             energy = torch.where(tile.center_type == t, 0.0, energy)
         return energy + self.out_bias[tile.center_type]
+
+    def weights(self) -> Weights:
+        """Everything that an inference backend needs, detached."""
+        fit, c = self.fitting, self.config
+
+        def layer(x: ref.Layer) -> ref.Layer:
+            return ref.Layer(*(None if t is None else t.detach() for t in x))
+
+        def pair(name: str) -> tuple[Tensor, Tensor] | None:
+            return (getattr(fit, f"{name}_avg"), getattr(fit, f"{name}_inv_std")) if hasattr(fit, f"{name}_avg") else None
+
+        return Weights(
+            config=c,
+            type_table=self.type_table().detach(),
+            davg=self.davg,
+            dstd=self.dstd,
+            embedding=[layer(x) for x in self.embedding.tensors()],
+            strip=None if self.embedding_strip is None else [layer(x) for x in self.embedding_strip.tensors()],
+            attention=[ref.AttentionLayer(*(t.detach() for t in x)) for x in self.attention_tensors()],
+            fitting=[layer(x) for x in fit.layers.tensors()],
+            bias=fit.bias_atom_e,
+            out_bias=self.out_bias,
+            fparam=pair("fparam"),
+            aparam=pair("aparam"),
+            case_embd=fit.case_embd if c.fitting.dim_case_embd else None,
+        )
 
     # --- a whole batch, for training ------------------------------------------------------------------------------
 

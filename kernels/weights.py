@@ -1,0 +1,36 @@
+"""A model's numbers as plain tensors: what every backend takes, and nothing that it could change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .reference import AttentionLayer, Layer
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters in one dtype, statistics in float64; shapes as in ``reference.py``.
+
+    Attributes:
+        config: the model's ``DPA1Config``.
+        type_table (ntypes, tebd_dim). davg, dstd (ntypes, 4). bias (ntypes,): bias_atom_e; out_bias (ntypes,).
+        embedding, strip, fitting: resnet layers. attention: its layers.
+        fparam, aparam: (avg, inv_std) or None. case_embd: (dim_case_embd,) or None.
+    """
+
+    config: Any
+    type_table: Tensor
+    davg: Tensor
+    dstd: Tensor
+    embedding: list[Layer]
+    strip: list[Layer] | None
+    attention: list[AttentionLayer]
+    fitting: list[Layer]
+    bias: Tensor
+    out_bias: Tensor
+    fparam: tuple[Tensor, Tensor] | None
+    aparam: tuple[Tensor, Tensor] | None
+    case_embd: Tensor | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -34,3 +34,15 @@ class Weights:
     fparam: tuple[Tensor, Tensor] | None
     aparam: tuple[Tensor, Tensor] | None
     case_embd: Tensor | None
+
+    def double(self) -> Weights:
+        """The same weights in float64."""
+
+        def cast(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                return x.double()
+            if isinstance(x, tuple) and hasattr(x, "_fields"):
+                return type(x)(*map(cast, x))
+            return [cast(y) for y in x] if isinstance(x, list) else x
+
+        return Weights(**{f.name: cast(getattr(self, f.name)) for f in fields(self)})

@@ -62,7 +62,7 @@ class Embedding:
 
     def forward(self, s: Tensor, pair: Tensor, sw: Tensor | None, ws: Workspace) -> tuple[Tensor, Embedded]:
         """g (E, M) from s (E,), type pair (E,), and in smooth strip mode the switch (E,)."""
-        z = ws.take("embedding.first", len(s), len(self.w_s))
+        z = ws.take("embedding.first", s.shape[0], len(self.w_s))
         torch.index_select(self.pre, 0, pair, out=z)
         column = s.unsqueeze(-1)
         z.addcmul_(column, self.w_s)

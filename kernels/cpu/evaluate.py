@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..reference import environment_matrix, padding_after_attention, switch
+from ..reference import AttentionLayer, environment_matrix, padding_after_attention
 from ..weights import Weights
-from . import basis, contraction, env_matrix
-from .attention import GatedAttention
+from . import basis, contraction, env_matrix, radial
+from .attention import FullLayer, ReducedLayer
+from .channels import Channels, Fitted
 from .embedding import Embedding
 from .fitting import Fitting
-from .scores import Gate
+from .moments import Moments
 from .workspace import Workspace
 
 
@@ -26,22 +27,22 @@ class CpuEvaluator:
         c = self.config
         self.dtype = weights.type_table.dtype
         self.embedding, self.fitting = Embedding(weights), Fitting(weights)
-        self.one_center_type = c.attn_layer > 0
+        self.one_center_type = True
         b_out = [layer.b_out for layer in weights.attention]
         self.b_out = b_out
-        self.layers = [self._layer(k, None) for k in range(c.attn_layer)]
+        self.layers = [FullLayer(*self._arguments(k)) for k in range(c.attn_layer)]
         self.empty = self._empty_slots() if weights.davg.any() else None
-        self._reduced: dict[tuple[int, tuple[int, ...]], tuple[Tensor, GatedAttention] | None] = {}
+        self._reduced: dict[tuple[int, tuple[int, ...]], tuple[Tensor, ReducedLayer] | None] = {}
+        self._moments: dict[tuple[int, tuple[int, ...]], Moments | None] = {}
         self._local = threading.local()
         self._lock = threading.Lock()
 
     # --- prepared once --------------------------------------------------------------------------------------------
 
-    def _layer(self, k: int, span: Tensor | None) -> GatedAttention:
+    def _arguments(self, k: int) -> tuple[AttentionLayer, float, bool, float, Tensor | None]:
         c = self.config
         b_next = self.b_out[k + 1] if k + 1 < c.attn_layer else None
-        layer = self.weights.attention[k]
-        return GatedAttention(layer, c.attention_scale, c.normalize, c.ln_eps, b_next, span, self.dtype)
+        return self.weights.attention[k], c.attention_scale, c.normalize, c.ln_eps, b_next
 
     def _empty_slots(self) -> Tensor:
         """What one empty slot adds to X for each (type of the first atom, type of the centre). (T, T, M, 4)."""
@@ -54,7 +55,45 @@ class CpuEvaluator:
         g = padding_after_attention(g, w.attention, c.ln_eps)
         return (g.unsqueeze(-1) * row.unsqueeze(-2)).view(n, n, -1, 4)
 
-    def reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, GatedAttention] | None:
+    def moments(self, center: int, around: tuple[int, ...]) -> Moments | None:
+        """The fitted moments of a centre type with the types around it, or None where the net cannot be fitted."""
+        key = (center, around)
+        with self._lock:
+            if key not in self._moments:
+                self._moments[key] = self._fit(center, around)
+            return self._moments[key]
+
+    def _fit(self, center: int, around: tuple[int, ...]) -> Moments | None:
+        exact = self.embedding if self.dtype == torch.float64 else self.exact_embedding()
+        gated = self.embedding.strip and self.embedding.smooth
+
+        def net(t: int, s: Tensor) -> Tensor:
+            pair = torch.full((s.shape[0],), center * self.config.ntypes + t)
+            g, saved = exact.forward(s, pair, torch.zeros_like(s), Workspace(torch.float64))
+            return (saved.g_s if gated and saved.g_s is not None else g).clone()
+
+        nearest = torch.tensor([[[basis.NEAREST, 0.0, 0.0], [self.config.rcut, 0.0, 0.0]]], dtype=torch.float64)
+        s = self._radial(center, nearest)[0]
+        series = radial.fit(net, around, float(s.min()), float(s.max()), self.dtype)
+        if series is None:
+            return None
+        g_type = None
+        if gated and self.embedding.g_type is not None:
+            g_type = self.embedding.g_type[[center * self.config.ntypes + t for t in around]]
+        return Moments(series, g_type)
+
+    def exact_embedding(self) -> Embedding:
+        """The embedding net in float64."""
+        return Embedding(self.weights.double())
+
+    def _radial(self, center: int, d: Tensor) -> tuple[Tensor, Tensor]:
+        """s and sw (n,), float64, of neighbours d (1, n, 3) of a centre type."""
+        c, w = self.config, self.weights
+        davg, dstd = w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4)
+        row, sw = environment_matrix(d, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
+        return row[0, :, 0], sw[0]
+
+    def reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, ReducedLayer] | None:
         """Basis C and first layer in its coordinates, for a centre type and the types around it; None if not worth it."""
         key = (center, around)
         with self._lock:
@@ -62,12 +101,11 @@ class CpuEvaluator:
                 self._reduced[key] = self._find_reduced(center, around)
             return self._reduced[key]
 
-    def _find_reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, GatedAttention] | None:
-        c, w = self.config, self.weights
+    def _find_reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, ReducedLayer] | None:
+        c = self.config
         r = basis.sample_distances(c.rcut)
         d = torch.stack([r, torch.zeros_like(r), torch.zeros_like(r)], dim=-1).unsqueeze(0)
-        row, _ = environment_matrix(d, w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4), c.rcut_smth, c.rcut, c.env_protection)
-        s, sw = row[0, :, 0].to(self.dtype), switch(r, c.rcut_smth, c.rcut).to(self.dtype)
+        s, sw = (x.to(self.dtype) for x in self._radial(center, d))
 
         def embed(t: int) -> Tensor:
             pair = torch.full((len(r),), center * c.ntypes + t)
@@ -78,7 +116,7 @@ class CpuEvaluator:
             return None
         # [C 0; 0 1]: the last coordinate is the constant that carries the biases.
         full = torch.block_diag(span, torch.ones(1, 1, dtype=torch.float64))
-        return full[:-1].to(self.dtype).contiguous(), self._layer(0, full)
+        return full[:-1].to(self.dtype).contiguous(), ReducedLayer(*self._arguments(0), full)
 
     # --- one tile -------------------------------------------------------------------------------------------------
 
@@ -96,88 +134,39 @@ class CpuEvaluator:
             tile: see ``dpa1_fast.batch.Tile``.
         """
         c, w, ws, dtype = self.config, self.weights, self.workspace(), self.dtype
-        b, n = tile.mask.shape
-        mask = tile.mask.double()
         davg, dstd = w.davg[tile.center_type].unsqueeze(1), w.dstd[tile.center_type].unsqueeze(1)
-        env = env_matrix.forward(tile.d, mask, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
+        env = env_matrix.forward(tile.d, tile.mask.double(), davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
         row = env.row.to(dtype)
         sw = env.sw.to(dtype) if c.smooth_type_embedding else None
-        pair = (tile.center_type.unsqueeze(1) * c.ntypes + tile.neighbor_type).flatten()
-        s = row[..., 0].flatten()
-        g, embedded = self.embedding.forward(s, pair, None if sw is None else sw.flatten(), ws)
-
-        layers, phi, span, stack = self.layers, None, None, []
-        gate = self._gate(tile, mask, env, sw) if c.attn_layer and n else None
-        if gate is not None:
-            found = self._first_layer(tile, env)
-            if found is not None:
-                span, first = found
-                layers = [first, *self.layers[1:]]
-                phi = torch.mm(g, span, out=ws.take("phi", len(g), span.shape[1]))
-                phi[:, -1] = 1.0
-            g = torch.add(g, self.b_out[0], out=ws.take("attention.g", *g.shape))
-            for k, layer in enumerate(layers):
-                g, saved = layer.forward(g, phi if k == 0 else None, gate, ws, f"attention{k}")
-                stack.append((layer, saved))
-        g3 = g.view(b, n, -1)
-        empty = None
+        channel: Channels | Fitted = self._fitted(tile, env, row, sw, ws) or Channels(self, tile, env, row, sw, ws)
+        x = channel.moments
         if self.empty is not None:
             weight = tile.n_empty_row.to(dtype).view(-1, 1, 1)
-            empty = self.empty[tile.first_type, tile.center_type] * weight
-        d, x = contraction.forward(g3, row, empty, c.nsel, c.axis_neuron)
+            x = x + self.empty[tile.first_type, tile.center_type] * weight
+        x = x / c.nsel
+        d = contraction.forward(x, c.axis_neuron)
         energy, gd = self.fitting.forward_backward(d, tile.center_type, tile.fparam, tile.aparam, ws)
-
-        gg, grad_row = contraction.backward(gd, x, g3, row, c.nsel, c.axis_neuron)
-        gg = gg.flatten(0, 1)
-        grad_u = grad_sw = None
-        for k, (layer, saved) in reversed(list(enumerate(stack))):
-            assert gate is not None
-            r = layer.backward(gg, phi if k == 0 else None, saved, gate, ws)
-            gg, grad_u = r.g, _plus(grad_u, r.u)
-            grad_sw = _plus(grad_sw, r.sw)
-            if r.phi is not None:
-                assert span is not None
-                gg.addmm_(r.phi, span.t())
-        grad_s, from_strip = self.embedding.backward(gg, embedded)
-        grad_sw = _plus(grad_sw, None if from_strip is None else from_strip.view(b, n))
-        grad_row[..., 0] += grad_s.view(b, n)
-        direction = None
-        if grad_u is not None and gate is not None:
-            direction, grad_sw = self._ungate(grad_u, env, sw, grad_sw)
+        dx = contraction.backward(gd, x, c.axis_neuron) / c.nsel
+        grad_row, grad_sw, direction = channel.backward(dx)
         return energy, env_matrix.backward(
             env, grad_row.double(), None if grad_sw is None else grad_sw.double(), direction
         )
 
-    def _first_layer(self, tile: Any, env: env_matrix.Environment) -> tuple[Tensor, GatedAttention] | None:
-        """The reduced first layer where the tile has one centre type and no neighbour is too close to be sampled."""
+    def around(self, tile: Any, env: env_matrix.Environment) -> tuple[int, tuple[int, ...]] | None:
+        """The centre type of a tile and the types around it; None where there are several centre types, no neighbour,
+        or a neighbour closer than what fits and bases were sampled for."""
         center = tile.center_type
-        if bool((center != center[0]).any()):
+        if not tile.mask.shape[1] or bool((center != center[0]).any()):
             return None
-        real = torch.where(tile.mask, env.distance.squeeze(-1), torch.inf)
-        if float(real.min()) < basis.NEAREST:
+        if float(torch.where(tile.mask, env.distance.squeeze(-1), torch.inf).min()) < basis.NEAREST:
             return None
-        around = tuple(torch.unique(tile.neighbor_type[tile.mask]).tolist())
-        return self.reduced(int(center[0]), around) if around else None
+        present = torch.bincount(tile.neighbor_type[tile.mask], minlength=1)
+        types = tuple(torch.nonzero(present).squeeze(-1).tolist())
+        return (int(center[0]), types) if types else None
 
-    def _gate(self, tile: Any, mask: Tensor, env: env_matrix.Environment, sw: Tensor | None) -> Gate:
-        mask = mask.to(self.dtype)
-        u = env.direction.to(self.dtype) if self.config.attn_dotr else mask.unsqueeze(-1)
-        padded = not bool(tile.mask.all())
-        if sw is None:
-            return Gate(mask, padded, u, None, None)
-        return Gate(mask, padded, u * sw.unsqueeze(-1), sw, tile.n_empty_key.to(self.dtype).unsqueeze(-1))
-
-    def _ungate(
-        self, grad_u: Tensor, env: env_matrix.Environment, sw: Tensor | None, grad_sw: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """From dE/du to dE/d(direction) (float64) and dE/dsw: u = r̂·sw with attn_dotr, else sw or a constant."""
-        dotr = self.config.attn_dotr
-        if sw is not None:
-            unit = env.direction.to(grad_u.dtype) if dotr else torch.ones_like(grad_u)
-            grad_sw = _plus(grad_sw, (grad_u * unit).sum(-1))
-            grad_u = grad_u * sw.unsqueeze(-1)
-        return (grad_u.double() if dotr else None), grad_sw
-
-
-def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+    def _fitted(
+        self, tile: Any, env: env_matrix.Environment, row: Tensor, sw: Tensor | None, ws: Workspace
+    ) -> Fitted | None:
+        key = None if self.config.attn_layer else self.around(tile, env)
+        moments = self.moments(*key) if key is not None else None
+        return None if moments is None or key is None else Fitted(moments, key[1], tile, row, sw, ws)

@@ -34,7 +34,7 @@ class Fitting:
     ) -> tuple[Tensor, Tensor]:
         """Energies (B,) in float64 and dE/dD (B, M·A) from D (B, M·A)."""
         rows = [d] if self.tebd is None else [d, self.tebd[center_type]]
-        rows += self._parameters(len(d), fparam, aparam, d)
+        rows += self._parameters(d.shape[0], fparam, aparam, d)
         x = torch.cat(rows, dim=-1)
         y, steps = self.net.forward(x, ws)
         energy = self._last(y)
@@ -42,7 +42,7 @@ class Fitting:
             vacuum = x.clone()
             vacuum[:, : d.shape[1] + (0 if self.tebd is None else self.tebd.shape[1])] = 0.0
             energy = energy - self._last(self.net.forward(vacuum, Workspace(d.dtype))[0])
-        grad = self.net.backward(self.last.weight.t().expand(len(d), -1).clone(), steps)[:, : self.width]
+        grad = self.net.backward(self.last.weight.t().expand(d.shape[0], -1).clone(), steps)[:, : self.width]
         energy = energy.double() + self.bias[center_type]
         for t in self.config.exclude_types:
             out = center_type == t

@@ -44,7 +44,7 @@ class ResnetNetwork:
         """x (E, n_in) → y (E, n_out) and what the backward needs."""
         steps = []
         for k, layer in enumerate(self.layers):
-            z = ws.take(f"{self.tag}.z{k}", len(x), layer.weight.shape[1])
+            z = ws.take(f"{self.tag}.z{k}", x.shape[0], layer.weight.shape[1])
             if layer.bias is None:
                 torch.mm(x, layer.weight, out=z)
             else:

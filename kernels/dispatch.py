@@ -23,7 +23,6 @@ class Evaluator(Protocol):
         """Atomic energies (B,) in eV and dE/dd (B, N, 3) in eV/Å, both float64."""
 
 
-
 def choose(backend: str, device: str) -> str:
     """The backend that ``backend`` means on ``device``.
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from . import contraction
 from .attention import FullLayer, ReducedLayer, Saved
+from .basis import Coordinates
 from .moments import Moments
+from .radial import Series
 from .scores import Gate
 from .workspace import Workspace
 
@@ -35,22 +37,25 @@ class Channels:
         self.embedding, self.env, self.row, self.sw, self.ws = owner.embedding, env, row, sw, ws
         self.dotr = c.attn_dotr
         self.shape = b, n = tile.mask.shape
-        pair = (tile.center_type.unsqueeze(1) * c.ntypes + tile.neighbor_type).flatten()
-        gate_sw = None if sw is None else sw.flatten()
-        g, self.embedded = owner.embedding.forward(row[..., 0].flatten(), pair, gate_sw, ws)
+        self.coordinates: Coordinates | None = None
         self.phi: Tensor | None = None
-        self.span: Tensor | None = None
         self.stack: list[tuple[FullLayer | ReducedLayer, Saved]] = []
         self.gate = self._gate(tile) if c.attn_layer and n else None
+        layers: list[FullLayer | ReducedLayer] = list(owner.layers)
+        key = None if self.gate is None else owner.around(tile, env)
+        found = None if key is None else owner.reduced(*key)
+        if key is not None and found is not None:
+            self.coordinates, layers[0] = found
+            s, slot = fitted_inputs(key[1], tile, row, self.coordinates.series)
+            gate_sw = None if sw is None else sw.flatten()
+            g, self.phi, self.columns = self.coordinates.forward(s.flatten(), slot.flatten(), gate_sw, ws)
+        else:
+            pair = (tile.center_type.unsqueeze(1) * c.ntypes + tile.neighbor_type).flatten()
+            gate_sw = None if sw is None else sw.flatten()
+            g, self.embedded = owner.embedding.forward(row[..., 0].flatten(), pair, gate_sw, ws)
+            if self.gate is not None:
+                g = torch.add(g, owner.b_out[0], out=ws.take("attention.g", *g.shape))
         if self.gate is not None:
-            layers: list[FullLayer | ReducedLayer] = list(owner.layers)
-            key = owner.around(tile, env)
-            found = None if key is None else owner.reduced(*key)
-            if found is not None:
-                self.span, layers[0] = found
-                self.phi = torch.mm(g, self.span, out=ws.take("phi", g.shape[0], self.span.shape[1]))
-                self.phi[:, -1] = 1.0
-            g = torch.add(g, owner.b_out[0], out=ws.take("attention.g", *g.shape))
             for k, layer in enumerate(layers):
                 g, saved = layer.forward(g, self.phi if k == 0 else None, self.gate, ws, f"attention{k}")
                 self.stack.append((layer, saved))
@@ -63,14 +68,16 @@ class Channels:
         gg = gg.flatten(0, 1)
         grad_u: Tensor | None = None
         grad_sw: Tensor | None = None
+        grad_phi: Tensor | None = None
         for k, (layer, saved) in reversed(list(enumerate(self.stack))):
             assert self.gate is not None
             r = layer.backward(gg, self.phi if k == 0 else None, saved, self.gate, self.ws)
-            gg, grad_u, grad_sw = r.g, _plus(grad_u, r.u), _plus(grad_sw, r.sw)
-            if r.phi is not None:
-                assert self.span is not None
-                gg.addmm_(r.phi, self.span.t())
-        grad_s, from_strip = self.embedding.backward(gg, self.embedded)
+            gg, grad_phi, grad_u, grad_sw = r.g, r.phi, _plus(grad_u, r.u), _plus(grad_sw, r.sw)
+        if self.coordinates is not None:
+            assert grad_phi is not None
+            grad_s, from_strip = self.coordinates.backward(gg, grad_phi, self.columns, self.ws)
+        else:
+            grad_s, from_strip = self.embedding.backward(gg, self.embedded)
         grad_sw = _plus(grad_sw, None if from_strip is None else from_strip.view(self.shape))
         grad_row[..., 0] += grad_s.view(self.shape)
         if grad_u is None:
@@ -102,11 +109,7 @@ class Fitted:
         self, fitted: Moments, types: tuple[int, ...], tile: Any, row: Tensor, sw: Tensor | None, ws: Workspace
     ) -> None:
         self.fitted = fitted
-        slot = torch.zeros(types[-1] + 1, dtype=torch.int64)
-        slot[list(types)] = torch.arange(len(types))
-        # A masked slot has row = 0: whatever type and s it has, it adds nothing.
-        which = slot[tile.neighbor_type.clamp_max(types[-1])]
-        s = torch.where(tile.mask, row[..., 0], fitted.series.lo)
+        s, which = fitted_inputs(types, tile, row, fitted.series)
         self.moments, self.saved = fitted.forward(s, which, row, sw, ws)
 
     def backward(self, dx: Tensor) -> Gradient:
@@ -114,6 +117,16 @@ class Fitted:
         grad_row, grad_s, grad_sw = self.fitted.backward(dx, self.saved)
         grad_row[..., 0] += grad_s
         return grad_row, grad_sw, None
+
+
+def fitted_inputs(types: tuple[int, ...], tile: Any, row: Tensor, series: Series) -> tuple[Tensor, Tensor]:
+    """s (B, N) inside the series' interval, and which of the fitted types each neighbour is (B, N).
+
+    A masked slot has row = 0: whatever type and s it has, it adds nothing.
+    """
+    slot = torch.zeros(types[-1] + 1, dtype=torch.int64)
+    slot[list(types)] = torch.arange(len(types))
+    return torch.where(tile.mask, row[..., 0], series.lo), slot[tile.neighbor_type.clamp_max(types[-1])]
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -100,4 +100,3 @@ class Embedding:
         if self.r_s is not None:
             grad_s = torch.addmv(grad_s, gy, self.r_s)
         return grad_s, grad_sw
-

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,17 @@ from ..reference import AttentionLayer, environment_matrix, padding_after_attent
 from ..weights import Weights
 from . import basis, contraction, env_matrix, radial
 from .attention import FullLayer, ReducedLayer
+from .basis import Coordinates
 from .channels import Channels, Fitted
 from .embedding import Embedding
 from .fitting import Fitting
 from .moments import Moments
+from .radial import Series
 from .workspace import Workspace
+
+T = TypeVar("T")
+Key = tuple[int, tuple[int, ...]]
+"""A centre type and the types around it, sorted."""
 
 
 class CpuEvaluator:
@@ -32,8 +39,9 @@ class CpuEvaluator:
         self.b_out = b_out
         self.layers = [FullLayer(*self._arguments(k)) for k in range(c.attn_layer)]
         self.empty = self._empty_slots() if weights.davg.any() else None
-        self._reduced: dict[tuple[int, tuple[int, ...]], tuple[Tensor, ReducedLayer] | None] = {}
-        self._moments: dict[tuple[int, tuple[int, ...]], Moments | None] = {}
+        self.exact = self.embedding if self.dtype == torch.float64 else Embedding(weights.double())
+        self._reduced: dict[Key, tuple[Coordinates, ReducedLayer] | None] = {}
+        self._moments: dict[Key, Moments | None] = {}
         self._local = threading.local()
         self._lock = threading.Lock()
 
@@ -57,66 +65,60 @@ class CpuEvaluator:
 
     def moments(self, center: int, around: tuple[int, ...]) -> Moments | None:
         """The fitted moments of a centre type with the types around it, or None where the net cannot be fitted."""
-        key = (center, around)
-        with self._lock:
-            if key not in self._moments:
-                self._moments[key] = self._fit(center, around)
-            return self._moments[key]
 
-    def _fit(self, center: int, around: tuple[int, ...]) -> Moments | None:
-        exact = self.embedding if self.dtype == torch.float64 else self.exact_embedding()
-        gated = self.embedding.strip and self.embedding.smooth
+        def make() -> Moments | None:
+            series = self._fit(center, around)
+            return None if series is None else Moments(series, self.dtype)
+
+        return self._once(self._moments, (center, around), make)
+
+    def reduced(self, center: int, around: tuple[int, ...]) -> tuple[Coordinates, ReducedLayer] | None:
+        """Coordinates and first attention layer in them for a centre type with the types around it; None if not worth
+        it."""
+        return self._once(self._reduced, (center, around), lambda: self._reduce(center, around))
+
+    def _once(self, known: dict[Key, T], key: Key, make: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in known:
+                known[key] = make()
+            return known[key]
+
+    def _fit(self, center: int, around: tuple[int, ...]) -> Series | None:
+        """The embedding of each type around a centre type as polynomials of s."""
+        exact, n = self.exact, self.config.ntypes
 
         def net(t: int, s: Tensor) -> Tensor:
-            pair = torch.full((s.shape[0],), center * self.config.ntypes + t)
+            pair = torch.full((s.shape[0],), center * n + t)
             g, saved = exact.forward(s, pair, torch.zeros_like(s), Workspace(torch.float64))
-            return (saved.g_s if gated and saved.g_s is not None else g).clone()
+            return (g if saved.g_s is None or not exact.smooth else saved.g_s).clone()
 
-        nearest = torch.tensor([[[basis.NEAREST, 0.0, 0.0], [self.config.rcut, 0.0, 0.0]]], dtype=torch.float64)
-        s = self._radial(center, nearest)[0]
-        series = radial.fit(net, around, float(s.min()), float(s.max()), self.dtype)
+        s, _ = self._radial(center, torch.tensor([basis.NEAREST, self.config.rcut], dtype=torch.float64))
+        g_type = exact.g_type[[center * n + t for t in around]] if exact.smooth and exact.g_type is not None else None
+        return radial.fit(net, around, float(s.min()), float(s.max()), radial.TOLERANCE[self.dtype], g_type)
+
+    def _reduce(self, center: int, around: tuple[int, ...]) -> tuple[Coordinates, ReducedLayer] | None:
+        series = self._fit(center, around)
         if series is None:
             return None
-        g_type = None
-        if gated and self.embedding.g_type is not None:
-            g_type = self.embedding.g_type[[center * self.config.ntypes + t for t in around]]
-        return Moments(series, g_type)
-
-    def exact_embedding(self) -> Embedding:
-        """The embedding net in float64."""
-        return Embedding(self.weights.double())
-
-    def _radial(self, center: int, d: Tensor) -> tuple[Tensor, Tensor]:
-        """s and sw (n,), float64, of neighbours d (1, n, 3) of a centre type."""
-        c, w = self.config, self.weights
-        davg, dstd = w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4)
-        row, sw = environment_matrix(d, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
-        return row[0, :, 0], sw[0]
-
-    def reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, ReducedLayer] | None:
-        """Basis C and first layer in its coordinates, for a centre type and the types around it; None if not worth it."""
-        key = (center, around)
-        with self._lock:
-            if key not in self._reduced:
-                self._reduced[key] = self._find_reduced(center, around)
-            return self._reduced[key]
-
-    def _find_reduced(self, center: int, around: tuple[int, ...]) -> tuple[Tensor, ReducedLayer] | None:
-        c = self.config
-        r = basis.sample_distances(c.rcut)
-        d = torch.stack([r, torch.zeros_like(r), torch.zeros_like(r)], dim=-1).unsqueeze(0)
-        s, sw = (x.to(self.dtype) for x in self._radial(center, d))
-
-        def embed(t: int) -> Tensor:
-            pair = torch.full((len(r),), center * c.ntypes + t)
-            return self.embedding.forward(s, pair, sw, Workspace(self.dtype))[0].double()
-
-        span = basis.find(embed, around, self.dtype)
+        s, sw = self._radial(center, basis.sample_distances(self.config.rcut))
+        samples = []
+        for t in around:
+            pair = torch.full((s.shape[0],), center * self.config.ntypes + t)
+            samples.append(self.exact.forward(s, pair, sw, Workspace(torch.float64))[0].clone())
+        span = basis.find(torch.cat(samples), self.dtype)
         if span is None:
             return None
         # [C 0; 0 1]: the last coordinate is the constant that carries the biases.
         full = torch.block_diag(span, torch.ones(1, 1, dtype=torch.float64))
-        return full[:-1].to(self.dtype).contiguous(), ReducedLayer(*self._arguments(0), full)
+        return Coordinates(span, series, self.b_out[0]), ReducedLayer(*self._arguments(0), full)
+
+    def _radial(self, center: int, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """s and sw (n,), float64, of neighbours at ``distance`` (n,) of a centre type."""
+        c, w = self.config, self.weights
+        davg, dstd = w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4)
+        d = torch.stack([distance, torch.zeros_like(distance), torch.zeros_like(distance)], dim=-1).unsqueeze(0)
+        row, sw = environment_matrix(d, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
+        return row[0, :, 0], sw[0]
 
     # --- one tile -------------------------------------------------------------------------------------------------
 

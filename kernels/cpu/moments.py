@@ -28,19 +28,17 @@ class Moments:
     """Moments of one centre type with the neighbour types that ``series`` was fitted for.
 
     Args:
-        series: of the embedding net, or of its radial part in smooth strip mode.
-        g_type: (T, M) in smooth strip mode, else None.
+        series: of the embedding net, float64. dtype: of the products.
     """
 
-    def __init__(self, series: Series, g_type: Tensor | None) -> None:
-        self.series, self.gated = series, g_type is not None
-        types, terms, m = series.c.shape
-        c = series.c.unsqueeze(0) if g_type is None else torch.stack([series.c, series.c * g_type.unsqueeze(1)])
+    def __init__(self, series: Series, dtype: torch.dtype) -> None:
+        self.series = series
+        sets, types, terms, m = series.c.shape
         # Columns of Y come as (sets, types) with 4 entries each; rows of C follow that order.
-        self.c = c.permute(0, 1, 2, 3).reshape(-1, m).contiguous()
+        self.c = series.c.reshape(-1, m).to(dtype).contiguous()
         slope = derivative(terms) * (2.0 / (series.hi - series.lo))
-        self.slope = slope.t().to(series.c.dtype).contiguous()
-        self.shape = (c.shape[0], types, terms)
+        self.slope = slope.t().to(dtype).contiguous()
+        self.shape = (sets, types, terms)
 
     def forward(self, s: Tensor, slot: Tensor, row: Tensor, sw: Tensor | None, ws: Workspace) -> tuple[Tensor, Saved]:
         """X (B, M, 4) from s (B, N), which of the fitted types each neighbour is (B, N), row (B, N, 4), sw (B, N)."""
@@ -49,7 +47,7 @@ class Moments:
         t = polynomials(scaled(s.flatten(), self.series), terms, ws.take("moments.t", terms, b * n)).view(terms, b, n)
         mask = (slot.unsqueeze(-1) == torch.arange(types)).to(row.dtype)
         columns = mask.unsqueeze(-1) * row.unsqueeze(-2)
-        if self.gated:
+        if self.series.gated:
             assert sw is not None
             columns = torch.stack([columns, columns * sw.view(b, n, 1, 1)], dim=2)
         y = torch.bmm(t.permute(1, 0, 2), columns.reshape(b, n, -1))
@@ -67,7 +65,7 @@ class Moments:
         both = torch.cat([dy, torch.matmul(self.slope, dy)], dim=2)
         p = torch.bmm(t.permute(1, 2, 0), both).view(b, n, 2, sets, types, 4)
         p = (p * mask.view(b, n, 1, 1, types, 1)).sum(4) if types > 1 else p.squeeze(4) * mask.view(b, n, 1, 1, 1)
-        if not self.gated:
+        if not self.series.gated:
             return p[:, :, 0, 0], (p[:, :, 1, 0] * row).sum(-1), None
         assert sw is not None
         gate = sw.unsqueeze(-1)

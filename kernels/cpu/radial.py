@@ -25,22 +25,40 @@ SAMPLES = 256
 
 
 class Series(NamedTuple):
-    """Chebyshev series on [lo, hi]: ``terms`` of them; c (T, terms, M) for T neighbour types."""
+    """Chebyshev series on [lo, hi]: c (sets, T, terms, M) for T neighbour types.
+
+    g = Σ_k c[0, t, k] T_k(x) and, in smooth strip mode (two sets), + sw·Σ_k c[1, t, k] T_k(x).
+    """
 
     lo: float
     hi: float
     c: Tensor
 
     @property
+    def gated(self) -> bool:
+        """Whether there is a second set, which the switch multiplies."""
+        return self.c.shape[0] == 2
+
+    @property
     def terms(self) -> int:
         """Number of terms."""
-        return self.c.shape[1]
+        return self.c.shape[2]
 
 
-def fit(net: Callable[[int, Tensor], Tensor], types: tuple[int, ...], lo: float, hi: float, dtype: torch.dtype) -> Series | None:
-    """The series of ``net(type, s)`` (n, M) for all types, or None where it does not reach the tolerance.
+def fit(
+    net: Callable[[int, Tensor], Tensor],
+    types: tuple[int, ...],
+    lo: float,
+    hi: float,
+    tolerance: float,
+    g_type: Tensor | None,
+) -> Series | None:
+    """The series, in float64, of ``net(type, s)`` (n, M) for all types, or None where it does not reach the tolerance.
 
     The result is checked on points between the nodes it was made from.
+
+    Args:
+        g_type: (T, M) factors of the second set in smooth strip mode, where ``net`` is the radial part alone.
     """
     k = torch.arange(SAMPLES, dtype=torch.float64)
     angle = torch.pi * (k + 0.5) / SAMPLES
@@ -50,18 +68,18 @@ def fit(net: Callable[[int, Tensor], Tensor], types: tuple[int, ...], lo: float,
     series = torch.stack([cosines @ net(t, s) for t in types])
     largest = series.abs().amax((1, 2), keepdim=True).clamp_min(1e-300)
     left = (series.abs() / largest).amax((0, 2)).flip(0).cummax(0)[0].flip(0)
-    tolerance = TOLERANCE[dtype]
     terms = int((left > tolerance).sum()) + 1
     if terms > MOST_TERMS:
         return None
-    found = Series(lo, hi, series[:, :terms].contiguous())
+    c = series[:, :terms]
+    found = Series(lo, hi, torch.stack([c] if g_type is None else [c, c * g_type.double().unsqueeze(1)]))
     between = torch.linspace(lo, hi, 997, dtype=torch.float64)
     t = polynomials(scaled(between, found), terms)
     for n, kind in enumerate(types):
         exact = net(kind, between)
-        if float((t.t() @ found.c[n] - exact).abs().max()) > 100 * tolerance * float(exact.abs().max()):
+        if float((t.t() @ c[n] - exact).abs().max()) > 100 * tolerance * float(exact.abs().max()):
             return None
-    return found._replace(c=found.c.to(dtype))
+    return found
 
 
 def scaled(s: Tensor, series: Series) -> Tensor:

@@ -7,6 +7,7 @@ put together from dE/dd of every edge.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -158,6 +159,12 @@ class Batch:
         """F_i = Σ_(edges from i) g − Σ_(edges to i) g, with g = dE/dd per edge (e, 3), eV/Å. → (n, 3)."""
         out = gradient.new_zeros(self.n_atoms, 3)
         return out.index_add(0, self.center, gradient).index_add(0, self.neighbor, -gradient)
+
+    def virials(self, gradient: Tensor) -> Tensor:
+        """W = −Σ g ⊗ d over the edges of each structure, eV. → (S, 3, 3)."""
+        start = self.first_edge[self.offsets].tolist()
+        pieces = itertools.pairwise(start)
+        return torch.stack([-(gradient[a:b].t() @ self.vector[a:b]) for a, b in pieces])
 
     def atomic_virials(self, gradient: Tensor) -> Tensor:
         """W_j = −Σ_(edges to j) g ⊗ d, booked on the neighbour as DeePMD-kit does, eV. → (n, 3, 3)."""

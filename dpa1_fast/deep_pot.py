@@ -82,7 +82,7 @@ class DeepPot:
             StructureError: naming the frame and the reason.
         """
         frames = self._frames(coords, cells, atom_types, fparam, aparam, mixed_type)
-        results = self.engine.evaluate(frames)
+        results = self.engine.evaluate(frames, atomic_virials=atomic)
         n = len(frames[0])
         energy = np.array([[r.energy] for r in results])
         force = np.array([r.forces for r in results])
@@ -90,7 +90,7 @@ class DeepPot:
         if not atomic:
             return energy, force, virial
         atom_energy = np.array([r.energies.reshape(n, 1) for r in results])
-        atom_virial = np.array([r.atomic_virials.reshape(n, 9) for r in results])
+        atom_virial = np.array([r.atomic_virials for r in results]).reshape(-1, n, 9)
         return energy, force, virial, atom_energy, atom_virial
 
     def _frames(

@@ -30,8 +30,8 @@ class Result:
 
     Attributes:
         energy: eV. energies: (n,) eV, zero for virtual atoms. forces: (n, 3) eV/Å.
-        virial: (3, 3) eV, −dE/dε: positive wants to expand. atomic_virials: (n, 3, 3) eV, each edge booked on the
-            neighbour as DeePMD-kit does; they sum to ``virial``.
+        virial: (3, 3) eV, −dE/dε: positive wants to expand. atomic_virials: (n, 3, 3) eV where they were asked for,
+            each edge booked on the neighbour as DeePMD-kit does; they sum to ``virial``.
         volume: Å³, or None for a structure without one.
     """
 
@@ -39,8 +39,8 @@ class Result:
     forces: NDArray[np.float64]
     virial: NDArray[np.float64]
     energies: NDArray[np.float64]
-    atomic_virials: NDArray[np.float64]
     volume: float | None
+    atomic_virials: NDArray[np.float64] | None = None
 
     @property
     def stress(self) -> NDArray[np.float64] | None:
@@ -114,6 +114,7 @@ class Engine:
         *,
         fparam: ArrayLike | None = ...,
         aparam: Sequence[ArrayLike] | None = ...,
+        atomic_virials: bool = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Result]: ...
     @overload
@@ -123,6 +124,7 @@ class Engine:
         *,
         fparam: ArrayLike | None = ...,
         aparam: Sequence[ArrayLike] | None = ...,
+        atomic_virials: bool = ...,
         on_error: Literal["return"],
     ) -> list[Result | StructureError]: ...
     def evaluate(
@@ -131,6 +133,7 @@ class Engine:
         *,
         fparam: ArrayLike | None = None,
         aparam: Sequence[ArrayLike] | None = None,
+        atomic_virials: bool = False,
         on_error: str = "raise",
     ) -> list[Result] | list[Result | StructureError]:
         """Energies, forces, virials of structures of any sizes, elements and periodicity; results in their order.
@@ -139,6 +142,7 @@ class Engine:
             structures: ``ase.Atoms`` (or ``Structure``, already checked).
             fparam: frame parameters, (numb_fparam,) for all or (S, numb_fparam); else ``atoms.info["fparam"]``.
             aparam: atomic parameters, one array (n, numb_aparam) a structure; else ``atoms.arrays["aparam"]``.
+            atomic_virials: also compute those.
             on_error: "raise", or "return" to put the error of a structure in its place and do all others.
 
         Raises:
@@ -154,7 +158,7 @@ class Engine:
                 if on_error == "raise":
                     raise
                 parts.append(error)
-        results = iter(self._evaluate([p for p in parts if isinstance(p, Neighborhood)]))
+        results = iter(self._evaluate([p for p in parts if isinstance(p, Neighborhood)], atomic_virials))
         merged = [p if isinstance(p, StructureError) else next(results) for p in parts]
         for result in merged:
             if on_error == "raise" and isinstance(result, StructureError):
@@ -177,30 +181,27 @@ class Engine:
             item = from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
         return neighborhood(self.config, item)
 
-    def _evaluate(self, parts: list[Neighborhood]) -> list[Result | StructureError]:
+    def _evaluate(self, parts: list[Neighborhood], atomic_virials: bool) -> list[Result | StructureError]:
         if not parts:
             return []
         batch = collate(self.config, parts)
         self._say_over_sel(batch)
         energies, gradient = self._scheduler.run(batch.to(self.device))
         energies, gradient = energies.cpu(), gradient.cpu()
-        forces = batch.forces(gradient).numpy()
-        virials = batch.atomic_virials(gradient)
-        virial = batch.sum_structures(virials).numpy()
-        energy = batch.sum_structures(energies).numpy()
-        per_atom, atomic_virials = energies.numpy(), virials.numpy()
+        forces, energy = batch.forces(gradient).numpy(), batch.sum_structures(energies).numpy()
+        virial, per_atom = batch.virials(gradient).numpy(), energies.numpy()
+        per_atom_virial = batch.atomic_virials(gradient).numpy() if atomic_virials else None
+        offsets = batch.offsets.tolist()
         out: list[Result | StructureError] = []
         for k, part in enumerate(parts):
-            a, b = int(batch.offsets[k]), int(batch.offsets[k + 1])
+            a, b = offsets[k], offsets[k + 1]
             if not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
                 reason = f"the model's energy or forces overflow in {self.precision}: atoms are far too close together"
                 out.append(StructureError(part.structure.name, reason))
                 continue
-            out.append(
-                Result(
-                    float(energy[k]), forces[a:b], virial[k], per_atom[a:b], atomic_virials[a:b], part.structure.volume
-                )
-            )
+            atomic = None if per_atom_virial is None else per_atom_virial[a:b]
+            volume = part.structure.volume
+            out.append(Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], volume, atomic))
         return out
 
     def _say_over_sel(self, batch: Batch) -> None:

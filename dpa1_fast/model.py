@@ -243,10 +243,13 @@ class DPA1(nn.Module):
         fit, c = self.fitting, self.config
 
         def layer(x: ref.Layer) -> ref.Layer:
-            return ref.Layer(*(None if t is None else t.detach() for t in x))
+            w, b, idt = x
+            return ref.Layer(w.detach(), None if b is None else b.detach(), None if idt is None else idt.detach())
 
         def pair(name: str) -> tuple[Tensor, Tensor] | None:
-            return (getattr(fit, f"{name}_avg"), getattr(fit, f"{name}_inv_std")) if hasattr(fit, f"{name}_avg") else None
+            return (
+                (getattr(fit, f"{name}_avg"), getattr(fit, f"{name}_inv_std")) if hasattr(fit, f"{name}_avg") else None
+            )
 
         return Weights(
             config=c,
@@ -287,5 +290,4 @@ class DPA1(nn.Module):
             energies = energies.index_put((atoms,), self.atomic_energies(tile))
         (g,) = torch.autograd.grad(energies.sum(), d, create_graph=torch.is_grad_enabled(), allow_unused=True)
         g = torch.zeros_like(d) if g is None else g
-        virial = batch.sum_structures(batch.atomic_virials(g))
-        return Prediction(batch.sum_structures(energies), batch.forces(g), virial, energies)
+        return Prediction(batch.sum_structures(energies), batch.forces(g), batch.virials(g), energies)

@@ -13,8 +13,13 @@ from torch import Tensor
 from .batch import Batch
 from .kernels.dispatch import Evaluator
 
-TILE_ELEMENTS = 1_000_000
+TILE_ELEMENTS = 4_000_000
 """Numbers that one tile may hold at a time; a few such tensors are alive at once."""
+
+SMALLEST_TILE = 500_000
+"""Numbers below which a tile is not cut further to give every thread its share: a tile costs milliseconds by itself."""
+
+TILES_PER_THREAD = 3
 
 
 class Scheduler:
@@ -28,9 +33,7 @@ class Scheduler:
         threads: worker threads, each with one intra-op thread; 1 works in the caller's.
     """
 
-    def __init__(
-        self, evaluate: Evaluator, by_type: bool, cost_per_neighbor: int, beyond: float, threads: int
-    ) -> None:
+    def __init__(self, evaluate: Evaluator, by_type: bool, cost_per_neighbor: int, beyond: float, threads: int) -> None:
         self.evaluate, self.by_type, self.cost = evaluate, by_type, cost_per_neighbor
         self.beyond, self.threads = beyond, threads
         self._pool: ThreadPoolExecutor | None = None
@@ -47,7 +50,7 @@ class Scheduler:
             energies[atoms] = energy
             gradient[edge[mask]] = g[mask]
 
-        tiles = list(batch.tiles(TILE_ELEMENTS, self.cost, self.by_type))
+        tiles = list(batch.tiles(self._elements(batch), self.cost, self.by_type))
         if self.threads == 1 or len(tiles) < 2:
             for atoms in tiles:
                 one(atoms)
@@ -58,3 +61,11 @@ class Scheduler:
         for done in [self._pool.submit(one, atoms) for atoms in reversed(tiles)]:
             done.result()
         return energies, gradient
+
+    def _elements(self, batch: Batch) -> int:
+        """Numbers per tile: as many as fit, but every thread gets a few tiles where there is work for that."""
+        if self.threads == 1:
+            return TILE_ELEMENTS
+        counts = batch.counts[batch.active]
+        share = int((counts * (counts + self.cost)).sum()) // (self.threads * TILES_PER_THREAD) + 1
+        return min(TILE_ELEMENTS, max(share, SMALLEST_TILE))

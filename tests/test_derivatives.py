@@ -56,7 +56,8 @@ def test_virial_is_minus_the_strain_derivative(model: DPA1) -> None:
 
 
 def test_atomic_parts_sum_to_the_whole(model: DPA1) -> None:
-    result = Engine(model).evaluate([crystal()])[0]
+    result = Engine(model).evaluate([crystal()], atomic_virials=True)[0]
+    assert result.atomic_virials is not None
     assert abs(result.energies.sum() - result.energy) < 1e-12
     assert np.abs(result.atomic_virials.sum(0) - result.virial).max() < 1e-12
     assert np.abs(result.forces.sum(0)).max() < 1e-12

@@ -158,7 +158,8 @@ class FullLayer:
             torch.bmm(r.logits, k, out=dq)
             torch.bmm(r.logits.transpose(1, 2), q, out=dk)
         else:
-            assert r.c_k is not None and r.c_v is not None
+            assert r.c_k is not None
+            assert r.c_v is not None
             torch.mul(q, r.c_q, out=dq).baddbmm_(r.logits, k)
             torch.mul(k, r.c_k, out=dk).baddbmm_(r.logits.transpose(1, 2), q)
             dg.addcmul_(parts["h"], r.c_v.view(-1, 1))

@@ -2,7 +2,7 @@
 
 The embedding g of a neighbour depends on one number s and two types. For a given centre type and the types that are
 around it, the curves g(s) span far fewer dimensions than M to any useful precision (water, M = 100: 30 to 1e-8, 51 to
-1e-13). An orthonormal basis C of that span, cut where the singular values fall below ``TOLERANCE`` of the largest, gives
+1e-13). An orthonormal basis C of that span, cut where singular values fall below ``TOLERANCE`` of the largest, gives
 φ = Cᵀ g with g = C φ to the same precision, and every product over pairs of neighbours shrinks from M + 1 to r + 1.
 """
 

@@ -109,7 +109,8 @@ class CpuEvaluator:
         if span is None:
             return None
         # [C 0; 0 1]: the last coordinate is the constant that carries the biases.
-        full = torch.block_diag(span, torch.ones(1, 1, dtype=torch.float64))
+        full = torch.nn.functional.pad(span, (0, 1, 0, 1))
+        full[-1, -1] = 1.0
         return Coordinates(span, series, self.b_out[0]), ReducedLayer(*self._arguments(0), full)
 
     def _radial(self, center: int, distance: Tensor) -> tuple[Tensor, Tensor]:

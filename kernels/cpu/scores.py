@@ -102,11 +102,7 @@ def forward(q: Tensor, k: Tensor, lengths: Lengths | None, gate: Gate, scale: fl
 
 def _top(x: Tensor, gate: Gate) -> Tensor:
     """Largest real x of each row (B, N, 1), at least that of an empty slot where there is one."""
-    top = (
-        x.masked_fill(gate.mask.unsqueeze(-2) == 0, -torch.inf).amax(-1, keepdim=True)
-        if x.shape[-1]
-        else x.sum(-1, True)
-    )
+    top = x.masked_fill(gate.mask.unsqueeze(-2) == 0, -torch.inf).amax(-1, keepdim=True)
     return top.clamp_min(0.0) if gate.sw is not None else torch.where(torch.isfinite(top), top, 0.0)
 
 

@@ -94,28 +94,23 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def tiles(self, elements: int, cost_per_neighbor: int, by_type: bool = False) -> Iterator[Tensor]:
+    def tiles(self, elements: int, cost_per_neighbor: int) -> Iterator[Tensor]:
         """Index sets of active atoms, sorted by neighbour count so that a tile wastes little.
 
         Args:
             elements: how many numbers a tile may hold at a time.
             cost_per_neighbor: numbers that each neighbour slot needs besides one per pair of slots.
-            by_type: whether all centres of a tile must be of one type.
         """
         active = torch.nonzero(self.active).squeeze(-1)
-        counts, types = self.counts[active], self.types[active]
+        counts = self.counts[active]
         order = torch.argsort(counts, stable=True)
-        if by_type:
-            order = order[torch.argsort(types[order], stable=True)]
-        active, sizes, kinds = active[order], counts[order].tolist(), types[order].tolist()
+        active, sizes = active[order], counts[order].tolist()
         start = 0
         while start < len(sizes):
             stop = start + 1
             # Counts rise, so the last atom sets the width of the tile.
             while (
-                stop < len(sizes)
-                and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements
-                and not (by_type and kinds[stop] != kinds[start])
+                stop < len(sizes) and (stop + 1 - start) * sizes[stop] * (sizes[stop] + cost_per_neighbor) <= elements
             ):
                 stop += 1
             yield active[start:stop]

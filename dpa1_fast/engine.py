@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -15,9 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
+from .kernels.cpu.evaluate import CpuEvaluator
 from .model import DPA1
-from .scheduler import Scheduler
+from .scheduler import TiledEvaluator
 from .structure import Structure, from_ase
+
+Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+"""A backend: atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å of a batch."""
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -85,19 +89,11 @@ class Engine:
         except ValueError as error:
             raise BackendError(str(error)) from None
         self.precision = precision
-        self.model = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[precision])
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
-        evaluator = dispatch.make(self.backend, self.model)
-        self._scheduler = Scheduler(
-            evaluator,
-            by_type=evaluator.one_center_type,
-            cost_per_neighbor=model.cost_per_neighbor,
-            beyond=2 * model.config.rcut,
-            threads=self.threads,
-        )
+        self._run = self._cpu(model) if self.backend == "cpu" else self._reference(model)
         self._warned_over_sel = False
-        if self.model.order_dependent:
+        if model.order_dependent:
             warnings.warn(
                 "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
                 "of a structure comes first",
@@ -165,6 +161,15 @@ class Engine:
                 raise result
         return merged
 
+    # --- backends -------------------------------------------------------------------------------------------------
+
+    def _cpu(self, model: DPA1) -> Evaluator:
+        return CpuEvaluator(model.weights(), PRECISIONS[self.precision], self.threads)
+
+    def _reference(self, model: DPA1) -> Evaluator:
+        own = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[self.precision])
+        return TiledEvaluator(dispatch.ReferenceEvaluator(own), own.cost_per_neighbor, 2 * own.config.rcut)
+
     # --- one step after another -----------------------------------------------------------------------------------
 
     def _prepare(
@@ -186,7 +191,7 @@ class Engine:
             return []
         batch = collate(self.config, parts)
         self._say_over_sel(batch)
-        energies, gradient = self._scheduler.run(batch.to(self.device))
+        energies, gradient = self._run(batch.to(self.device))
         energies, gradient = energies.cpu(), gradient.cpu()
         forces, energy = batch.forces(gradient).numpy(), batch.sum_structures(energies).numpy()
         virial, per_atom = batch.virials(gradient).numpy(), energies.numpy()

@@ -1,26 +1,17 @@
-"""The one place that chooses who evaluates a tile. An explicit request never falls back silently."""
+"""The one place that chooses who evaluates. An explicit request never falls back silently."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .cpu.evaluate import CpuEvaluator
+from .cpu import library
 
 BACKENDS = ("cpu", "reference")
-"""cpu: hand-derived gradients, no tape. reference: autograd over ``reference.py``, on any device."""
-
-
-class Evaluator(Protocol):
-    """What a backend is: a function of a tile, and whether its centres must be of one type."""
-
-    one_center_type: bool
-
-    def __call__(self, tile: Any) -> tuple[Tensor, Tensor]:
-        """Atomic energies (B,) in eV and dE/dd (B, N, 3) in eV/Å, both float64."""
+"""cpu: compiled code with hand-derived gradients. reference: autograd over ``reference.py``, on any device."""
 
 
 def choose(backend: str, device: str) -> str:
@@ -34,29 +25,26 @@ def choose(backend: str, device: str) -> str:
         ValueError: for a backend that this version does not have, or not on this device, naming those it has.
     """
     if backend == "auto":
-        return "cpu" if device == "cpu" else "reference"
+        return "cpu" if device == "cpu" and library.available() else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not available; available: auto, {', '.join(BACKENDS)}")
     if backend == "cpu" and device != "cpu":
         raise ValueError(f"backend 'cpu' does not run on {device}; use backend='auto' or device='cpu'")
+    if backend == "cpu" and not library.available():
+        raise ValueError(
+            "backend 'cpu' was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
+        )
     return backend
 
 
-def make(backend: str, model: Any) -> Evaluator:
-    """The evaluator of a chosen backend for a model (a ``DPA1``)."""
-    return CpuEvaluator(model.weights()) if backend == "cpu" else ReferenceEvaluator(model)
-
-
 class ReferenceEvaluator:
-    """The reference formulas under autograd."""
-
-    one_center_type = False
+    """The reference formulas under autograd, a tile at a time."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def __call__(self, tile: Any) -> tuple[Tensor, Tensor]:
-        """Energies and dE/dd of a tile."""
+        """Atomic energies (B,) in eV and dE/dd (B, N, 3) in eV/Å, both float64."""
         d = tile.d.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.model.atomic_energies(replace(tile, d=d))

@@ -1,175 +1,144 @@
-"""One tile, forward and backward: the whole of DPA-1 on a CPU in the paper's order, and back."""
+"""The CPU engine: a batch's energies and gradients by compiled code, atom by atom, in constant memory."""
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..reference import AttentionLayer, environment_matrix, padding_after_attention
+from ..reference import environment_matrix
 from ..weights import Weights
-from . import basis, contraction, env_matrix, radial
-from .attention import FullLayer, ReducedLayer
-from .basis import Coordinates
-from .channels import Channels, Fitted
-from .embedding import Embedding
-from .fitting import Fitting
-from .moments import Moments
-from .radial import Series
-from .workspace import Workspace
+from . import basis, numbers, radial
+from .library import NativeModel, Request
 
-T = TypeVar("T")
-Key = tuple[int, tuple[int, ...]]
-"""A centre type and the types around it, sorted."""
+MOST_SERIES = 4096
+"""Pairs of types that are fitted at most, about 70 kB each; what comes later is evaluated by the net."""
+
+MOST_TYPES_AROUND = 4
+"""A basis is looked for where at most so many types are around; with more it is rarely worth it."""
+
+MOST_BASES = 256
 
 
 class CpuEvaluator:
-    """Energies of a tile's centres and dE/dd of its neighbours. Safe to call from several threads at once."""
+    """Evaluates batches with hand-derived gradients; no tape, nothing kept but inputs, edges and results.
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights, self.config = weights, weights.config
-        c = self.config
-        self.dtype = weights.type_table.dtype
-        self.embedding, self.fitting = Embedding(weights), Fitting(weights)
-        self.one_center_type = True
-        b_out = [layer.b_out for layer in weights.attention]
-        self.b_out = b_out
-        self.layers = [FullLayer(*self._arguments(k)) for k in range(c.attn_layer)]
-        self.empty = self._empty_slots() if weights.davg.any() else None
-        self.exact = self.embedding if self.dtype == torch.float64 else Embedding(weights.double())
-        self._reduced: dict[Key, tuple[Coordinates, ReducedLayer] | None] = {}
-        self._moments: dict[Key, Moments | None] = {}
-        self._local = threading.local()
+    Args:
+        weights: the model's. precision: of the networks; the environment matrix and all sums are float64.
+        threads: worker threads. build: see ``library.library``.
+    """
+
+    def __init__(
+        self, weights: Weights, precision: torch.dtype = torch.float64, threads: int = 1, build: str | None = None
+    ) -> None:
+        self.weights, self.config = weights.double(), weights.config
+        self.precision, self.threads = precision, threads
+        f = self.config.fitting
+        self._extras = f.numb_fparam + f.numb_aparam_in + f.dim_case_embd
+        self._model = NativeModel(numbers.of_model(self.weights, basis.NEAREST, self._extras), precision, build)
+        n = self.config.ntypes
+        self._series: dict[int, radial.Series | None] = {}
+        self._seen = torch.zeros(n * n, dtype=torch.bool)
+        self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
         self._lock = threading.Lock()
 
-    # --- prepared once --------------------------------------------------------------------------------------------
+    def __call__(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å, both float64.
 
-    def _arguments(self, k: int) -> tuple[AttentionLayer, float, bool, float, Tensor | None]:
-        c = self.config
-        b_next = self.b_out[k + 1] if k + 1 < c.attn_layer else None
-        return self.weights.attention[k], c.attention_scale, c.normalize, c.ln_eps, b_next
-
-    def _empty_slots(self) -> Tensor:
-        """What one empty slot adds to X for each (type of the first atom, type of the centre). (T, T, M, 4)."""
-        c, w = self.config, self.weights
-        n = c.ntypes
-        row = (-w.davg / w.dstd).to(self.dtype).repeat(n, 1)
-        first, center = torch.arange(n).repeat_interleave(n), torch.arange(n).repeat(n)
-        sw = torch.zeros(n * n, dtype=self.dtype)
-        g, _ = self.embedding.forward(row[:, 0], center * n + first, sw, Workspace(self.dtype))
-        g = padding_after_attention(g, w.attention, c.ln_eps)
-        return (g.unsqueeze(-1) * row.unsqueeze(-2)).view(n, n, -1, 4)
-
-    def moments(self, center: int, around: tuple[int, ...]) -> Moments | None:
-        """The fitted moments of a centre type with the types around it, or None where the net cannot be fitted."""
-
-        def make() -> Moments | None:
-            series = self._fit(center, around)
-            return None if series is None else Moments(series, self.dtype)
-
-        return self._once(self._moments, (center, around), make)
-
-    def reduced(self, center: int, around: tuple[int, ...]) -> tuple[Coordinates, ReducedLayer] | None:
-        """Coordinates and first attention layer in them for a centre type with the types around it; None if not worth
-        it."""
-        return self._once(self._reduced, (center, around), lambda: self._reduce(center, around))
-
-    def _once(self, known: dict[Key, T], key: Key, make: Callable[[], T]) -> T:
+        Args:
+            batch: see ``dpa1_fast.batch.Batch``.
+        """
+        center = torch.nonzero(batch.active).squeeze(-1)
+        energy = torch.zeros(batch.n_atoms, dtype=torch.float64)
+        gradient = torch.zeros_like(batch.vector)
+        first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
+        extras = self._parameters(batch, center)
         with self._lock:
-            if key not in known:
-                known[key] = make()
-            return known[key]
+            which = self._prepare(batch)
+            request = Request(
+                count=len(center), center=center.data_ptr(), type=batch.types.data_ptr(),
+                first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),
+                vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(), first_type=first_type.data_ptr(),
+                extras=extras.data_ptr(), basis=ctypes.addressof(which), energy=energy.data_ptr(),
+                gradient=gradient.data_ptr(),
+            )  # fmt: skip
+            self._model.evaluate(request, self.threads)
+        return energy, gradient
 
-    def _fit(self, center: int, around: tuple[int, ...]) -> Series | None:
-        """The embedding of each type around a centre type as polynomials of s."""
-        exact, n = self.exact, self.config.ntypes
+    def _parameters(self, batch: Any, center: Tensor) -> Tensor:
+        """What the energy net reads besides the descriptor, for each centre. (count, extras)."""
+        w, parts = self.weights, []
+        if batch.fparam is not None and w.fparam is not None:
+            parts.append((batch.fparam[batch.structure[center]] - w.fparam[0]) * w.fparam[1])
+        if batch.aparam is not None and w.aparam is not None and self.config.fitting.numb_aparam_in:
+            parts.append((batch.aparam[center] - w.aparam[0]) * w.aparam[1])
+        if w.case_embd is not None:
+            parts.append(w.case_embd.expand(len(center), -1))
+        return torch.cat(parts, dim=-1).contiguous() if parts else torch.zeros(len(center), 0, dtype=torch.float64)
 
-        def net(t: int, s: Tensor) -> Tensor:
-            pair = torch.full((s.shape[0],), center * n + t)
-            g, saved = exact.forward(s, pair, torch.zeros_like(s), Workspace(torch.float64))
-            return (g if saved.g_s is None or not exact.smooth else saved.g_s).clone()
+    # --- prepared once per pair of types ------------------------------------------------------------------------------
 
-        s, _ = self._radial(center, torch.tensor([basis.NEAREST, self.config.rcut], dtype=torch.float64))
-        g_type = exact.g_type[[center * n + t for t in around]] if exact.smooth and exact.g_type is not None else None
-        return radial.fit(net, around, float(s.min()), float(s.max()), radial.TOLERANCE[self.dtype], g_type)
-
-    def _reduce(self, center: int, around: tuple[int, ...]) -> tuple[Coordinates, ReducedLayer] | None:
-        series = self._fit(center, around)
-        if series is None:
-            return None
-        s, sw = self._radial(center, basis.sample_distances(self.config.rcut))
-        samples = []
-        for t in around:
-            pair = torch.full((s.shape[0],), center * self.config.ntypes + t)
-            samples.append(self.exact.forward(s, pair, sw, Workspace(torch.float64))[0].clone())
-        span = basis.find(torch.cat(samples), self.dtype)
-        if span is None:
-            return None
-        # [C 0; 0 1]: the last coordinate is the constant that carries the biases.
-        full = torch.nn.functional.pad(span, (0, 1, 0, 1))
-        full[-1, -1] = 1.0
-        return Coordinates(span, series, self.b_out[0]), ReducedLayer(*self._arguments(0), full)
+    def _prepare(self, batch: Any) -> Any:
+        """Fits what this batch's pairs of types need; which basis serves each centre type, as int32[ntypes]."""
+        n = self.config.ntypes
+        pairs = batch.types[batch.center] * n + batch.types[batch.neighbor]
+        present = torch.bincount(pairs, minlength=n * n) > 0
+        for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
+            self._seen[pair] = True
+            found = self._fit(pair) if len(self._series) < MOST_SERIES else None
+            self._series[pair] = found
+            if found is not None:
+                self._model.add_series(pair, found.lo, found.hi, found.c, found.slope)
+        which = (ctypes.c_int32 * n)(*[-1] * n)
+        if self.config.attn_layer:
+            table = present.view(n, n)
+            for center in torch.nonzero(table.any(1)).flatten().tolist():
+                which[center] = self._basis(center, tuple(torch.nonzero(table[center]).flatten().tolist()))
+        return which
 
     def _radial(self, center: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """s and sw (n,), float64, of neighbours at ``distance`` (n,) of a centre type."""
+        """s and sw (n,) of neighbours at ``distance`` (n,) of a centre type."""
         c, w = self.config, self.weights
         davg, dstd = w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4)
-        d = torch.stack([distance, torch.zeros_like(distance), torch.zeros_like(distance)], dim=-1).unsqueeze(0)
+        d = torch.nn.functional.pad(distance.unsqueeze(-1), (0, 2)).unsqueeze(0)
         row, sw = environment_matrix(d, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
         return row[0, :, 0], sw[0]
 
-    # --- one tile -------------------------------------------------------------------------------------------------
-
-    def workspace(self) -> Workspace:
-        """The calling thread's buffers."""
-        if not hasattr(self._local, "ws"):
-            self._local.ws = Workspace(self.dtype)
-        ws: Workspace = self._local.ws
-        return ws
-
-    def __call__(self, tile: Any) -> tuple[Tensor, Tensor]:
-        """Energies (B,) in eV and dE/dd (B, N, 3) in eV/Å, both float64.
-
-        Args:
-            tile: see ``dpa1_fast.batch.Tile``.
-        """
-        c, w, ws, dtype = self.config, self.weights, self.workspace(), self.dtype
-        davg, dstd = w.davg[tile.center_type].unsqueeze(1), w.dstd[tile.center_type].unsqueeze(1)
-        env = env_matrix.forward(tile.d, tile.mask.double(), davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
-        row = env.row.to(dtype)
-        sw = env.sw.to(dtype) if c.smooth_type_embedding else None
-        channel: Channels | Fitted = self._fitted(tile, env, row, sw, ws) or Channels(self, tile, env, row, sw, ws)
-        x = channel.moments
-        if self.empty is not None:
-            weight = tile.n_empty_row.to(dtype).view(-1, 1, 1)
-            x = x + self.empty[tile.first_type, tile.center_type] * weight
-        x = x / c.nsel
-        d = contraction.forward(x, c.axis_neuron)
-        energy, gd = self.fitting.forward_backward(d, tile.center_type, tile.fparam, tile.aparam, ws)
-        dx = contraction.backward(gd, x, c.axis_neuron) / c.nsel
-        grad_row, grad_sw, direction = channel.backward(dx)
-        return energy, env_matrix.backward(
-            env, grad_row.double(), None if grad_sw is None else grad_sw.double(), direction
+    def _fit(self, pair: int) -> radial.Series | None:
+        """The embedding of a pair of types as polynomials of s."""
+        ends, _ = self._radial(pair // self.config.ntypes, torch.tensor([basis.NEAREST, self.config.rcut]).double())
+        return radial.fit(
+            lambda s: numbers.embed_sets(self.weights, pair, s),
+            float(ends.min()),
+            float(ends.max()),
+            radial.TOLERANCE[self.precision],
         )
 
-    def around(self, tile: Any, env: env_matrix.Environment) -> tuple[int, tuple[int, ...]] | None:
-        """The centre type of a tile and the types around it; None where there are several centre types, no neighbour,
-        or a neighbour closer than what fits and bases were sampled for."""
-        center = tile.center_type
-        if not tile.mask.shape[1] or bool((center != center[0]).any()):
-            return None
-        if float(torch.where(tile.mask, env.distance.squeeze(-1), torch.inf).min()) < basis.NEAREST:
-            return None
-        present = torch.bincount(tile.neighbor_type[tile.mask], minlength=1)
-        types = tuple(torch.nonzero(present).squeeze(-1).tolist())
-        return (int(center[0]), types) if types else None
+    def _basis(self, center: int, around: tuple[int, ...]) -> int:
+        """The index of the basis of a centre type with the types around it, or −1 where there is none."""
+        key = (center, around)
+        if key not in self._bases:
+            if len(self._bases) >= MOST_BASES or len(around) > MOST_TYPES_AROUND:
+                return -1
+            self._bases[key] = self._make_basis(center, around)
+        return self._bases[key]
 
-    def _fitted(
-        self, tile: Any, env: env_matrix.Environment, row: Tensor, sw: Tensor | None, ws: Workspace
-    ) -> Fitted | None:
-        key = None if self.config.attn_layer else self.around(tile, env)
-        moments = self.moments(*key) if key is not None else None
-        return None if moments is None or key is None else Fitted(moments, key[1], tile, row, sw, ws)
+    def _make_basis(self, center: int, around: tuple[int, ...]) -> int:
+        pairs = [center * self.config.ntypes + t for t in around]
+        series = [found for pair in pairs if (found := self._series.get(pair)) is not None]
+        if len(series) < len(pairs):
+            return -1
+        s, sw = self._radial(center, basis.sample_distances(self.config.rcut))
+        span = basis.find(torch.cat([numbers.embed(self.weights, pair, s, sw) for pair in pairs]), self.precision)
+        if span is None:
+            return -1
+        terms = max(x.c.shape[1] for x in series)
+        c = torch.stack([torch.nn.functional.pad(x.c, (0, 0, 0, terms - x.c.shape[1])) for x in series])
+        about = torch.tensor([series[0].lo, series[0].hi, c.shape[1], terms], dtype=torch.float64)
+        slope = torch.stack([radial.Series(series[0].lo, series[0].hi, x).slope for x in c])
+        layer = numbers.reduced_layer(self.weights.attention[0], self.config.normalize, span)
+        more = {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span}
+        return self._model.add_basis(more | layer)

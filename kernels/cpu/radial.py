@@ -5,8 +5,8 @@ Its Chebyshev series converges geometrically (water: 24 terms to 1e-8, 41 to 1e-
 
     g(s) = Σ_k C_k T_k(x),   x = (2s − lo − hi)/(hi − lo),
 
-and the moments X = Σ_j g_j ⊗ row_j need no net per neighbour: Σ_j T_k(x_j) ⊗ row_j per neighbour type, then one small
-product with C per centre. A net whose series does not reach ``TOLERANCE`` (kinks, as in relu) is evaluated as it is.
+and no net is needed per neighbour. A net whose series does not reach ``TOLERANCE`` (kinks, as in relu) is evaluated as
+it is.
 """
 
 from __future__ import annotations
@@ -25,81 +25,44 @@ SAMPLES = 256
 
 
 class Series(NamedTuple):
-    """Chebyshev series on [lo, hi]: c (sets, T, terms, M) for T neighbour types.
-
-    g = Σ_k c[0, t, k] T_k(x) and, in smooth strip mode (two sets), + sw·Σ_k c[1, t, k] T_k(x).
-    """
+    """Chebyshev series on [lo, hi]: c (sets, terms, M); a second set is multiplied by the switch."""
 
     lo: float
     hi: float
     c: Tensor
 
     @property
-    def gated(self) -> bool:
-        """Whether there is a second set, which the switch multiplies."""
-        return self.c.shape[0] == 2
-
-    @property
-    def terms(self) -> int:
-        """Number of terms."""
-        return self.c.shape[2]
+    def slope(self) -> Tensor:
+        """Coefficients of dg/ds, (sets, terms, M)."""
+        return derivative(self.c.shape[1]).t() @ self.c * (2.0 / (self.hi - self.lo))
 
 
-def fit(
-    net: Callable[[int, Tensor], Tensor],
-    types: tuple[int, ...],
-    lo: float,
-    hi: float,
-    tolerance: float,
-    g_type: Tensor | None,
-) -> Series | None:
-    """The series, in float64, of ``net(type, s)`` (n, M) for all types, or None where it does not reach the tolerance.
+def fit(net: Callable[[Tensor], Tensor], lo: float, hi: float, tolerance: float) -> Series | None:
+    """The series, in float64, of ``net(s)`` (sets, n, M), or None where it does not reach the tolerance.
 
-    The result is checked on points between the nodes it was made from.
-
-    Args:
-        g_type: (T, M) factors of the second set in smooth strip mode, where ``net`` is the radial part alone.
+    The result is checked on points between the nodes that it was made from.
     """
     k = torch.arange(SAMPLES, dtype=torch.float64)
     angle = torch.pi * (k + 0.5) / SAMPLES
     s = lo + (hi - lo) * (torch.cos(angle) + 1.0) / 2.0
     cosines = torch.cos(k.unsqueeze(1) * angle) * (2.0 / SAMPLES)
     cosines[0] /= 2.0
-    series = torch.stack([cosines @ net(t, s) for t in types])
+    series = cosines @ net(s)
     largest = series.abs().amax((1, 2), keepdim=True).clamp_min(1e-300)
-    left = (series.abs() / largest).amax((0, 2)).flip(0).cummax(0)[0].flip(0)
-    terms = int((left > tolerance).sum()) + 1
+    left = (series.abs() / largest).amax((0, 2))
+    terms = int(torch.nonzero(left > tolerance).max()) + 1
     if terms > MOST_TERMS:
         return None
-    c = series[:, :terms]
-    found = Series(lo, hi, torch.stack([c] if g_type is None else [c, c * g_type.double().unsqueeze(1)]))
-    between = torch.linspace(lo, hi, 997, dtype=torch.float64)
-    t = polynomials(scaled(between, found), terms)
-    for n, kind in enumerate(types):
-        exact = net(kind, between)
-        if float((t.t() @ c[n] - exact).abs().max()) > 100 * tolerance * float(exact.abs().max()):
-            return None
-    return found
+    found = Series(lo, hi, series[:, :terms])
+    between = torch.linspace(lo, hi, 499, dtype=torch.float64)
+    exact = net(between)
+    error = (polynomials(2.0 * (between - lo) / (hi - lo) - 1.0, terms).t() @ found.c - exact).abs()
+    return found if float(error.max()) <= 100 * tolerance * float(exact.abs().max()) else None
 
 
-def scaled(s: Tensor, series: Series) -> Tensor:
-    """x in [−1, 1]."""
-    return (s - 0.5 * (series.lo + series.hi)) * (2.0 / (series.hi - series.lo))
-
-
-def polynomials(x: Tensor, terms: int, out: Tensor | None = None) -> Tensor:
-    """T_0 … T_(terms−1) at x (n,), by doubling: T_(m+k) = 2 T_m T_k − T_(m−k). (terms, n)."""
-    t = torch.empty(terms, x.shape[0], dtype=x.dtype) if out is None else out
-    t[0] = 1.0
-    if terms > 1:
-        t[1] = x
-    m = 1
-    while m + 1 < terms:
-        n = min(m, terms - 1 - m)
-        torch.mul(t[1 : n + 1], 2.0 * t[m], out=t[m + 1 : m + 1 + n])
-        t[m + 1 : m + 1 + n] -= t[m - n : m].flip(0)
-        m += n
-    return t
+def polynomials(x: Tensor, terms: int) -> Tensor:
+    """T_0 … T_(terms−1) at x (n,), as cos(k arccos x). (terms, n)."""
+    return torch.cos(torch.arange(terms, dtype=torch.float64).unsqueeze(1) * torch.arccos(x.clamp(-1.0, 1.0)))
 
 
 def derivative(terms: int) -> Tensor:

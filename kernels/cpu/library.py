@@ -1,0 +1,133 @@
+"""The compiled engine: which build of it serves this machine, and its C interface.
+
+The sources lie in ``native/``; ``setup.py`` compiles them once per instruction set where there is a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+BUILDS = ("avx512", "avx2", "baseline")
+"""From the widest vectors to the narrowest; ``setup.py`` compiles those that the architecture has."""
+
+CHUNK_BYTES = 8 << 20
+"""What the atoms that are evaluated together may hold; it should stay in a core's share of the last cache."""
+
+CHUNK_ATOMS = 64
+
+
+class Request(ctypes.Structure):
+    """``Request`` of native/chunk.h: pointers into tensors that the caller keeps alive."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64),
+        ("center", ctypes.c_void_p),
+        ("type", ctypes.c_void_p),
+        ("first_edge", ctypes.c_void_p),
+        ("neighbor", ctypes.c_void_p),
+        ("vector", ctypes.c_void_p),
+        ("n_filled", ctypes.c_void_p),
+        ("first_type", ctypes.c_void_p),
+        ("extras", ctypes.c_void_p),
+        ("basis", ctypes.c_void_p),
+        ("energy", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
+    ]
+
+
+def usable() -> list[str]:
+    """Builds that this processor can run, best first."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ["baseline"]
+    capability = torch.backends.cpu.get_cpu_capability().upper()
+    return [b for b in BUILDS if b == "baseline" or b.upper() in capability or (b == "avx2" and "512" in capability)]
+
+
+def find(build: str) -> Path | None:
+    """The compiled file of a build, or None where it was not compiled."""
+    return next(iter(sorted(Path(__file__).parent.glob(f"_native_{build}.*"))), None)
+
+
+@cache
+def library(build: str | None = None) -> ctypes.CDLL:
+    """The compiled engine, by default the best that this machine can run.
+
+    Raises:
+        OSError: it was not compiled.
+    """
+    names = usable() if build is None else [build]
+    for path in filter(None, map(find, names)):
+        lib = ctypes.CDLL(str(path))
+        lib.dpa1_error.restype = ctypes.c_char_p
+        lib.dpa1_new.restype = ctypes.c_void_p
+        lib.dpa1_free.argtypes = [ctypes.c_void_p]
+        lib.dpa1_put.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64]
+        lib.dpa1_build.argtypes = [ctypes.c_void_p]
+        shape = [ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int, ctypes.c_int]
+        lib.dpa1_series.argtypes = [ctypes.c_void_p, *shape, ctypes.c_void_p, ctypes.c_void_p]  # type: ignore[list-item]
+        lib.dpa1_basis.argtypes = [ctypes.c_void_p]
+        lib.dpa1_evaluate.argtypes = [
+            ctypes.c_void_p, ctypes.POINTER(Request), ctypes.c_int, ctypes.c_int64, ctypes.c_int
+        ]  # fmt: skip
+        return lib
+    raise OSError(f"the CPU engine was not compiled ({', '.join(names)})")
+
+
+def available() -> bool:
+    """Whether the CPU engine was compiled for this machine."""
+    return any(find(build) is not None for build in usable())
+
+
+class NativeModel:
+    """One model in the compiled engine.
+
+    Args:
+        numbers: what ``native/model.h`` asks for, by name. precision: torch.float64 or torch.float32.
+        build: one of ``BUILDS``, by default the best.
+    """
+
+    def __init__(self, numbers: Mapping[str, Tensor], precision: torch.dtype, build: str | None = None) -> None:
+        self._lib = library(build)
+        self._handle = self._lib.dpa1_new(int(precision == torch.float64))
+        self._put(numbers)
+        self._check(self._lib.dpa1_build(self._handle))
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._lib.dpa1_free(self._handle)
+
+    def add_series(self, pair: int, lo: float, hi: float, c: Tensor, slope: Tensor) -> None:
+        """The series of one pair of types, c and slope (sets, terms, M)."""
+        c, slope = (x.double().contiguous() for x in (c, slope))
+        self._check(
+            self._lib.dpa1_series(
+                self._handle, pair, lo, hi, c.shape[0], c.shape[1], c.data_ptr(), slope.data_ptr()
+            )
+        )  # fmt: skip
+
+    def add_basis(self, numbers: Mapping[str, Tensor]) -> int:
+        """A basis for the first attention layer (see ``native/library.cpp``). → its index."""
+        self._put(numbers)
+        index = int(self._lib.dpa1_basis(self._handle))
+        self._check(index < 0)
+        return index
+
+    def evaluate(self, request: Request, threads: int) -> None:
+        """Fills the request's energies and gradients."""
+        self._check(self._lib.dpa1_evaluate(self._handle, request, threads, CHUNK_BYTES, CHUNK_ATOMS))
+
+    def _put(self, numbers: Mapping[str, Tensor]) -> None:
+        for name, value in numbers.items():
+            flat = value.double().contiguous()
+            self._check(self._lib.dpa1_put(self._handle, name.encode(), flat.data_ptr(), flat.numel()))
+
+    def _check(self, failed: int | bool) -> None:
+        if failed:
+            raise MemoryError(self._lib.dpa1_error().decode())

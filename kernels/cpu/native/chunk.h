@@ -1,0 +1,197 @@
+// A few atoms together: each alone up to its moments, then contraction and energy net with atoms as columns, and back.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "atom.h"
+
+namespace dpa1 {
+
+/// What is to be evaluated; arrays belong to the caller.
+struct Request {
+  int64_t count;               // centres
+  const int64_t* center;       // (count) indices of atoms
+  const int64_t* type;         // (atoms)
+  const int64_t* first_edge;   // (atoms + 1)
+  const int64_t* neighbor;     // (edges)
+  const double* vector;        // (edges, 3) Å
+  const int64_t* n_filled;     // (atoms) slots of sel that are filled
+  const int64_t* first_type;   // (count) type of the structure's first atom
+  const double* extras;        // (count, extras) what the energy net reads besides the descriptor
+  const int32_t* basis;        // (ntypes) which basis serves a centre type, or -1
+  double* energy;              // (atoms) out, eV
+  double* gradient;            // (edges, 3) out, eV/Å
+};
+
+template <class R>
+class Worker {
+ public:
+  explicit Worker(const Model<R>& model) : model_(model) {}
+
+  /// Evaluates centres [begin, end).
+  void run(const Request& q, int64_t begin, int64_t end) {
+    const auto start = keep_.mark();
+    const int count = int(end - begin), B = padded<R>(count), m = model_.m;
+    atoms_.resize(std::max(atoms_.size(), size_t(count)));
+    R *x = keep_.take<R>(4 * size_t(m) * B), *one = keep_.take<R>(4 * size_t(m));
+    std::fill(x, x + 4 * size_t(m) * B, R(0));
+    for (int b = 0; b < count; ++b) {
+      const int64_t i = q.center[begin + b], e = q.first_edge[i];
+      const int n = int(q.first_edge[i + 1] - e), type = int(q.type[i]);
+      types_.resize(std::max(types_.size(), size_t(n)));
+      for (int j = 0; j < n; ++j) types_[j] = int(q.type[q.neighbor[e + j]]);
+      const Basis<R>* basis = q.basis[type] >= 0 ? model_.bases[q.basis[type]].get() : nullptr;
+      atoms_[b].forward(model_, type, n, q.vector + 3 * e, types_.data(), basis, one, keep_, scratch_);
+      if (!model_.empty.empty()) {
+        const size_t pair = size_t(q.first_type[begin + b]) * model_.ntypes + type;
+        const R* empty = model_.empty.data() + pair * 4 * m;
+        const R weight = R(model_.nsel - q.n_filled[i]);
+        for (int k = 0; k < 4 * m; ++k) one[k] += empty[k] * weight;
+      }
+      for (int k = 0; k < 4 * m; ++k) x[size_t(k) * B + b] = one[k] / R(model_.nsel);
+    }
+    const R* dx = energies(q, begin, count, x, B);
+    for (int b = 0; b < count; ++b) {
+      for (int k = 0; k < 4 * m; ++k) one[k] = dx[size_t(k) * B + b] / R(model_.nsel);
+      atoms_[b].backward(one, q.gradient + 3 * q.first_edge[q.center[begin + b]], scratch_);
+    }
+    keep_.release(start);
+  }
+
+ private:
+  /// Energies of the chunk's atoms, and dE/dX (4, M, B) from X (4, M, B).
+  const R* energies(const Request& q, int64_t begin, int count, const R* x, int B) {
+    constexpr int W = Lanes<R>::W;
+    const int m = model_.m, A = model_.axis, extras = model_.extras;
+    const int tebd = int(model_.tebd.size()) / model_.ntypes, width = m * A, n_in = width + tebd + extras;
+    R* in = keep_.take<R>(size_t(n_in) * B);
+    const auto at = [&](int c, int k, int i) { return load(x + (size_t(c) * m + k) * B + i); };
+    // D_ka = Σ_c X_ck X_ca (reference.contraction)
+    for (int k = 0; k < m; ++k)
+      for (int i = 0; i < B; i += W) {
+        const Vec<R> own[4] = {at(0, k, i), at(1, k, i), at(2, k, i), at(3, k, i)};
+        for (int a = 0; a < A; ++a) {
+          Vec<R> s = {};
+          for (int c = 0; c < 4; ++c) s += own[c] * at(c, a, i);
+          store(in + size_t(k * A + a) * B + i, s);
+        }
+      }
+    std::fill(in + size_t(width) * B, in + size_t(n_in) * B, R(0));
+    for (int b = 0; b < count; ++b) {
+      const int type = int(q.type[q.center[begin + b]]);
+      for (int k = 0; k < tebd; ++k) in[size_t(width + k) * B + b] = model_.tebd[size_t(type) * tebd + k];
+      for (int k = 0; k < extras; ++k) in[size_t(width + tebd + k) * B + b] = R(q.extras[(begin + b) * extras + k]);
+    }
+    typename Network<R>::Saved saved;
+    R* energy = keep_.take<R>(B);
+    const R* y = model_.fitting.forward(in, B, saved, keep_);
+    last(y, B, energy);
+    if (model_.vacuum) {
+      // The net at zero descriptor; parameters stay.
+      R *zero = keep_.take<R>(size_t(n_in) * B), *other = keep_.take<R>(B);
+      std::memcpy(zero, in, size_t(n_in) * B * sizeof(R));
+      std::fill(zero, zero + size_t(width + tebd) * B, R(0));
+      typename Network<R>::Saved unused;
+      last(model_.fitting.forward(zero, B, unused, keep_), B, other);
+      for (int i = 0; i < B; i += W) store(energy + i, load(energy + i) - load(other + i));
+    }
+    const int n_last = int(model_.last_weight.size());
+    R* gy = keep_.take<R>(size_t(n_last) * B);
+    for (int k = 0; k < n_last; ++k) std::fill(gy + size_t(k) * B, gy + size_t(k + 1) * B, model_.last_weight[k]);
+    R* gd = model_.fitting.backward(gy, B, saved, keep_, width);
+    for (int b = 0; b < count; ++b) {
+      const int64_t i = q.center[begin + b];
+      const int type = int(q.type[i]);
+      const bool silent = model_.silent[type] != 0;
+      q.energy[i] = (silent ? 0.0 : double(energy[b]) + model_.bias[type]) + model_.out_bias[type];
+      if (silent)
+        for (int k = 0; k < width; ++k) gd[size_t(k) * B + b] = 0;
+    }
+    // dX_ck = Σ_a gD_ka X_ca, and dX_ca += Σ_k gD_ka X_ck for a < A
+    R* dx = keep_.take<R>(4 * size_t(m) * B);
+    std::fill(dx, dx + 4 * size_t(m) * B, R(0));
+    const auto add = [&](int c, int k, int i, Vec<R> v) {
+      R* p = dx + (size_t(c) * m + k) * B + i;
+      store(p, load(p) + v);
+    };
+    for (int k = 0; k < m; ++k)
+      for (int i = 0; i < B; i += W) {
+        const Vec<R> own[4] = {at(0, k, i), at(1, k, i), at(2, k, i), at(3, k, i)};
+        Vec<R> s[4] = {};
+        for (int a = 0; a < A; ++a) {
+          const Vec<R> g = load(gd + size_t(k * A + a) * B + i);
+          for (int c = 0; c < 4; ++c) {
+            s[c] += g * at(c, a, i);
+            add(c, a, i, g * own[c]);
+          }
+        }
+        for (int c = 0; c < 4; ++c) add(c, k, i, s[c]);
+      }
+    return dx;
+  }
+
+  void last(const R* y, int B, R* energy) const {
+    constexpr int W = Lanes<R>::W;
+    for (int i = 0; i < B; i += W) {
+      Vec<R> s = splat(model_.last_bias);
+      for (size_t k = 0; k < model_.last_weight.size(); ++k) s += load(y + k * B + i) * model_.last_weight[k];
+      store(energy + i, s);
+    }
+  }
+
+  const Model<R>& model_;
+  Arena keep_, scratch_;
+  std::vector<Atom<R>> atoms_;
+  std::vector<int> types_;
+};
+
+/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible.
+template <class R>
+std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t bytes, int most) {
+  size_t per_slot = 0, per_pair = 0;
+  for (const FullLayer<R>& l : model.attention) per_slot += size_t(l.rows() + l.m), per_pair += 2;
+  per_slot += 2 * model.m + 64;
+  constexpr int W = Lanes<R>::W;
+  std::vector<int64_t> at = {0};
+  size_t used = 0;
+  for (int64_t k = 0; k < q.count; ++k) {
+    const int64_t i = q.center[k], n = q.first_edge[i + 1] - q.first_edge[i];
+    const size_t need = sizeof(R) * n * (per_slot + per_pair * n);
+    const int64_t held = k - at.back();
+    if (held && (held >= most || (used + need > bytes && held % W == 0) || used + need > 2 * bytes)) {
+      at.push_back(k);
+      used = 0;
+    }
+    used += need;
+  }
+  at.push_back(q.count);
+  return at;
+}
+
+/// Evaluates a request on ``workers``' threads, the caller's among them; the first exception is thrown on.
+template <class R>
+void evaluate(const Request& q, const std::vector<int64_t>& at, std::vector<std::unique_ptr<Worker<R>>>& workers) {
+  std::atomic<size_t> next{0};
+  std::exception_ptr failure;
+  std::mutex lock;
+  const auto work = [&](Worker<R>& worker) {
+    try {
+      for (size_t k = next++; k + 1 < at.size(); k = next++) worker.run(q, at[k], at[k + 1]);
+    } catch (...) {
+      const std::lock_guard<std::mutex> guard(lock);
+      failure = std::current_exception();
+      next = at.size();
+    }
+  };
+  std::vector<std::thread> threads;
+  const size_t useful = std::min(workers.size(), at.size() - 1);
+  for (size_t k = 1; k < useful; ++k) threads.emplace_back(work, std::ref(*workers[k]));
+  work(*workers[0]);
+  for (std::thread& t : threads) t.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace dpa1

@@ -1,0 +1,117 @@
+// The C interface, as kernels/cpu/library.py calls it. A call that fails leaves its reason in dpa1_error().
+#include "chunk.h"
+
+using namespace dpa1;
+
+namespace {
+
+thread_local std::string error;
+
+struct Handle {
+  Numbers numbers;
+  virtual ~Handle() = default;
+  virtual void build() = 0;
+  virtual void series(int pair, double lo, double hi, int sets, int terms, const double* c, const double* slope) = 0;
+  virtual int basis(const Numbers& in) = 0;
+  virtual void evaluate(const Request& q, int threads, size_t bytes, int most) = 0;
+};
+
+template <class R>
+struct Typed final : Handle {
+  std::unique_ptr<Model<R>> model;
+  std::vector<std::unique_ptr<Worker<R>>> workers;
+
+  void build() override {
+    model = std::make_unique<Model<R>>(numbers);
+    numbers.clear();
+  }
+
+  void series(int pair, double lo, double hi, int sets, int terms, const double* c, const double* slope) override {
+    model->series[pair] =
+        std::make_unique<Series<R>>(Model<R>::make_series(lo, hi, sets, terms, model->m, c, slope));
+    model->series_of[pair] = model->series[pair].get();
+  }
+
+  int basis(const Numbers& in) override {
+    auto b = std::make_unique<Basis<R>>();
+    const auto& types = in.at("types");
+    const double* about = in.at("series").data();  // lo, hi, sets, terms
+    const int r = int(in.at("span").size() / model->m), sets = int(about[2]), terms = int(about[3]);
+    b->r = r, b->span = cast<R>(in.at("span"));
+    b->series.reserve(types.size());
+    b->of_type.resize(model->ntypes);
+    const size_t each = size_t(sets) * terms * r;
+    for (size_t k = 0; k < types.size(); ++k) {
+      b->series.push_back(Model<R>::make_series(about[0], about[1], sets, terms, r, in.at("c").data() + k * each,
+                                                in.at("slope").data() + k * each));
+      b->of_type[int(types[k])] = &b->series.back();
+    }
+    const FullLayer<R>& full = model->attention.at(0);
+    ReducedLayer<R>& l = b->layer;
+    l.m = model->m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
+    l.a = cast<R>(in.at("a")), l.w_y = cast<R>(in.at("w_y"));
+    model->bases.push_back(std::move(b));
+    return int(model->bases.size()) - 1;
+  }
+
+  void evaluate(const Request& q, int threads, size_t bytes, int most) override {
+    while (int(workers.size()) < threads) workers.push_back(std::make_unique<Worker<R>>(*model));
+    workers.resize(threads);
+    dpa1::evaluate(q, chunks(*model, q, bytes, most), workers);
+  }
+};
+
+template <class F>
+int guarded(F f) {
+  try {
+    f();
+    return 0;
+  } catch (const std::exception& e) {
+    error = e.what();
+    return 1;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* dpa1_error() { return error.c_str(); }
+
+int dpa1_lanes() { return DPA1_BYTES; }
+
+void* dpa1_new(int is_double) {
+  return is_double ? static_cast<Handle*>(new Typed<double>()) : static_cast<Handle*>(new Typed<float>());
+}
+
+void dpa1_free(void* handle) { delete static_cast<Handle*>(handle); }
+
+int dpa1_put(void* handle, const char* name, const double* data, int64_t n) {
+  return guarded([&] { static_cast<Handle*>(handle)->numbers[name] = std::vector<double>(data, data + n); });
+}
+
+int dpa1_build(void* handle) {
+  return guarded([&] { static_cast<Handle*>(handle)->build(); });
+}
+
+int dpa1_series(void* handle, int pair, double lo, double hi, int sets, int terms, const double* c,
+                const double* slope) {
+  return guarded([&] { static_cast<Handle*>(handle)->series(pair, lo, hi, sets, terms, c, slope); });
+}
+
+/// A basis from the numbers put since the last one; its index, or -1.
+int dpa1_basis(void* handle) {
+  Handle* h = static_cast<Handle*>(handle);
+  int index = -1;
+  guarded([&] {
+    index = h->basis(h->numbers);
+    h->numbers.clear();
+  });
+  return index;
+}
+
+int dpa1_evaluate(void* handle, const Request* request, int threads, int64_t bytes, int most) {
+  return guarded([&] { static_cast<Handle*>(handle)->evaluate(*request, threads, size_t(bytes), most); });
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+// A model's numbers in the arithmetic R, as they arrive by name from Python (kernels/cpu/library.py).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attention.h"
+#include "environment.h"
+#include "network.h"
+#include "series.h"
+
+namespace dpa1 {
+
+using Numbers = std::map<std::string, std::vector<double>>;
+
+template <class R>
+std::vector<R> cast(const std::vector<double>& v) {
+  return std::vector<R>(v.begin(), v.end());
+}
+
+/// The first embedding layer, linear in [s, T_j, T_i]: its type part is a table over pairs t_i·ntypes + t_j.
+template <class R>
+struct FirstLayer {
+  int width = 0;
+  std::vector<R> w_s, pre, idt;   // (width), (ntypes², width), (width) or empty
+  std::vector<R> r_s, r_types;    // the residual, where there is one: (width) and (ntypes², width), or empty
+};
+
+/// Coordinates of the first attention layer for one centre type and the types around it.
+template <class R>
+struct Basis {
+  int r = 0;               // without the constant coordinate
+  std::vector<R> span;     // (r, M)
+  std::vector<Series<R>> series;
+  std::vector<const Series<R>*> of_type;  // (ntypes), null where the type was not around
+  ReducedLayer<R> layer;
+};
+
+template <class R>
+struct Model {
+  int ntypes, m, axis, nsel, extras;
+  bool smooth, dotr, strip, vacuum;
+  double nearest;  // Å; neighbours closer than this were not sampled by series and bases
+  Smoothing smoothing;
+  std::vector<double> davg, dstd, bias, out_bias, silent;  // (ntypes, 4) twice, (ntypes) three times
+  FirstLayer<R> first;
+  Network<R> embedding, fitting;
+  std::vector<R> g_type;              // (ntypes², M) in strip mode
+  std::vector<FullLayer<R>> attention;
+  std::vector<R> b_out;               // (M) of the first attention layer
+  std::vector<R> last_weight, tebd;   // of the energy net; (ntypes, ·) of what is appended to the descriptor, or empty
+  R last_bias;
+  std::vector<R> empty;               // (ntypes of the first atom, ntypes, 4, M): what one empty slot adds to X, or empty
+  std::vector<std::unique_ptr<Series<R>>> series;       // (ntypes²)
+  std::vector<const Series<R>*> series_of;              // the same, as what ``expand`` takes
+  std::vector<std::unique_ptr<Basis<R>>> bases;
+
+  explicit Model(const Numbers& in) {
+    const auto has = [&](const std::string& name) { return in.count(name) > 0; };
+    const auto get = [&](const std::string& name) -> const std::vector<double>& {
+      const auto found = in.find(name);
+      if (found == in.end()) throw std::invalid_argument("missing " + name);
+      return found->second;
+    };
+    const auto one = [&](const std::string& name) { return get(name).at(0); };
+    const auto maybe = [&](const std::string& name) { return has(name) ? cast<R>(get(name)) : std::vector<R>(); };
+    ntypes = int(one("ntypes")), m = int(one("m")), axis = int(one("axis")), nsel = int(one("nsel"));
+    extras = int(one("extras"));
+    smooth = one("smooth") != 0, dotr = one("dotr") != 0, strip = one("strip") != 0, vacuum = one("vacuum") != 0;
+    nearest = one("nearest");
+    smoothing = {one("rcut_smth"), one("rcut"), one("protection")};
+    davg = get("davg"), dstd = get("dstd"), bias = get("bias"), out_bias = get("out_bias"), silent = get("silent");
+    const auto network = [&](const std::string& name) {
+      Network<R> net;
+      net.activation.kind = Activation::Kind(int(one(name + ".activation")));
+      net.activation.threshold = get(name + ".activation").at(1);
+      for (int k = 0; has(name + "." + std::to_string(k) + ".weight"); ++k) {
+        const std::string at = name + "." + std::to_string(k);
+        Layer<R> l;
+        l.weight = cast<R>(get(at + ".weight")), l.bias = cast<R>(get(at + ".bias")), l.idt = maybe(at + ".idt");
+        l.n_out = int(l.bias.size()), l.n_in = int(l.weight.size() / l.bias.size());
+        net.layers.push_back(std::move(l));
+      }
+      return net;
+    };
+    embedding = network("embedding"), fitting = network("fitting");
+    first.w_s = cast<R>(get("first.w_s")), first.pre = cast<R>(get("first.pre")), first.idt = maybe("first.idt");
+    first.r_s = maybe("first.r_s"), first.r_types = maybe("first.r_types");
+    first.width = int(first.w_s.size());
+    g_type = maybe("g_type"), tebd = maybe("tebd"), empty = maybe("empty");
+    last_weight = cast<R>(get("last.weight")), last_bias = R(one("last.bias"));
+    for (int k = 0; has("attention." + std::to_string(k) + ".weight"); ++k) {
+      const std::string at = "attention." + std::to_string(k);
+      FullLayer<R> l;
+      l.m = m, l.depth = int(one(at + ".depth")), l.rest = int(one(at + ".rest"));
+      l.normalize = one("normalize") != 0, l.scale = R(one("scale"));
+      l.weight = cast<R>(get(at + ".weight")), l.bias = cast<R>(get(at + ".bias"));
+      l.p_row = cast<R>(get(at + ".p_row")), l.p_one = R(one(at + ".p_one"));
+      l.norm = {cast<R>(get(at + ".gamma")), cast<R>(get(at + ".beta")), R(one("ln_eps"))};
+      attention.push_back(std::move(l));
+    }
+    if (!attention.empty()) b_out = cast<R>(get("b_out"));
+    series.resize(size_t(ntypes) * ntypes);
+    series_of.resize(size_t(ntypes) * ntypes);
+  }
+
+  static Series<R> make_series(double lo, double hi, int sets, int terms, int width, const double* c,
+                               const double* slope) {
+    const size_t size = size_t(sets) * terms * width;
+    return {lo, hi, sets, terms, width, std::vector<R>(c, c + size), std::vector<R>(slope, slope + size)};
+  }
+};
+
+}  // namespace dpa1

@@ -1,0 +1,163 @@
+// Resnet layers forward and backward; columns are whatever is evaluated side by side (neighbours, or atoms).
+//
+// Formula: reference.resnet_layer. y = act(x W + b) idt, + x where widths match, + [x, x] where the width doubles.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "arena.h"
+#include "gemm.h"
+
+namespace dpa1 {
+
+/// An activation function and its slope; names are DeePMD-kit's.
+struct Activation {
+  enum Kind { tanh_, relu, relu6, softplus, sigmoid_, silu, gelu, silut, linear } kind = linear;
+  double threshold = 3.0;
+
+  /// act(z) in place of z, and its slope, for n numbers (whole vectors).
+  template <class R>
+  void apply(R* z, R* slope, size_t n) const {
+    for (size_t i = 0; i < n; i += Lanes<R>::W) {
+      Vec<R> d;
+      const Vec<R> y = at<R>(load(z + i), d);
+      store(z + i, y);
+      store(slope + i, d);
+    }
+  }
+
+  template <class R>
+  Vec<R> at(Vec<R> x, Vec<R>& d) const {
+    using V = Vec<R>;
+    const V one = splat(R(1)), none = V{};
+    switch (kind) {
+      case tanh_: {
+        const V t = tanh<R>(x);
+        d = one - t * t;
+        return t;
+      }
+      case relu:
+        d = x > 0 ? one : none;
+        return x > 0 ? x : none;
+      case relu6: {
+        const V y = x > 0 ? x : none;
+        d = x > 0 ? (x < 6 ? one : none) : none;
+        return y < 6 ? y : splat(R(6));
+      }
+      case softplus:
+        d = x > 20 ? one : sigmoid<R>(x);
+        return x > 20 ? x : lanewise<R>(exp(x), [](R e) { return std::log1p(e); });
+      case sigmoid_: {
+        const V y = sigmoid<R>(x);
+        d = y * (one - y);
+        return y;
+      }
+      case silu:
+        return silu_at<R>(x, d);
+      case gelu: {
+        const R a = R(0.79788456080286535588), b = R(0.044715);
+        const V t = tanh<R>((x + x * x * x * b) * a);
+        d = (one + t) * R(0.5) + x * R(0.5) * (one - t * t) * (one + x * x * (R(3) * b)) * a;
+        return x * (one + t) * R(0.5);
+      }
+      case silut: {
+        const R s = R(1.0 / (1.0 + std::exp(-threshold))), slope = s + R(threshold) * s * (R(1) - s);
+        V inner;
+        const V below = silu_at<R>(x, inner), t = tanh<R>((x - R(threshold)) * slope);
+        d = x >= R(threshold) ? (one - t * t) * slope : inner;
+        return x >= R(threshold) ? t + R(threshold) * s : below;
+      }
+      default:
+        d = one;
+        return x;
+    }
+  }
+
+ private:
+  template <class R>
+  static Vec<R> silu_at(Vec<R> x, Vec<R>& d) {
+    const Vec<R> s = sigmoid<R>(x);
+    d = s * (R(1) + x * (R(1) - s));
+    return x * s;
+  }
+};
+
+/// How a layer's input returns in its output: not at all, as it is, or twice.
+enum class Residual { none, once, twice };
+
+inline Residual residual(int n_in, int n_out) {
+  return n_out == n_in ? Residual::once : n_out == 2 * n_in ? Residual::twice : Residual::none;
+}
+
+template <class R>
+struct Layer {
+  int n_in = 0, n_out = 0;
+  std::vector<R> weight, bias, idt;  // (n_in, n_out), (n_out) zeros where there is none, (n_out) or empty
+};
+
+template <class R>
+struct Network {
+  std::vector<Layer<R>> layers;
+  Activation activation;
+
+  /// What the backward needs of one layer: the slope of its activation, time step included.
+  using Saved = std::vector<R*>;
+
+  /// Adds x (n_in, n) to y (n_out, n) as the layer's residual says.
+  static void add_residual(const Layer<R>& layer, const R* x, R* y, int n) {
+    const Residual kind = residual(layer.n_in, layer.n_out);
+    const size_t size = size_t(layer.n_in) * n;
+    if (kind == Residual::none) return;
+    for (int copy = 0; copy < (kind == Residual::twice ? 2 : 1); ++copy, y += size)
+      for (size_t i = 0; i < size; i += Lanes<R>::W) store(y + i, load(y + i) + load(x + i));
+  }
+
+  /// Activation and time step in place of z (n_out, n); the slope of both into d.
+  void activate(const Layer<R>& layer, R* z, R* d, int n) const {
+    activation.apply(z, d, size_t(layer.n_out) * n);
+    if (layer.idt.empty()) return;
+    for (int m = 0; m < layer.n_out; ++m)
+      for (int i = 0; i < n; i += Lanes<R>::W) {
+        store(z + m * n + i, load(z + m * n + i) * layer.idt[m]);
+        store(d + m * n + i, load(d + m * n + i) * layer.idt[m]);
+      }
+  }
+
+  /// x (n_in, n) to y (n_out, n), n whole vectors, from layer ``first`` on; y lies in the arena.
+  R* forward(const R* x, int n, Saved& saved, Arena& arena, size_t first = 0) const {
+    R* y = const_cast<R*>(x);
+    for (size_t k = first; k < layers.size(); ++k) {
+      const Layer<R>& l = layers[k];
+      R *z = arena.take<R>(size_t(l.n_out) * n), *d = arena.take<R>(size_t(l.n_out) * n);
+      gemm<R>(l.n_out, n, l.n_in, {l.weight.data(), 1, l.n_out}, y, n, z, n, Start::zero, l.bias.data());
+      activate(l, z, d, n);
+      add_residual(l, y, z, n);
+      saved.push_back(d);
+      y = z;
+    }
+    return y;
+  }
+
+  /// dE/dy (n_out, n), overwritten, to dE/dx (wanted, n), the first rows of it, down to layer ``first``.
+  R* backward(R* gy, int n, const Saved& saved, Arena& arena, int wanted, size_t first = 0) const {
+    for (size_t k = layers.size(); k-- > first;) {
+      const Layer<R>& l = layers[k];
+      const int rows = k == first ? wanted : l.n_in;
+      R* gx = arena.take<R>(size_t(rows) * n);
+      const Residual kind = residual(l.n_in, l.n_out);
+      const size_t kept = size_t(rows) * n, in = size_t(l.n_in) * n;
+      if (kind == Residual::once) std::memcpy(gx, gy, kept * sizeof(R));
+      if (kind == Residual::twice)
+        for (size_t i = 0; i < kept; i += Lanes<R>::W) store(gx + i, load(gy + i) + load(gy + in + i));
+      const R* d = saved[k - first];
+      for (size_t i = 0; i < size_t(l.n_out) * n; i += Lanes<R>::W) store(gy + i, load(gy + i) * load(d + i));
+      gemm<R>(rows, n, l.n_out, {l.weight.data(), l.n_out, 1}, gy, n, gx, n,
+              kind == Residual::none ? Start::zero : Start::add);
+      gy = gx;
+    }
+    return gy;
+  }
+};
+
+}  // namespace dpa1

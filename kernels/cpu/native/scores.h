@@ -1,0 +1,199 @@
+// The attention weights of one layer around one atom, and their gradient.
+// Formulas: reference.attention_weights and the gate of reference.gated_attention_layer.
+//
+// One form serves all options. With a_q = scale·sw_q/|q|, a_k = sw_k/|k| (sw = 1 for the hard softmax, lengths = 1
+// without normalize), x = (q·k) a_q a_k + 20 sw_q sw_k and n_empty as in the reference,
+//
+//     w = e^x / (Σ_real e^x + n_empty) · (u_q·u_k)/|v_k|,   u = r̂·sw, or sw alone without attn_dotr.
+//
+// The length of v stands here, so that v itself is never divided; what scales rows and columns is folded into a_q, a_k.
+// Matrices have one row per key and one column per query: sums over keys are sums of whole rows.
+#pragma once
+
+#include <algorithm>
+
+#include "arena.h"
+#include "gemm.h"
+
+namespace dpa1 {
+
+constexpr double ATTENTION_SHIFT = 20.0;
+
+/// What all layers around one atom share. n neighbours in ``width`` columns, zero beyond n.
+template <class R>
+struct Gate {
+  int n, width, components;  // components of u: 3, or 1
+  R* u[3];
+  R* sw;  // smooth attention only, else null
+  R n_empty;
+
+  // dE/d(each of these), added to by every layer's backward.
+  R *g_u[3], *g_sw;
+};
+
+/// |q|, |k| and |v| of every neighbour, never zero; null without normalize.
+template <class R>
+struct Lengths {
+  R *q = nullptr, *k = nullptr, *v = nullptr;
+};
+
+template <class R>
+struct Scores {
+  R *x, *e;  // (n, width)
+  R *a_q, *a_k, *z, *alpha[3], *beta[3];
+  Lengths<R> length;
+};
+
+/// x, and from it e^x, its sum and the factors of the gate; ``w`` (n, width) receives the weights.
+template <class R>
+Scores<R> scores(const R* q, const R* k, int depth, Lengths<R> length, const Gate<R>& gate, R scale, R* w,
+                 Arena& keep) {
+  constexpr int W = Lanes<R>::W;
+  const int n = gate.n, N = gate.width;
+  Scores<R> s;
+  s.length = length;
+  s.x = keep.take<R>(size_t(n) * N), s.e = keep.take<R>(size_t(n) * N);
+  s.a_q = keep.take<R>(N), s.a_k = keep.take<R>(N), s.z = keep.take<R>(N);
+  for (int c = 0; c < gate.components; ++c) s.alpha[c] = keep.take<R>(N), s.beta[c] = keep.take<R>(N);
+  gemm<R>(n, N, depth, {k, 1, N}, q, N, s.x, N);
+  for (int i = 0; i < N; ++i) {
+    const R sw = gate.sw ? gate.sw[i] : R(i < n);
+    s.a_q[i] = i < n ? (length.q ? scale / length.q[i] : scale) * sw : R(0);
+    s.a_k[i] = i < n ? (length.k ? sw / length.k[i] : sw) : R(0);
+  }
+  R* top = w;  // a row of scratch; the weights come later
+  std::fill(top, top + N, R(0));
+  if (!length.q && n > 0) {
+    // Nothing bounds x: the largest of each query is taken off, at least that of an empty slot where there is one.
+    std::fill(top, top + N, gate.sw ? R(0) : R(-INFINITY));
+  }
+  for (int j = 0; j < n; ++j) {
+    R* x = s.x + size_t(j) * N;
+    const R a = s.a_k[j], shift = gate.sw ? R(ATTENTION_SHIFT) * gate.sw[j] : R(0);
+    for (int i = 0; i < N; i += W) {
+      Vec<R> v = load(x + i) * (load(s.a_q + i) * a);
+      if (gate.sw) v += load(gate.sw + i) * shift;
+      store(x + i, v);
+      if (!length.q) store(top + i, larger<R>(load(top + i), v));
+    }
+  }
+  std::fill(s.z, s.z + N, R(0));
+  for (int j = 0; j < n; ++j) {
+    const R* x = s.x + size_t(j) * N;
+    R* e = s.e + size_t(j) * N;
+    for (int i = 0; i < N; i += W) {
+      const Vec<R> y = exp(load(x + i) - load(top + i));
+      store(e + i, y);
+      store(s.z + i, load(s.z + i) + y);
+    }
+  }
+  if (gate.n_empty != R(0))
+    for (int i = 0; i < N; i += W) store(s.z + i, load(s.z + i) + exp(-load(top + i)) * gate.n_empty);
+  for (int i = 0; i < N; ++i) {
+    if (!(s.z[i] > 0) && s.z[i] == s.z[i]) s.z[i] = 1;
+    for (int c = 0; c < gate.components; ++c) {
+      s.alpha[c][i] = gate.u[c][i] / s.z[i];
+      s.beta[c][i] = length.v && i < n ? gate.u[c][i] / length.v[i] : gate.u[c][i];
+    }
+  }
+  for (int j = 0; j < n; ++j)
+    for (int i = 0; i < N; i += W) {
+      Vec<R> g = load(s.alpha[0] + i) * s.beta[0][j];
+      for (int c = 1; c < gate.components; ++c) g += load(s.alpha[c] + i) * s.beta[c][j];
+      store(w + size_t(j) * N + i, g * load(s.e + size_t(j) * N + i));
+    }
+  return s;
+}
+
+/// What comes back from the weights: dE/d(q·k), with keys as rows and, as ``turned``, with queries as rows; the weights
+/// with queries as rows; and the factors with which q, k and v themselves enter their gradients through their lengths.
+template <class R>
+struct ScoreGradient {
+  R *logits, *turned, *w_turned;
+  R *c_q, *c_k, *c_v;
+};
+
+/// From dE/dw (n, width), overwritten. With G = (u_q·u_k)/(Z_q |v_k|) and w = e G:
+/// dG = dw e, dx = dw w − e (Σ_k dw w)/Z.
+template <class R>
+ScoreGradient<R> scores_backward(R* dw, const Scores<R>& s, Gate<R>& gate, Arena& arena) {
+  constexpr int W = Lanes<R>::W;
+  const int n = gate.n, N = gate.width, U = gate.components;
+  const size_t size = size_t(n) * N;
+  ScoreGradient<R> g;
+  g.logits = dw, g.turned = arena.take<R>(size), g.w_turned = arena.take<R>(size);
+  R* w = arena.take<R>(size);
+  const auto field = [&] {
+    R* p = arena.take<R>(N);
+    std::fill(p, p + N, R(0));
+    return p;
+  };
+  R *d_alpha[3], *d_beta[3], *total = field();
+  for (int c = 0; c < U; ++c) d_alpha[c] = field(), d_beta[c] = field();
+  for (int j = 0; j < n; ++j) {
+    const R* e = s.e + size_t(j) * N;
+    R *p = dw + size_t(j) * N, *out = w + size_t(j) * N;
+    Vec<R> along[3] = {};
+    for (int i = 0; i < N; i += W) {
+      const Vec<R> ev = load(e + i), dv = load(p + i), t = ev * dv;
+      Vec<R> gv = {};
+      for (int c = 0; c < U; ++c) {
+        const Vec<R> a = load(s.alpha[c] + i);
+        gv += a * s.beta[c][j];
+        along[c] += t * a;
+        store(d_alpha[c] + i, load(d_alpha[c] + i) + t * s.beta[c][j]);
+      }
+      const Vec<R> wv = ev * gv, pv = dv * wv;
+      store(out + i, wv);
+      store(p + i, pv);
+      store(total + i, load(total + i) + pv);
+    }
+    for (int c = 0; c < U; ++c) d_beta[c][j] = sum<R>(along[c]);
+  }
+  for (int i = 0; i < N; i += W) store(total + i, load(total + i) / load(s.z + i));
+  const bool smooth = gate.sw != nullptr, lengths = s.length.q != nullptr;
+  R *r_q = field(), *r_k = field(), *s_q = field(), *s_k = field();
+  for (int j = 0; j < n; ++j) {
+    const R *e = s.e + size_t(j) * N, *x = s.x + size_t(j) * N;
+    R* p = dw + size_t(j) * N;
+    const R a = s.a_k[j], sw = smooth ? gate.sw[j] : R(0);
+    Vec<R> rk = {}, sk = {};
+    for (int i = 0; i < N; i += W) {
+      const Vec<R> dx = load(p + i) - load(e + i) * load(total + i), r = dx * load(x + i);
+      rk += r;
+      store(r_q + i, load(r_q + i) + r);
+      if (smooth) {
+        sk += dx * load(gate.sw + i);
+        store(s_q + i, load(s_q + i) + dx * sw);
+      }
+      store(p + i, dx * (load(s.a_q + i) * a));
+    }
+    r_k[j] = sum<R>(rk);
+    s_k[j] = sum<R>(sk);
+  }
+  g.c_q = g.c_k = g.c_v = nullptr;
+  if (lengths) g.c_q = field(), g.c_k = field(), g.c_v = field();
+  for (int i = 0; i < n; ++i) {
+    for (int c = 0; c < U; ++c)
+      gate.g_u[c][i] += d_alpha[c][i] / s.z[i] + (lengths ? d_beta[c][i] / s.length.v[i] : d_beta[c][i]);
+    R rq = r_q[i], rk = r_k[i];
+    if (smooth) {
+      // x is proportional to sw_q and to sw_k; where sw is exactly zero, so is everything that it multiplies.
+      if (gate.sw[i] != 0) gate.g_sw[i] += (rq + rk) / gate.sw[i];
+      const R shift = R(ATTENTION_SHIFT) * gate.sw[i];
+      rq -= shift * s_q[i];
+      rk -= shift * s_k[i];
+    }
+    if (!lengths) continue;
+    R v = 0;
+    for (int c = 0; c < U; ++c) v += d_beta[c][i] * s.beta[c][i];
+    g.c_q[i] = -rq / (s.length.q[i] * s.length.q[i]);
+    g.c_k[i] = -rk / (s.length.k[i] * s.length.k[i]);
+    g.c_v[i] = -v / (s.length.v[i] * s.length.v[i]);
+  }
+  transpose(n, n, dw, N, g.turned, N);
+  transpose(n, n, w, N, g.w_turned, N);
+  return g;
+}
+
+}  // namespace dpa1

@@ -1,0 +1,28 @@
+"""Compiles the CPU engine, once for each instruction set that this architecture has; all else is in pyproject.toml.
+
+Without a C++ compiler the package installs all the same, and models run on the (much slower) reference backend.
+"""
+
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+SOURCES = Path("kernels/cpu/native")
+X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"], "baseline": []}
+BUILDS = X86 if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
+
+setup(
+    ext_modules=[
+        Extension(
+            f"dpa1_fast.kernels.cpu._native_{build}",
+            [str(SOURCES / "library.cpp")],
+            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            language="c++",
+            extra_compile_args=["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-g0", "-pthread", *flags],
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+        for build, flags in BUILDS.items()
+    ]
+)

@@ -4,18 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 
-.PHONY: demo test lint bench peer peer-check clean help
+.PHONY: demo test lint bench bench-peer peer peer-check clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
 	@echo "make test        run the tests (about five minutes on two cores)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
+	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make peer        install DeePMD-kit 3.2.0 in an environment of its own (5 GB)"
 	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare"
 
 # A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -40,6 +41,9 @@ $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0'
 	touch $@
+
+bench-peer: $(VENV)/.installed $(PEER)/.installed
+	$(BIN)/python -m bench.peer
 
 peer: $(PEER)/.installed
 

@@ -3,7 +3,8 @@
     python bench/peer_worker.py '{"engine": "deepmd" or "dpa1_fast", "model": …, "structures": …, …}'
 
 Commands come in on standard input, a line each, and are answered by a line of JSON: ``time`` evaluates everything once
-(seconds), ``save PATH`` writes the last results, ``memory`` tells the most memory ever resident (bytes).
+(seconds), ``save PATH`` writes the last results, ``memory`` tells the most memory ever resident (bytes), ``sgemm`` the
+machine's rate of float32 products (operations per second).
 """
 
 from __future__ import annotations
@@ -73,6 +74,19 @@ def dpa1_fast(job: dict[str, Any], frames: list[Structure]) -> Callable[[], Resu
     return run
 
 
+def sgemm() -> float:
+    """Operations per second of a float32 product of two matrices of 2048²; the median of five."""
+    import torch
+
+    a, b, out = (torch.ones(2048, 2048) for _ in range(3))
+    seconds = []
+    for _ in range(5):
+        before = time.perf_counter()
+        torch.mm(a, b, out=out)
+        seconds.append(time.perf_counter() - before)
+    return 2 * 2048**3 / float(np.median(seconds))
+
+
 def main() -> None:
     """Answers commands until standard input ends."""
     # Whatever the engines print goes to standard error; the answers have the old standard output to themselves.
@@ -91,6 +105,8 @@ def main() -> None:
         elif command == "save":
             np.savez(argument, **{f"{i}.{k}": x for i, r in enumerate(results) for k, x in r.items()})
             answer = argument
+        elif command == "sgemm":
+            answer = sgemm()
         else:
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps(answer), file=answers)

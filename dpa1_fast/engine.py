@@ -88,6 +88,8 @@ class Engine:
             self.backend = dispatch.choose(backend, self.device.type)
         except ValueError as error:
             raise BackendError(str(error)) from None
+        if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
+            warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
         self.precision = precision
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1

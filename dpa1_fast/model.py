@@ -32,6 +32,8 @@ class LayerParameters(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
         # A time step exists only where there is a residual to add to.
         self.idt = nn.Parameter(torch.empty(n_out)) if timestep and n_out in (n_in, 2 * n_in) else None
+        if self.weight.is_meta:
+            return  # numbers are on their way from a file
         nn.init.normal_(self.weight, std=(n_in + n_out) ** -0.5)
         if self.bias is not None:
             nn.init.normal_(self.bias)

@@ -13,6 +13,8 @@ from .cpu import library
 BACKENDS = ("cpu", "reference")
 """cpu: compiled code with hand-derived gradients. reference: autograd over ``reference.py``, on any device."""
 
+NOT_COMPILED = "backend 'cpu' was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
+
 
 def choose(backend: str, device: str) -> str:
     """The backend that ``backend`` means on ``device``.
@@ -31,9 +33,7 @@ def choose(backend: str, device: str) -> str:
     if backend == "cpu" and device != "cpu":
         raise ValueError(f"backend 'cpu' does not run on {device}; use backend='auto' or device='cpu'")
     if backend == "cpu" and not library.available():
-        raise ValueError(
-            "backend 'cpu' was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
-        )
+        raise ValueError(NOT_COMPILED)
     return backend
 
 

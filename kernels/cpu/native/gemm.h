@@ -56,7 +56,7 @@ inline void block(int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, ptrdiff_
     for (int v = 0; v < NV; ++v) store(c + r * ldc + v * W, sum[r][v]);
 }
 
-/// The last rows, fewer than a block: halves of what is left.
+/// The last rows, fewer than 2 MR, by blocks of MR, MR/2, … 1 rows; MR is a power of two.
 template <class R, int MR, int NV>
 inline void rest(int m, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, ptrdiff_t ldc, Start start,
                  const R* rows) {
@@ -85,7 +85,7 @@ void columns(int m, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, ptrdif
     c += MR * ldc;
     rows = rows ? rows + MR : rows;
   }
-  if (m > 0) rest<R, (MR > 8 ? 8 : MR > 4 ? 4 : MR - 1), NV>(m, k, a, b, ldb, c, ldc, start, rows);
+  if (m > 0) rest<R, (MR > 8 ? 8 : MR > 4 ? 4 : 2), NV>(m, k, a, b, ldb, c, ldc, start, rows);
 }
 
 }  // namespace detail

@@ -1,0 +1,202 @@
+"""The compiled CPU engine against autograd of the reference formulas: every option, every size, every build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from conftest import BASE, OPTIONS, crystal, make_model, molecule
+
+import dpa1_fast.kernels.dispatch as dispatch
+from dpa1_fast import DPA1, Engine, Result
+from dpa1_fast.errors import BackendError, DPA1Warning
+from dpa1_fast.kernels.cpu import basis, evaluate, library
+
+GRADIENT = 1e-10  # of the largest force; float64
+
+FIT = BASE.fitting
+MORE: dict[str, dict[str, Any]] = {
+    "one_layer": {"attn_layer": 1, "attn": 32},
+    "three_layers_wide": {"attn_layer": 3, "attn": 40, "neuron": (5, 10)},
+    "hard_unnormalised": {"smooth_type_embedding": False, "normalize": False, "scaling_factor": 0.2},
+    "hard_without_directions": {"smooth_type_embedding": False, "attn_dotr": False},
+    "smooth_unnormalised_wide": {"normalize": False, "attn": 40, "temperature": 0.3},
+    "strip_hard": {"tebd_input_mode": "strip", "smooth_type_embedding": False},
+    "strip_without_attention": {"tebd_input_mode": "strip", "attn_layer": 0},
+    "strip_hard_without_attention": {"tebd_input_mode": "strip", "attn_layer": 0, "smooth_type_embedding": False},
+    "one_sided_concat": {"type_one_side": True, "resnet_dt": True},
+    "first_layer_as_wide_as_its_input": {"neuron": (11, 11, 22), "resnet_dt": True},
+    "first_layer_twice_its_input": {"neuron": (22, 22), "attn_layer": 0},
+    "single_embedding_layer": {"neuron": (17,), "axis_neuron": 3},
+    "protection": {"env_protection": 0.3},
+    "odd_widths": {"neuron": (3, 7, 13), "axis_neuron": 13, "attn": 7},
+    "fitting_resnet": {"fitting": replace(FIT, neuron=(20, 20, 40), resnet_dt=True)},
+    "fitting_linear": {"fitting": replace(FIT, neuron=())},
+    "fitting_parameters": {"fitting": replace(FIT, numb_fparam=2, numb_aparam=1, dim_case_embd=3)},
+    "vacuum_subtracted": {"fitting": replace(FIT, numb_fparam=1, atom_ener=(0.5, None, None))},
+    "silent_type": {"fitting": replace(FIT, exclude_types=(1,))},
+    "pairs_out": {"pair_exclude_types": ((0, 2),), "exclude_types": ((1, 1),), "atom_exclude_types": (0,)},
+}
+FUNCTIONS = ("tanh", "relu", "relu6", "softplus", "sigmoid", "silu", "gelu", "gelu_tf", "silut:2.0", "linear")
+
+
+def structures(model: DPA1) -> list[Atoms]:
+    out = [molecule(9), crystal(), Atoms("C"), molecule(2, 3), Atoms("HO", [[0, 0, 0], [0.9, 0.1, 0.2]])]
+    rng = np.random.default_rng(5)
+    for atoms in out:
+        f = model.config.fitting
+        atoms.info["fparam"] = rng.normal(size=f.numb_fparam)
+        atoms.arrays["aparam"] = rng.normal(size=(len(atoms), f.numb_aparam))
+    return out
+
+
+def force(results: list[Result]) -> np.ndarray:
+    return np.concatenate([r.forces for r in results])
+
+
+def assert_same(model: DPA1, atoms: list[Atoms], tolerance: float = GRADIENT, **options: Any) -> None:
+    fast = Engine(model, backend="cpu", **options).evaluate(atoms, atomic_virials=True)
+    judge = Engine(model, backend="reference").evaluate(atoms, atomic_virials=True)
+    scale = np.abs(force(judge)).max()
+    assert scale > 1e-6
+    for a, b in zip(fast, judge, strict=True):
+        assert np.abs(a.energies - b.energies).max() < tolerance * max(1.0, np.abs(b.energies).max())
+        assert np.abs(a.forces - b.forces).max() < tolerance * scale
+        assert np.abs(a.virial - b.virial).max() < tolerance * 10 * scale
+        assert a.atomic_virials is not None
+        assert b.atomic_virials is not None
+        assert np.abs(a.atomic_virials - b.atomic_virials).max() < tolerance * 10 * scale
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *MORE])
+def test_every_option(name: str, quiet: None) -> None:
+    model = make_model(**(OPTIONS | MORE)[name])
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("options", [{}, {"attn_layer": 0}, {"tebd_input_mode": "strip", "attn_layer": 1}])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_activation_function(function: str, options: dict[str, Any], quiet: None) -> None:
+    fitting = replace(FIT, activation_function=function)
+    model = make_model(activation_function=function, fitting=fitting, **options)
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "strip_hard", "one_sided_concat", "odd_widths"])
+def test_statistics_with_a_mean(name: str, quiet: None) -> None:
+    model = make_model(**(OPTIONS | MORE)[name])
+    model.davg.uniform_(-0.1, 0.1)
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "strip_hard", "strip_without_attention", "first_layer_twice_its_input"])
+def test_nets_and_full_layers_where_nothing_is_fitted(name: str, quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "NEAREST", 1e9)
+    model = make_model(**(OPTIONS | MORE)[name])
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_onesided"])
+@pytest.mark.parametrize("most", [0, 4])
+def test_first_layer_in_coordinates_and_without(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "MOST_TYPES_AROUND", most)
+    monkeypatch.setattr(basis, "WORTH", 2.0)
+    model = make_model(**OPTIONS[name] | {"neuron": (10, 20, 40)})
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("name", ["smooth", "strip", "no_attention"])
+def test_a_neighbour_closer_than_what_was_sampled(name: str) -> None:
+    near = Atoms("HCO", [[0, 0, 0], [0.25, 0.1, 0], [1.5, 0, 0.3]])
+    assert_same(make_model(**OPTIONS[name]), [near, molecule(5)])
+
+
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "no_attention"])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 8, 9, 16, 17, 18, 32, 33, 34, 50])
+def test_neighbour_counts_around_the_width_of_a_vector(name: str, n: int) -> None:
+    """n atoms within the cut-off of each other, one of them the other's only neighbour for n = 2, and so on."""
+    if n == 1:
+        return assert_same(make_model(**OPTIONS[name]), [Atoms("C"), molecule(3)])
+    atoms = molecule(n, seed=n, box=5.0)
+    return assert_same(make_model(**OPTIONS[name], sel=(60,)), [atoms])
+
+
+def test_more_neighbours_than_sel() -> None:
+    with pytest.warns(DPA1Warning, match="more than sel"):
+        assert_same(make_model(sel=(6,)), [molecule(12)])
+
+
+@pytest.mark.parametrize("build", library.BUILDS)
+@pytest.mark.parametrize("name", ["smooth", "strip_onesided", "no_attention"])
+def test_every_build_that_this_machine_can_run(build: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if build not in library.usable() or library.find(build) is None:
+        pytest.skip(f"this processor does not have {build}, or it was not compiled")
+    monkeypatch.setattr(library, "usable", lambda: [build])
+    library.library.cache_clear()
+    model = make_model(**OPTIONS[name])
+    try:
+        assert_same(model, structures(model))
+        single = Engine(model, precision="float32").evaluate(structures(model))
+        double = Engine(model).evaluate(structures(model))
+        assert np.abs(force(single) - force(double)).max() < 1e-5 * np.abs(force(double)).max()
+    finally:
+        library.library.cache_clear()
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_threads_and_chunks_change_no_bit(precision: str, model: DPA1, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = [molecule(12, k) for k in range(6)] + [crystal()]
+    expected = Engine(model, precision=precision, threads=1).evaluate(atoms)
+    for threads, chunk_bytes, chunk_atoms in ((1, 1, 1), (2, 1 << 20, 3), (3, 1 << 16, 64), (8, 1 << 24, 5)):
+        monkeypatch.setattr(library, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(library, "CHUNK_ATOMS", chunk_atoms)
+        found = Engine(model, precision=precision, threads=threads).evaluate(atoms)
+        for a, b in zip(found, expected, strict=True):
+            assert a.energy == b.energy
+            assert np.array_equal(a.forces, b.forces)
+            assert np.array_equal(a.energies, b.energies)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *MORE])
+def test_float32_forces_stay_close_to_float64(name: str, quiet: None) -> None:
+    model = make_model(**(OPTIONS | MORE)[name])
+    atoms = structures(model)
+    single, double = (Engine(model, precision=p).evaluate(atoms) for p in ("float32", "float64"))
+    error = np.sqrt(np.mean((force(single) - force(double)) ** 2) / np.mean(force(double) ** 2))
+    assert error < 1e-5  # measured: 3e-7 to 2e-6
+
+
+def test_the_model_in_float32_is_not_rounded_twice() -> None:
+    """Matrices are merged in float64 even where the model's own parameters are float32."""
+    model = make_model().set_dtype(torch.float32)
+    assert_same(model, structures(model), tolerance=1e-4, precision="float32")
+
+
+def test_many_types_of_which_few_meet() -> None:
+    elements = ("H", "C", "O", "N", "S", "P", "F", "Cl", "Na", "K", "Mg", "Ca")
+    model = make_model(type_map=elements, neuron=(8, 16, 32))
+    rng = np.random.default_rng(0)
+    atoms = [molecule(8, k) for k in range(3)]
+    for a in atoms:
+        a.symbols[:] = rng.choice(elements, len(a))
+    assert_same(model, atoms)
+
+
+def test_overflow_is_an_error_of_its_structure_and_no_other(model: DPA1) -> None:
+    broken = make_model()
+    with torch.no_grad():
+        broken.fitting.layers[0].weight.fill_(float("inf"))
+    results = Engine(broken).evaluate([molecule(4)], on_error="return")
+    assert "overflow" in str(results[0])
+
+
+def test_without_a_compiler_the_reference_serves_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch.library, "available", lambda: False)
+    with pytest.warns(DPA1Warning, match="was not compiled"):
+        assert Engine(make_model(), device="cpu").backend == "reference"
+    with pytest.raises(BackendError, match="C\\+\\+ compiler"):
+        Engine(make_model(), backend="cpu")

@@ -9,7 +9,12 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 SOURCES = Path("kernels/cpu/native")
-X86 = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"], "baseline": []}
+X86 = {
+    "avx512bf16": ["-march=x86-64-v4", "-mavx512bf16"],
+    "avx512": ["-march=x86-64-v4"],
+    "avx2": ["-march=x86-64-v3"],
+    "baseline": [],
+}
 BUILDS = X86 if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
 
 setup(

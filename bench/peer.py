@@ -5,8 +5,8 @@
 
 Each engine runs in a process of its own and both take turns, so that a slow moment of the machine meets both; the ratio
 is that of medians. DeePMD-kit runs as installed and, in a second pair, with allocator settings that keep it from
-returning memory to the system at every step. Before anything is said about speed, our forces are compared with DeePMD-kit's in
-float64; how far its own float32 is from them stands beside.
+returning memory to the system at every step. Before anything is said about speed, our forces are compared with those of
+DeePMD-kit in float64; how far its own float32 is from them stands beside.
 """
 
 from __future__ import annotations

@@ -133,8 +133,11 @@ def screen(
     output: Annotated[Path, typer.Option(help="folder for results.extxyz and summary.parquet")],
     head: HeadOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto or reference")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64 or float32, the arithmetic of the networks")] = "float64",
+    backend: Annotated[str, typer.Option(help="auto, cpu (compiled) or reference (autograd)")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums")
+    ] = "float32",
+    threads: Annotated[int | None, typer.Option(help="threads of the CPU engine; by default one a core", min=1)] = None,
     top: Annotated[int, typer.Option(help="how many of the lowest in energy per atom to print")] = 10,
     plot: Annotated[bool, typer.Option(help="also draw overview.png (needs matplotlib)")] = False,
 ) -> None:
@@ -146,7 +149,7 @@ def screen(
         from .screen.command import screen_command
 
         try:
-            code = screen_command(inputs, model, output, head, device, backend, precision, top, plot)
+            code = screen_command(inputs, model, output, head, device, backend, precision, threads, top, plot)
         except OSError as error:
             raise fail(f"{error.filename or output}: {error.strerror or error}") from None
     raise typer.Exit(code)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
+from .kernels.cpu import library
 from .kernels.cpu.evaluate import CpuEvaluator
 from .model import DPA1
 from .scheduler import TiledEvaluator
@@ -23,7 +24,7 @@ from .structure import Structure, from_ase
 Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 """A backend: atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å of a batch."""
 
-PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -63,9 +64,9 @@ class Engine:
     Args:
         model: a ``DPA1`` in memory.
         device: "auto" (a GPU if torch sees one), or any torch device.
-        backend: "auto" ("cpu" on a CPU), "cpu" (hand-derived gradients) or "reference" (autograd).
-        precision: "float64" or "float32", the arithmetic of the networks. The environment matrix and all sums of
-            energies and forces are float64 in both.
+        backend: "auto" ("cpu" on a CPU), "cpu" (compiled, hand-derived gradients) or "reference" (autograd).
+        precision: "float64", "float32" or "bfloat16" (products of bfloat16 operands, summed in float32), the arithmetic
+            of the networks. The environment matrix and all sums of energies and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
 
     Raises:
@@ -88,6 +89,8 @@ class Engine:
             self.backend = dispatch.choose(backend, self.device.type)
         except ValueError as error:
             raise BackendError(str(error)) from None
+        if precision == "bfloat16" and not (self.backend == "cpu" and library.has_bfloat16()):
+            raise BackendError("precision 'bfloat16' needs a processor with AVX512-BF16 and backend 'cpu'; use float32")
         if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
             warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
         self.precision = precision

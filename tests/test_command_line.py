@@ -125,7 +125,7 @@ def test_screen_writes_what_the_engine_computes(tmp_path: Path) -> None:
     assert np.abs(frames[1].get_stress() - expected[1].stress).max() < 1e-7
     metadata = pq.read_schema(tmp_path / "out" / "summary.parquet").metadata
     assert len(metadata[b"dpa1_fast.model_sha256"]) == 64
-    assert metadata[b"dpa1_fast.precision"] == b"float64"
+    assert metadata[b"dpa1_fast.precision"] == b"float32"
     assert not list((tmp_path / "out").glob("*.partial"))
 
 

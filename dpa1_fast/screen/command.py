@@ -28,12 +28,13 @@ def screen_command(
     device: str,
     backend: str,
     precision: str,
+    threads: int | None,
     top: int,
     plot: bool,
 ) -> int:
     """Screens ``inputs`` into ``output`` and prints what came out. Returns the exit code."""
     paths = expand(inputs)
-    engine = load(model, device=device, backend=backend, precision=precision, head=head)
+    engine = load(model, device=device, backend=backend, precision=precision, head=head, threads=threads)
     provenance = {
         "version": __version__,
         "model": str(model),

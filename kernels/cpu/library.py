@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-BUILDS = ("avx512", "avx2", "baseline")
+BUILDS = ("avx512bf16", "avx512", "avx2", "baseline")
 """From the widest vectors to the narrowest; ``setup.py`` compiles those that the architecture has."""
 
 CHUNK_BYTES = 8 << 20
@@ -46,8 +46,25 @@ def usable() -> list[str]:
     """Builds that this processor can run, best first."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ["baseline"]
-    capability = torch.backends.cpu.get_cpu_capability().upper()
-    return [b for b in BUILDS if b == "baseline" or b.upper() in capability or (b == "avx2" and "512" in capability)]
+    capability = torch.backends.cpu.get_cpu_capability()
+    has = {"avx512": capability == "AVX512", "avx2": capability in ("AVX512", "AVX2"), "baseline": True}
+    has["avx512bf16"] = has["avx512"] and "avx512_bf16" in _flags()
+    return [build for build in BUILDS if has[build]]
+
+
+@cache
+def _flags() -> list[str]:
+    """What the kernel says the processor can do; nothing where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine has bfloat16 products, and a build that uses them."""
+    return "avx512bf16" in usable() and find("avx512bf16") is not None
 
 
 def find(build: str) -> Path | None:
@@ -89,14 +106,16 @@ class NativeModel:
     """One model in the compiled engine.
 
     Args:
-        numbers: what ``native/model.h`` asks for, by name. precision: torch.float64 or torch.float32.
+        numbers: what ``native/model.h`` asks for, by name.
+        precision: torch.float64, torch.float32, or torch.bfloat16 for products of bfloat16 operands in float32.
         build: one of ``BUILDS``, by default the best.
     """
 
     def __init__(self, numbers: Mapping[str, Tensor], precision: torch.dtype, build: str | None = None) -> None:
         self._lib = library(build)
         self._handle = self._lib.dpa1_new(int(precision == torch.float64))
-        self._put(numbers)
+        brain = torch.tensor([precision == torch.bfloat16]).double()
+        self._put({**numbers, "brain": brain})
         self._check(self._lib.dpa1_build(self._handle))
 
     def __del__(self) -> None:

@@ -4,6 +4,10 @@
 // of multiply-adds in the order of k, whatever the blocking: results do not depend on who shares a matrix with whom.
 #pragma once
 
+#include <type_traits>
+#include <utility>
+
+#include "brain.h"
 #include "vec.h"
 
 namespace dpa1 {
@@ -94,6 +98,11 @@ void columns(int m, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, ptrdif
 template <class R>
 void gemm(int m, int n, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, ptrdiff_t ldc, Start start = Start::zero,
           const R* rows = nullptr) {
+#ifdef __AVX512BF16__
+  if constexpr (std::is_same_v<R, float>)
+    if (Brain::on() && m >= 16 && k >= 16)
+      return detail::brain_gemm(m, n, k, a.data, a.row, a.col, b, ldb, c, ldc, start == Start::add, rows);
+#endif
   constexpr int W = Lanes<R>::W;
   for (int v = n / W; v > 0;) {
     const int take = v >= 3 && v != 4 ? 3 : v >= 2 ? 2 : 1;
@@ -109,18 +118,57 @@ void gemm(int m, int n, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, pt
   }
 }
 
-/// out (n, ld_out) = the transpose of in (m, ld_in), where only m x n elements exist; columns m.. of out become zero.
+namespace detail {
+
+/// Lanes of a and b whose bit S of the lane number is 0 (low) or 1 (high), put where they belong in the transpose.
+template <class R, int S, bool HIGH, size_t... L>
+inline Vec<R> exchange(Vec<R> a, Vec<R> b, std::index_sequence<L...>) {
+  constexpr int W = Lanes<R>::W;
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, (HIGH ? (int(L) & S ? W + int(L) : int(L) + S) : (int(L) & S ? W + int(L) - S : int(L)))...);
+#else
+  using I = typename Lanes<R>::I;
+  return __builtin_shuffle(
+      a, b, I{(HIGH ? (int(L) & S ? W + int(L) : int(L) + S) : (int(L) & S ? W + int(L) - S : int(L)))...});
+#endif
+}
+
+/// Transposes W vectors of W lanes in place: blocks of S change sides, for S = W/2 … 1.
+template <class R, int S = Lanes<R>::W / 2>
+inline void turn(Vec<R>* v) {
+  if constexpr (S >= 1) {
+    constexpr int W = Lanes<R>::W;
+    using All = std::make_index_sequence<size_t(W)>;
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+      if (!(i & S)) {
+        const Vec<R> a = v[i], b = v[i + S];
+        v[i] = exchange<R, S, false>(a, b, All());
+        v[i + S] = exchange<R, S, true>(a, b, All());
+      }
+    turn<R, S / 2>(v);
+  }
+}
+
+}  // namespace detail
+
+/// out (n, ld) = the transpose of in (n, ld), of which n x n elements exist; columns n.. of out become zero. Rows are
+/// whole vectors.
 template <class R>
-void transpose(int m, int n, const R* in, ptrdiff_t ld_in, R* out, ptrdiff_t ld_out) {
-  constexpr int T = 8;
-  for (int i = 0; i < n; ++i)
-    for (ptrdiff_t j = m; j < ld_out; ++j) out[i * ld_out + j] = 0;
-  for (int i0 = 0; i0 < m; i0 += T)
-    for (int j0 = 0; j0 < n; j0 += T) {
-      const int i1 = i0 + T < m ? i0 + T : m, j1 = j0 + T < n ? j0 + T : n;
-      for (int j = j0; j < j1; ++j)
-        for (int i = i0; i < i1; ++i) out[j * ld_out + i] = in[i * ld_in + j];
+void transpose(int n, const R* in, R* out, ptrdiff_t ld) {
+  constexpr int W = Lanes<R>::W;
+  for (int j0 = 0; j0 < n; j0 += W) {
+    const int rows = n - j0 < W ? n - j0 : W;
+    for (int i0 = 0; i0 < n; i0 += W) {
+      Vec<R> v[W];
+#pragma GCC unroll 16
+      for (int l = 0; l < W; ++l) v[l] = i0 + l < n ? load(in + (i0 + l) * ld + j0) : Vec<R>{};
+      detail::turn<R>(v);
+#pragma GCC unroll 16
+      for (int l = 0; l < W; ++l)
+        if (l < rows) store(out + (j0 + l) * ld + i0, v[l]);
     }
+  }
 }
 
 }  // namespace dpa1

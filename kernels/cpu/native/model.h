@@ -43,6 +43,7 @@ template <class R>
 struct Model {
   int ntypes, m, axis, nsel, extras;
   bool smooth, dotr, strip, vacuum;
+  bool brain;              // whether products take bfloat16 operands
   double nearest;  // Å; neighbours closer than this were not sampled by series and bases
   Smoothing smoothing;
   std::vector<double> davg, dstd, bias, out_bias, silent;  // (ntypes, 4) twice, (ntypes) three times
@@ -70,6 +71,8 @@ struct Model {
     ntypes = int(one("ntypes")), m = int(one("m")), axis = int(one("axis")), nsel = int(one("nsel"));
     extras = int(one("extras"));
     smooth = one("smooth") != 0, dotr = one("dotr") != 0, strip = one("strip") != 0, vacuum = one("vacuum") != 0;
+    brain = one("brain") != 0;
+    if (brain && !Brain::available()) throw std::invalid_argument("this build has no bfloat16 products");
     nearest = one("nearest");
     smoothing = {one("rcut_smth"), one("rcut"), one("protection")};
     davg = get("davg"), dstd = get("dstd"), bias = get("bias"), out_bias = get("out_bias"), silent = get("silent");

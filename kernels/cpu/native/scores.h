@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "arena.h"
 #include "gemm.h"
@@ -113,6 +114,39 @@ struct ScoreGradient {
   R *c_q, *c_k, *c_v;
 };
 
+/// COUNT keys at a time: w = e G again, dE/dw·w in place of dE/dw, and what reaches α, β and each query's sum.
+template <class R, int U, int COUNT>
+inline void weigh(int j, R* dw, R* w, const Scores<R>& s, const Gate<R>& gate, R* const* d_alpha, R* const* d_beta,
+                  R* total) {
+  constexpr int W = Lanes<R>::W;
+  const int N = gate.width;
+  Vec<R> along[COUNT][U] = {};
+  for (int i = 0; i < N; i += W) {
+    Vec<R> alpha[U], da[U], sum = load(total + i);
+    for (int c = 0; c < U; ++c) alpha[c] = load(s.alpha[c] + i), da[c] = load(d_alpha[c] + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < COUNT; ++r) {
+      const size_t at = size_t(j + r) * N + i;
+      const Vec<R> e = load(s.e + at), d = load(dw + at), t = e * d;
+      Vec<R> g = {};
+      for (int c = 0; c < U; ++c) {
+        const R beta = s.beta[c][j + r];
+        g += alpha[c] * beta;
+        along[r][c] += t * alpha[c];
+        da[c] += t * beta;
+      }
+      const Vec<R> weight = e * g, p = d * weight;
+      store(w + at, weight);
+      store(dw + at, p);
+      sum += p;
+    }
+    for (int c = 0; c < U; ++c) store(d_alpha[c] + i, da[c]);
+    store(total + i, sum);
+  }
+  for (int r = 0; r < COUNT; ++r)
+    for (int c = 0; c < U; ++c) d_beta[c][j + r] = dpa1::sum<R>(along[r][c]);
+}
+
 /// From dE/dw (n, width), overwritten. With G = (u_q·u_k)/(Z_q |v_k|) and w = e G:
 /// dG = dw e, dx = dw w − e (Σ_k dw w)/Z.
 template <class R>
@@ -130,26 +164,16 @@ ScoreGradient<R> scores_backward(R* dw, const Scores<R>& s, Gate<R>& gate, Arena
   };
   R *d_alpha[3], *d_beta[3], *total = field();
   for (int c = 0; c < U; ++c) d_alpha[c] = field(), d_beta[c] = field();
-  for (int j = 0; j < n; ++j) {
-    const R* e = s.e + size_t(j) * N;
-    R *p = dw + size_t(j) * N, *out = w + size_t(j) * N;
-    Vec<R> along[3] = {};
-    for (int i = 0; i < N; i += W) {
-      const Vec<R> ev = load(e + i), dv = load(p + i), t = ev * dv;
-      Vec<R> gv = {};
-      for (int c = 0; c < U; ++c) {
-        const Vec<R> a = load(s.alpha[c] + i);
-        gv += a * s.beta[c][j];
-        along[c] += t * a;
-        store(d_alpha[c] + i, load(d_alpha[c] + i) + t * s.beta[c][j]);
-      }
-      const Vec<R> wv = ev * gv, pv = dv * wv;
-      store(out + i, wv);
-      store(p + i, pv);
-      store(total + i, load(total + i) + pv);
-    }
-    for (int c = 0; c < U; ++c) d_beta[c][j] = sum<R>(along[c]);
-  }
+  const auto weigh_all = [&](auto components) {
+    constexpr int C = decltype(components)::value;
+    int j = 0;
+    for (; j + 4 <= n; j += 4) weigh<R, C, 4>(j, dw, w, s, gate, d_alpha, d_beta, total);
+    for (; j < n; ++j) weigh<R, C, 1>(j, dw, w, s, gate, d_alpha, d_beta, total);
+  };
+  if (U == 3)
+    weigh_all(std::integral_constant<int, 3>());
+  else
+    weigh_all(std::integral_constant<int, 1>());
   for (int i = 0; i < N; i += W) store(total + i, load(total + i) / load(s.z + i));
   const bool smooth = gate.sw != nullptr, lengths = s.length.q != nullptr;
   R *r_q = field(), *r_k = field(), *s_q = field(), *s_k = field();
@@ -191,8 +215,8 @@ ScoreGradient<R> scores_backward(R* dw, const Scores<R>& s, Gate<R>& gate, Arena
     g.c_k[i] = -rk / (s.length.k[i] * s.length.k[i]);
     g.c_v[i] = -v / (s.length.v[i] * s.length.v[i]);
   }
-  transpose(n, n, dw, N, g.turned, N);
-  transpose(n, n, w, N, g.w_turned, N);
+  transpose(n, dw, g.turned, N);
+  transpose(n, w, g.w_turned, N);
   return g;
 }
 

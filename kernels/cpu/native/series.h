@@ -53,6 +53,7 @@ template <class R>
 void expand(const std::vector<const Series<R>*>& series, const std::vector<Segment>& segments, const R* t, const R* gate,
             bool slopes, int N, R* out, Arena& scratch) {
   constexpr int W = Lanes<R>::W;
+  const Exact exact;  // the terms of a series cancel
   for (const Segment& seg : segments) {
     const Series<R>& s = *series[seg.type];
     const int first = seg.begin / W * W, last = (seg.end + W - 1) / W * W, width = last - first, m = s.width;
@@ -91,6 +92,7 @@ template <class R>
 void expand_backward(const std::vector<const Series<R>*>& series, const std::vector<Segment>& segments, const R* t,
                      const R* gate, const R* grad, int N, double* g_s, double* g_sw, Arena& scratch) {
   constexpr int W = Lanes<R>::W;
+  const Exact exact;  // the terms of a series cancel
   for (const Segment& seg : segments) {
     const Series<R>& s = *series[seg.type];
     const int first = seg.begin / W * W, last = (seg.end + W - 1) / W * W, width = last - first, m = s.width;

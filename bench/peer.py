@@ -44,7 +44,8 @@ ALLOCATOR = {
 SETTINGS: dict[str, dict[str, str]] = {"default": {}, "allocator": ALLOCATOR}
 
 SAME = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 2e-2, "compressed": 1e-4}
-"""Largest RMS difference of forces over the RMS force for a pair to count as the same result."""
+"""Largest RMS difference of forces over the RMS force for a pair to count as the same result, unless DeePMD-kit differs
+by more from itself; see ``judged``."""
 
 MODELS = {
     "L2": ("a_L2/model.pth", {}),
@@ -150,13 +151,13 @@ def path_of(name: str) -> Path:
     return made
 
 
-def write_structures(case: str, type_map: tuple[str, ...]) -> Path:
-    """The structures of a case as ``peer_worker.py`` reads them."""
-    path = FOLDER / f"{case}.npz"
+def write_structures(case: str, type_map: tuple[str, ...], moved: float = 0.0) -> Path:
+    """The structures of a case as ``peer_worker.py`` reads them, all atoms ``moved`` by so many Å along (1, 2, 3)."""
+    path = FOLDER / (f"{case}_moved.npz" if moved else f"{case}.npz")
     arrays: dict[str, Any] = {}
     structures = CASES[case].build()
     for k, atoms in enumerate(structures):
-        arrays[f"{k}.coord"] = atoms.positions
+        arrays[f"{k}.coord"] = atoms.positions + moved * np.array([1.0, 2.0, 3.0])
         arrays[f"{k}.cell"] = atoms.cell.array if atoms.pbc.all() else np.zeros((0, 3))
         arrays[f"{k}.type"] = np.array([type_map.index(s) for s in atoms.symbols])
     np.savez(path, count=np.array(len(structures)), **arrays)
@@ -170,9 +171,9 @@ def ours(name: str, case: str, precision: str, threads: int) -> Worker:
     return Worker(sys.executable, {**job, "options": {"precision": precision}}, {"PYTHONPATH": str(ROOT)})
 
 
-def peers(name: str, case: str, threads: int, settings: str) -> Worker:
+def peers(name: str, case: str, threads: int, settings: str, moved: float = 0.0) -> Worker:
     """DeePMD-kit, ready."""
-    structures = write_structures(case, ("O", "H"))
+    structures = write_structures(case, ("O", "H"), moved)
     job = {"engine": "deepmd", "model": str(path_of(name)), "structures": str(structures), "threads": threads}
     return Worker(PEER, job, SETTINGS[settings])
 
@@ -194,13 +195,25 @@ def turns(a: Worker, b: Worker, rounds: int) -> tuple[float, float]:
     return float(first), float(second)
 
 
+def judged(pair: Pair, threads: int) -> tuple[np.ndarray, float]:
+    """DeePMD-kit's forces in float64, and how far they move when the whole structure is.
+
+    Models with a hard softmax magnify rounding for neighbours within 3e-4 Å of the cut-off (docs/parity.md): there no
+    two evaluations agree better than this spread.
+    """
+    found = []
+    for moved in (0.0, 0.37):
+        with peers(pair.judge, pair.case, threads, "allocator", moved) as judge:
+            judge("time")
+            found.append(forces(judge.results("judge")))
+    return found[0], difference(found[1], found[0])
+
+
 def compare(pair: Pair, rounds: int, threads: int) -> list[dict[str, Any]]:
     """One row per setting of the peer."""
     rows = []
     atoms = CASES[pair.case].atoms
-    with peers(pair.judge, pair.case, threads, "allocator") as judge:
-        judge("time")
-        truth = forces(judge.results("judge"))
+    truth, spread = judged(pair, threads)
     for settings in SETTINGS:
         with (
             ours(pair.ours, pair.case, pair.precision, threads) as mine,
@@ -210,11 +223,11 @@ def compare(pair: Pair, rounds: int, threads: int) -> list[dict[str, Any]]:
             off = difference(forces(mine.results("ours")), truth)
             peer_off = difference(forces(other.results("peer")), truth)
             memory = {"ours": mine("memory"), "peer": other("memory")}
-        limit = SAME[pair.same or pair.precision]
+        limit = max(SAME[pair.same or pair.precision], spread)
         row = {
             "case": pair.name, "against": f"DeePMD-kit, {settings}", "ms_per_atom": 1e3 * seconds / atoms,
             "peer_ms_per_atom": 1e3 * theirs / atoms, "force_difference": off, "peer_force_difference": peer_off,
-            "parity": off <= limit, "ratio": theirs / seconds if off <= limit else None,
+            "peer_spread": spread, "parity": off <= limit, "ratio": theirs / seconds if off <= limit else None,
             "bar": pair.bars.get(settings), "memory": memory,
         }  # fmt: skip
         rows.append(row)

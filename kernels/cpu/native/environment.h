@@ -36,11 +36,14 @@ inline double rounded(double x) {
   return x;
 }
 
-/// sw, operation by operation as in the reference: within 3e-4 Å of rcut only a few digits of it are left.
-inline double switched(double u) {
-  const double u2 = rounded(u * u);
+/// sw and dsw/du, operation by operation as in the reference and its autograd: within 3e-4 Å of rcut only a few digits of
+/// them are left, and where the direction of such a neighbour counts in full, those digits must be the same ones.
+inline void switched(double u, double& sw, double& slope) {
+  const double u2 = rounded(u * u), u3 = rounded(u2 * u);
   const double inner = rounded(rounded(-6.0 * u2) + rounded(15.0 * u)) - 10.0;
-  return rounded(rounded(rounded(u2 * u) * inner)) + 1.0;
+  sw = rounded(u3 * inner) + 1.0;
+  const double by_u2 = rounded(inner * u) + rounded(-6.0 * u3);
+  slope = rounded(rounded(inner * u2) + rounded(15.0 * u3)) + rounded(2.0 * rounded(u * by_u2));
 }
 
 inline Environment environment(const double* d, int n, int width, const double* davg, const double* dstd, Smoothing s,
@@ -64,16 +67,17 @@ inline Environment environment(const double* d, int n, int width, const double* 
   for (double*& p : e.g_row) p = zeros();
   for (double*& p : e.g_unit) p = zeros();
   e.nearest = INFINITY;
-  const double inverse = 1.0 / (s.rcut - s.rcut_smth);
   for (int j = 0; j < n; ++j) {
     const double x = d[3 * j], y = d[3 * j + 1], z = d[3 * j + 2];
-    const double r = std::sqrt(rounded(rounded(x * x) + rounded(y * y)) + rounded(z * z));
+    const double r = std::sqrt(std::fma(z, z, std::fma(y, y, x * x)));  // as torch's vector_norm rounds it
     const double u = (std::min(std::max(r, s.rcut_smth), s.rcut) - s.rcut_smth) / (s.rcut - s.rcut_smth);
-    const double sw = switched(u), q = r + s.protection, v = u * (1.0 - u);
+    const double q = r + s.protection;
+    double sw, slope;
+    switched(u, sw, slope);
     e.distance[j] = r;
     e.nearest = std::min(e.nearest, r);
     e.sw[j] = sw;
-    e.dsw[j] = v * v * -30.0 * inverse;
+    e.dsw[j] = r > s.rcut_smth && r < s.rcut ? slope / (s.rcut - s.rcut_smth) : 0.0;
     const double q2 = q * q;
     e.row[0][j] = (rounded(1.0 / q * sw) - davg[0]) / dstd[0];
     e.row[1][j] = (rounded(x / q2 * sw) - davg[1]) / dstd[1];

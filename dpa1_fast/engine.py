@@ -21,8 +21,9 @@ from .model import DPA1
 from .scheduler import TiledEvaluator
 from .structure import Structure, from_ase
 
-Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
-"""A backend: atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å of a batch."""
+Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
+"""A backend: of a batch atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, and virials
+(S, 3, 3) in eV, all float64."""
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -196,10 +197,9 @@ class Engine:
             return []
         batch = collate(self.config, parts)
         self._say_over_sel(batch)
-        energies, gradient = self._run(batch.to(self.device))
-        energies, gradient = energies.cpu(), gradient.cpu()
-        forces, energy = batch.forces(gradient).numpy(), batch.sum_structures(energies).numpy()
-        virial, per_atom = batch.virials(gradient).numpy(), energies.numpy()
+        energies, gradient, *sums = (x.cpu() for x in self._run(batch.to(self.device)))
+        forces, virial = (x.numpy() for x in sums)
+        energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
         per_atom_virial = batch.atomic_virials(gradient).numpy() if atomic_virials else None
         offsets = batch.offsets.tolist()
         out: list[Result | StructureError] = []

@@ -30,8 +30,8 @@ class TiledEvaluator:
     ) -> None:
         self.evaluate, self.cost, self.beyond = evaluate, cost_per_neighbor, beyond
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å, both float64."""
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV."""
         energies = torch.zeros(batch.n_atoms, dtype=torch.float64, device=batch.vector.device)
         gradient = torch.zeros_like(batch.vector)
         for atoms in batch.tiles(TILE_ELEMENTS, self.cost):
@@ -40,4 +40,4 @@ class TiledEvaluator:
             energy, g = self.evaluate(batch.tile(atoms, edge, mask, vectors, self.beyond))
             energies[atoms] = energy
             gradient[edge[mask]] = g[mask]
-        return energies, gradient
+        return energies, gradient, batch.forces(gradient), batch.virials(gradient)

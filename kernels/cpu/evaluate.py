@@ -6,6 +6,7 @@ import ctypes
 import threading
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,15 +46,16 @@ class CpuEvaluator:
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Atomic energies (n,) in eV and dE/dd of every edge (e, 3) in eV/Å, both float64.
+    def __call__(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
 
         Args:
             batch: see ``dpa1_fast.batch.Batch``.
         """
         center = torch.nonzero(batch.active).squeeze(-1)
-        energy = torch.zeros(batch.n_atoms, dtype=torch.float64)
-        gradient = torch.zeros_like(batch.vector)
+        # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
+        shapes = ((batch.n_atoms,), batch.vector.shape, (batch.n_atoms, 3), (batch.n_structures, 3, 3))
+        energy, gradient, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
         first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
         extras = self._parameters(batch, center)
         with self._lock:
@@ -63,10 +65,11 @@ class CpuEvaluator:
                 first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),
                 vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(), first_type=first_type.data_ptr(),
                 extras=extras.data_ptr(), basis=ctypes.addressof(which), energy=energy.data_ptr(),
-                gradient=gradient.data_ptr(),
+                gradient=gradient.data_ptr(), atoms=batch.n_atoms, structures=batch.n_structures,
+                offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
             )  # fmt: skip
             self._model.evaluate(request, self.threads)
-        return energy, gradient
+        return energy, gradient, force, virial
 
     def _parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides the descriptor, for each centre. (count, extras)."""
@@ -84,8 +87,9 @@ class CpuEvaluator:
     def _prepare(self, batch: Any) -> Any:
         """Fits what this batch's pairs of types need; which basis serves each centre type, as int32[ntypes]."""
         n = self.config.ntypes
-        pairs = batch.types[batch.center] * n + batch.types[batch.neighbor]
-        present = torch.bincount(pairs, minlength=n * n) > 0
+        types = batch.types.numpy()
+        pairs = types[batch.center.numpy()] * n + types[batch.neighbor.numpy()]
+        present = torch.from_numpy(np.bincount(pairs, minlength=n * n) > 0)
         for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
             self._seen[pair] = True
             found = self._fit(pair) if len(self._series) < MOST_SERIES else None

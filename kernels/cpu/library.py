@@ -39,6 +39,11 @@ class Request(ctypes.Structure):
         ("basis", ctypes.c_void_p),
         ("energy", ctypes.c_void_p),
         ("gradient", ctypes.c_void_p),
+        ("atoms", ctypes.c_int64),
+        ("structures", ctypes.c_int64),
+        ("offset", ctypes.c_void_p),
+        ("force", ctypes.c_void_p),
+        ("virial", ctypes.c_void_p),
     ]
 
 
@@ -139,7 +144,7 @@ class NativeModel:
         return index
 
     def evaluate(self, request: Request, threads: int) -> None:
-        """Fills the request's energies and gradients."""
+        """Fills the request's energies, gradients, forces and virials."""
         self._check(self._lib.dpa1_evaluate(self._handle, request, threads, CHUNK_BYTES, CHUNK_ATOMS))
 
     def _put(self, numbers: Mapping[str, Tensor]) -> None:

@@ -114,7 +114,7 @@ class Atom {
       phi_ = keep.take<R>(size_t(basis_->r + 1) * N);
       expand<R>(basis_->of_type, segments_, t_, sw_, false, N, phi_, scratch);
       std::fill(phi_ + size_t(basis_->r) * N, phi_ + size_t(basis_->r + 1) * N, R(1));
-      gemm<R>(model.m, N, basis_->r, {basis_->span.data(), 1, model.m}, phi_, N, g_, N, Start::zero,
+      gemm<R>(model.m, N, basis_->r, basis_->span.transposed(), phi_, N, g_, N, Start::zero,
               model.b_out.data());
       return;
     }
@@ -175,7 +175,7 @@ class Atom {
     const Model<R>& model = *model_;
     const int N = width_, n = env_.n;
     if (basis_) {
-      gemm<R>(basis_->r, N, model.m, {basis_->span.data(), model.m, 1}, dg, N, dphi, N, Start::add);
+      gemm<R>(basis_->r, N, model.m, basis_->span.straight(), dg, N, dphi, N, Start::add);
       expand_backward<R>(basis_->of_type, segments_, t_, sw_, dphi, N, env_.g_row[0], env_.g_sw, scratch);
       return;
     }

@@ -110,19 +110,21 @@ struct FullLayer {
   int m = 0, depth = 0, rest = 0;  // channels, width of q and scored k, width of the k that is only measured
   bool normalize = true;
   R scale = 1;
-  std::vector<R> weight, bias;  // (m, rows()), (rows()): q, k, k_rest, v, h, where h = ĝ P
-  std::vector<R> p_row;         // (m)
+  Weights<R> weight;          // (m, rows()): q, k, k_rest, v, h, where h = ĝ P
+  std::vector<R> bias, p_row;  // (rows()), (m)
   R p_one = 0;
   Norm<R> norm;
 
-  int rows() const { return 2 * depth + rest + m + (normalize ? m : 0); }
+  /// Rows of what is projected, and of it what has a gradient to bring back (all but h).
+  int rows() const { return kept() + (normalize ? m : 0); }
+  int kept() const { return 2 * depth + rest + m; }
 
   /// g (m, N) to LayerNorm(g + (w v) W_out) in place.
   LayerState<R> forward(R* g, const Gate<R>& gate, Arena& keep, Arena& scratch) const {
     const int n = gate.n, N = gate.width, total = rows();
     LayerState<R> s;
     s.parts = keep.take<R>(size_t(total) * N);
-    gemm<R>(total, N, m, {weight.data(), 1, total}, g, N, s.parts, N, Start::zero, bias.data());
+    gemm<R>(total, N, m, weight.transposed(), g, N, s.parts, N, Start::zero, bias.data());
     const R *q = s.parts, *k = q + size_t(depth) * N, *k_rest = k + size_t(depth) * N;
     const R *v = k_rest + size_t(rest) * N, *h = v + size_t(m) * N;
     Lengths<R> length;
@@ -150,7 +152,7 @@ struct FullLayer {
 
   /// dE/d(output) (m, N) becomes dE/dg.
   void backward(R* dg, const LayerState<R>& s, Gate<R>& gate, Arena& scratch) const {
-    const int n = gate.n, N = gate.width, kept = 2 * depth + rest + m;
+    const int n = gate.n, N = gate.width;
     const R *q = s.parts, *k = q + size_t(depth) * N, *k_rest = k + size_t(depth) * N;
     const R *v = k_rest + size_t(rest) * N, *h = v + size_t(m) * N;
     norm.backward(dg, s.normed, s.rstd, N);
@@ -158,7 +160,7 @@ struct FullLayer {
     R* dw = scratch.take<R>(size_t(n) * N);
     gemm<R>(n, N, m, {v, 1, N}, dg, N, dw, N);
     const ScoreGradient<R> r = scores_backward(dw, s.scores, gate, scratch);
-    R* d = scratch.take<R>(size_t(kept) * N);
+    R* d = scratch.take<R>(size_t(kept()) * N);
     R *dq = d, *dk = dq + size_t(depth) * N, *dk_rest = dk + size_t(depth) * N, *dv = dk_rest + size_t(rest) * N;
     gemm<R>(depth, N, n, {k, N, 1}, r.logits, N, dq, N);
     gemm<R>(depth, N, n, {q, N, 1}, r.turned, N, dk, N);
@@ -170,7 +172,7 @@ struct FullLayer {
       add_scaled(rest, N, r.c_k, k_rest, dk_rest);
       add_scaled(m, N, r.c_v, h, dg);
     }
-    gemm<R>(m, N, kept, {weight.data(), rows(), 1}, d, N, dg, N, Start::add);
+    gemm<R>(m, N, kept(), weight.straight(), d, N, dg, N, Start::add);
     scratch.release(mark);
   }
 };
@@ -181,8 +183,8 @@ struct ReducedLayer {
   int m = 0, r = 0;
   bool normalize = true;
   R scale = 1;
-  std::vector<R> a;    // (r, rows()): q = φ̂ A, then φ̂ P of q, k and v
-  std::vector<R> w_y;  // (r, m)
+  Weights<R> a;    // (r, rows()): q = φ̂ A, then φ̂ P of q, k and v
+  Weights<R> w_y;  // (r, m)
   Norm<R> norm;
 
   int rows() const { return r * (normalize ? 4 : 1); }
@@ -191,7 +193,7 @@ struct ReducedLayer {
     const int n = gate.n, N = gate.width, total = rows();
     LayerState<R> s;
     s.parts = keep.take<R>(size_t(total) * N);
-    gemm<R>(total, N, r, {a.data(), 1, total}, phi, N, s.parts, N);
+    gemm<R>(total, N, r, a.transposed(), phi, N, s.parts, N);
     Lengths<R> length;
     if (normalize) {
       length = {keep.take<R>(N), keep.take<R>(N), keep.take<R>(N)};
@@ -208,7 +210,7 @@ struct ReducedLayer {
     s.normed = keep.take<R>(size_t(m) * N), s.rstd = keep.take<R>(N);
     std::memcpy(s.normed, g, size_t(m) * N * sizeof(R));
     gemm<R>(r, N, n, {phi, N, 1}, w, N, y, N);
-    gemm<R>(m, N, r, {w_y.data(), 1, m}, y, N, s.normed, N, Start::add);
+    gemm<R>(m, N, r, w_y.transposed(), y, N, s.normed, N, Start::add);
     norm.forward(s.normed, g, s.rstd, N);
     scratch.release(mark);
     return s;
@@ -220,13 +222,13 @@ struct ReducedLayer {
     norm.backward(dg, s.normed, s.rstd, N);
     const auto mark = scratch.mark();
     R *dy = scratch.take<R>(size_t(r) * N), *dw = scratch.take<R>(size_t(n) * N), *dq = scratch.take<R>(size_t(r) * N);
-    gemm<R>(r, N, m, {w_y.data(), m, 1}, dg, N, dy, N);
+    gemm<R>(r, N, m, w_y.straight(), dg, N, dy, N);
     gemm<R>(n, N, r, {phi, 1, N}, dy, N, dw, N);
     const ScoreGradient<R> grad = scores_backward(dw, s.scores, gate, scratch);
     gemm<R>(r, N, n, {dy, N, 1}, grad.w_turned, N, dphi, N);
     gemm<R>(r, N, n, {s.parts, N, 1}, grad.turned, N, dphi, N, Start::add);
     gemm<R>(r, N, n, {phi, N, 1}, grad.logits, N, dq, N);
-    gemm<R>(r, N, r, {a.data(), rows(), 1}, dq, N, dphi, N, Start::add);
+    gemm<R>(r, N, r, a.straight(), dq, N, dphi, N, Start::add);
     if (normalize) {
       const R* h = s.parts + size_t(r) * N;
       for (const R* c : {grad.c_q, grad.c_k, grad.c_v}) {

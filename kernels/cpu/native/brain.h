@@ -29,6 +29,12 @@ struct Brain {
   }
 };
 
+/// A matrix of weights as products with bfloat16 operands read it; empty where they are not wanted.
+struct Packed {
+  std::vector<uint32_t> data;
+  ptrdiff_t ld = 0;
+};
+
 /// Products in full float32 while it lives: for sums that cancel.
 class Exact {
  public:
@@ -113,30 +119,37 @@ inline void brain_rows(int m, int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_
   }
 }
 
-/// As gemm, with operands rounded to bfloat16.
-inline void brain_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
-                       float* c, ptrdiff_t ldc, bool add, const float* rows) {
+/// As gemm, with operands rounded to bfloat16; ``packed`` is A already packed, or null.
+inline void brain_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdiff_t col, const Packed* packed,
+                       const float* b, ptrdiff_t ldb, float* c, ptrdiff_t ldc, bool add, const float* rows) {
   static thread_local std::vector<uint32_t> a2, b2;
   const int k2 = (k + 1) / 2;
-  const ptrdiff_t wide = (m + 15) / 16 * 16, deep = (k + 15) / 16 * 8;
-  const size_t need = row == 1 ? size_t(k2) * wide : size_t(m) * deep;
-  if (a2.size() < need) a2.resize(need);
+  const uint32_t* x;
+  ptrdiff_t ld;
+  if (packed && !packed->data.empty()) {
+    x = packed->data.data(), ld = packed->ld;
+  } else {
+    ld = row == 1 ? (m + 15) / 16 * 16 : (k + 15) / 16 * 8;
+    const size_t need = size_t(row == 1 ? k2 : m) * ld;
+    if (a2.size() < need) a2.resize(need);
+    if (row == 1)
+      pack_rows(k, m, a, col, a2.data(), ld);
+    else
+      pack_columns(m, k, a, row, a2.data(), ld);
+    x = a2.data();
+  }
   if (b2.size() < size_t(k2) * n) b2.resize(size_t(k2) * n);
-  if (row == 1)
-    pack_rows(k, m, a, col, a2.data(), wide);
-  else
-    pack_columns(m, k, a, row, a2.data(), deep);
   pack_rows(k, n, b, ldb, b2.data(), n);
-  const ptrdiff_t r = row == 1 ? 1 : deep, s = row == 1 ? wide : 1;
+  const ptrdiff_t r = row == 1 ? 1 : ld, s = row == 1 ? ld : 1;
   for (int v = n / 16, at = 0; v > 0;) {
     const int take = v >= 3 && v != 4 ? 3 : v >= 2 ? 2 : 1;
     const uint32_t* y = b2.data() + at;
     if (take == 3)
-      brain_rows<8, 3>(m, k2, a2.data(), r, s, y, n, c + at, ldc, add, rows);
+      brain_rows<8, 3>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     else if (take == 2)
-      brain_rows<8, 2>(m, k2, a2.data(), r, s, y, n, c + at, ldc, add, rows);
+      brain_rows<8, 2>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     else
-      brain_rows<16, 1>(m, k2, a2.data(), r, s, y, n, c + at, ldc, add, rows);
+      brain_rows<16, 1>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     at += 16 * take;
     v -= take;
   }
@@ -144,5 +157,29 @@ inline void brain_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdi
 
 }  // namespace detail
 #endif
+
+/// Weights (k, m) as the left factor of Wᵀ·B.
+inline Packed pack_transposed(int k, int m, const float* w) {
+  Packed out;
+  (void)k, (void)m, (void)w;
+#ifdef __AVX512BF16__
+  out.ld = (m + 15) / 16 * 16;
+  out.data.resize(size_t(k + 1) / 2 * out.ld);
+  detail::pack_rows(k, m, w, m, out.data.data(), out.ld);
+#endif
+  return out;
+}
+
+/// The first ``kept`` columns of weights (m, width) as the left factor of W·B.
+inline Packed pack_straight(int m, int width, int kept, const float* w) {
+  Packed out;
+  (void)m, (void)width, (void)kept, (void)w;
+#ifdef __AVX512BF16__
+  out.ld = (kept + 15) / 16 * 8;
+  out.data.resize(size_t(m) * out.ld);
+  detail::pack_columns(m, kept, w, width, out.data.data(), out.ld);
+#endif
+  return out;
+}
 
 }  // namespace dpa1

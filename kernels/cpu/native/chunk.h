@@ -24,6 +24,10 @@ struct Request {
   const int32_t* basis;        // (ntypes) which basis serves a centre type, or -1
   double* energy;              // (atoms) out, eV
   double* gradient;            // (edges, 3) out, eV/Å
+  int64_t atoms, structures;
+  const int64_t* offset;       // (structures + 1) first atom of each structure
+  double* force;               // (atoms, 3) out, zero before, eV/Å
+  double* virial;              // (structures, 3, 3) out, zero before, eV
 };
 
 template <class R>
@@ -149,13 +153,15 @@ class Worker {
   std::vector<int> types_;
 };
 
-/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible.
+/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible, and few
+/// enough for every thread to get several.
 template <class R>
-std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t bytes, int most) {
+std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t bytes, int most, int threads) {
   size_t per_slot = 0, per_pair = 0;
   for (const FullLayer<R>& l : model.attention) per_slot += size_t(l.rows() + l.m), per_pair += 2;
   per_slot += 2 * model.m + 64;
   constexpr int W = Lanes<R>::W;
+  if (threads > 1) most = int(std::min<int64_t>(most, padded<R>(int(std::min<int64_t>(q.count / (4 * threads), 1 << 20)) + 1)));
   std::vector<int64_t> at = {0};
   size_t used = 0;
   for (int64_t k = 0; k < q.count; ++k) {
@@ -193,6 +199,23 @@ void evaluate(const Request& q, const std::vector<int64_t>& at, std::vector<std:
   work(*workers[0]);
   for (std::thread& t : threads) t.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+/// Forces F_i = Σ_(edges from i) g − Σ_(edges to i) g and virials W = −Σ g ⊗ d, from the gradients g of all edges.
+inline void sums(const Request& q) {
+  for (int64_t s = 0; s < q.structures; ++s) {
+    double* w = q.virial + 9 * s;
+    for (int64_t i = q.offset[s]; i < q.offset[s + 1]; ++i)
+      for (int64_t e = q.first_edge[i]; e < q.first_edge[i + 1]; ++e) {
+        const double *g = q.gradient + 3 * e, *d = q.vector + 3 * e;
+        double *from = q.force + 3 * i, *to = q.force + 3 * q.neighbor[e];
+        for (int a = 0; a < 3; ++a) {
+          from[a] += g[a];
+          to[a] -= g[a];
+          for (int b = 0; b < 3; ++b) w[3 * a + b] -= g[a] * d[b];
+        }
+      }
+  }
 }
 
 }  // namespace dpa1

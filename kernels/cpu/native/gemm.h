@@ -6,6 +6,7 @@
 
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "brain.h"
 #include "vec.h"
@@ -21,6 +22,31 @@ template <class R>
 struct Strided {
   const R* data;
   ptrdiff_t row, col;
+  const Packed* packed = nullptr;
+};
+
+/// A matrix of weights W (k, m), and what its products read.
+template <class R>
+struct Weights {
+  std::vector<R> data;
+  int m = 0;
+  Packed turned, straight_packed;
+
+  Weights() = default;
+  /// ``kept``: how many columns the product W·B reads, all by default. ``brain``: for bfloat16 operands.
+  Weights(std::vector<R> w, int columns, bool brain, int kept = 0) : data(std::move(w)), m(columns) {
+    if constexpr (std::is_same_v<R, float>)
+      if (brain && m > 0) {
+        const int k = int(data.size()) / m;
+        turned = pack_transposed(k, m, data.data());
+        straight_packed = pack_straight(k, m, kept ? kept : m, data.data());
+      }
+  }
+
+  /// Wᵀ as a left factor.
+  Strided<R> transposed() const { return {data.data(), 1, m, &turned}; }
+  /// W as a left factor.
+  Strided<R> straight() const { return {data.data(), m, 1, &straight_packed}; }
 };
 
 namespace detail {
@@ -101,7 +127,7 @@ void gemm(int m, int n, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, pt
 #ifdef __AVX512BF16__
   if constexpr (std::is_same_v<R, float>)
     if (Brain::on() && m >= 16 && k >= 16)
-      return detail::brain_gemm(m, n, k, a.data, a.row, a.col, b, ldb, c, ldc, start == Start::add, rows);
+      return detail::brain_gemm(m, n, k, a.data, a.row, a.col, a.packed, b, ldb, c, ldc, start == Start::add, rows);
 #endif
   constexpr int W = Lanes<R>::W;
   for (int v = n / W; v > 0;) {

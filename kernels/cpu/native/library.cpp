@@ -37,7 +37,7 @@ struct Typed final : Handle {
     const auto& types = in.at("types");
     const double* about = in.at("series").data();  // lo, hi, sets, terms
     const int r = int(in.at("span").size() / model->m), sets = int(about[2]), terms = int(about[3]);
-    b->r = r, b->span = cast<R>(in.at("span"));
+    b->r = r, b->span = {cast<R>(in.at("span")), model->m, model->brain};
     b->series.reserve(types.size());
     b->of_type.resize(model->ntypes);
     const size_t each = size_t(sets) * terms * r;
@@ -49,7 +49,7 @@ struct Typed final : Handle {
     const FullLayer<R>& full = model->attention.at(0);
     ReducedLayer<R>& l = b->layer;
     l.m = model->m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
-    l.a = cast<R>(in.at("a")), l.w_y = cast<R>(in.at("w_y"));
+    l.a = {cast<R>(in.at("a")), l.rows(), model->brain}, l.w_y = {cast<R>(in.at("w_y")), model->m, model->brain};
     model->bases.push_back(std::move(b));
     return int(model->bases.size()) - 1;
   }
@@ -57,7 +57,8 @@ struct Typed final : Handle {
   void evaluate(const Request& q, int threads, size_t bytes, int most) override {
     while (int(workers.size()) < threads) workers.push_back(std::make_unique<Worker<R>>(*model));
     workers.resize(threads);
-    dpa1::evaluate(q, chunks(*model, q, bytes, most), workers);
+    dpa1::evaluate(q, chunks(*model, q, bytes, most, threads), workers);
+    sums(q);
   }
 };
 

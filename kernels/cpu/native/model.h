@@ -33,7 +33,7 @@ struct FirstLayer {
 template <class R>
 struct Basis {
   int r = 0;               // without the constant coordinate
-  std::vector<R> span;     // (r, M)
+  Weights<R> span;         // (r, M)
   std::vector<Series<R>> series;
   std::vector<const Series<R>*> of_type;  // (ntypes), null where the type was not around
   ReducedLayer<R> layer;
@@ -83,8 +83,9 @@ struct Model {
       for (int k = 0; has(name + "." + std::to_string(k) + ".weight"); ++k) {
         const std::string at = name + "." + std::to_string(k);
         Layer<R> l;
-        l.weight = cast<R>(get(at + ".weight")), l.bias = cast<R>(get(at + ".bias")), l.idt = maybe(at + ".idt");
-        l.n_out = int(l.bias.size()), l.n_in = int(l.weight.size() / l.bias.size());
+        l.bias = cast<R>(get(at + ".bias")), l.idt = maybe(at + ".idt");
+        l.n_out = int(l.bias.size()), l.n_in = int(get(at + ".weight").size() / l.bias.size());
+        l.weight = {cast<R>(get(at + ".weight")), l.n_out, brain};
         net.layers.push_back(std::move(l));
       }
       return net;
@@ -100,7 +101,7 @@ struct Model {
       FullLayer<R> l;
       l.m = m, l.depth = int(one(at + ".depth")), l.rest = int(one(at + ".rest"));
       l.normalize = one("normalize") != 0, l.scale = R(one("scale"));
-      l.weight = cast<R>(get(at + ".weight")), l.bias = cast<R>(get(at + ".bias"));
+      l.weight = {cast<R>(get(at + ".weight")), l.rows(), brain, l.kept()}, l.bias = cast<R>(get(at + ".bias"));
       l.p_row = cast<R>(get(at + ".p_row")), l.p_one = R(one(at + ".p_one"));
       l.norm = {cast<R>(get(at + ".gamma")), cast<R>(get(at + ".beta")), R(one("ln_eps"))};
       attention.push_back(std::move(l));

@@ -93,7 +93,8 @@ inline Residual residual(int n_in, int n_out) {
 template <class R>
 struct Layer {
   int n_in = 0, n_out = 0;
-  std::vector<R> weight, bias, idt;  // (n_in, n_out), (n_out) zeros where there is none, (n_out) or empty
+  Weights<R> weight;          // (n_in, n_out)
+  std::vector<R> bias, idt;   // (n_out) zeros where there is none, (n_out) or empty
 };
 
 template <class R>
@@ -130,7 +131,7 @@ struct Network {
     for (size_t k = first; k < layers.size(); ++k) {
       const Layer<R>& l = layers[k];
       R *z = arena.take<R>(size_t(l.n_out) * n), *d = arena.take<R>(size_t(l.n_out) * n);
-      gemm<R>(l.n_out, n, l.n_in, {l.weight.data(), 1, l.n_out}, y, n, z, n, Start::zero, l.bias.data());
+      gemm<R>(l.n_out, n, l.n_in, l.weight.transposed(), y, n, z, n, Start::zero, l.bias.data());
       activate(l, z, d, n);
       add_residual(l, y, z, n);
       saved.push_back(d);
@@ -152,7 +153,7 @@ struct Network {
         for (size_t i = 0; i < kept; i += Lanes<R>::W) store(gx + i, load(gy + i) + load(gy + in + i));
       const R* d = saved[k - first];
       for (size_t i = 0; i < size_t(l.n_out) * n; i += Lanes<R>::W) store(gy + i, load(gy + i) * load(d + i));
-      gemm<R>(rows, n, l.n_out, {l.weight.data(), l.n_out, 1}, gy, n, gx, n,
+      gemm<R>(rows, n, l.n_out, l.weight.straight(), gy, n, gx, n,
               kind == Residual::none ? Start::zero : Start::add);
       gy = gx;
     }

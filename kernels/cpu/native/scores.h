@@ -147,6 +147,31 @@ inline void weigh(int j, R* dw, R* w, const Scores<R>& s, const Gate<R>& gate, R
     for (int c = 0; c < U; ++c) d_beta[c][j + r] = dpa1::sum<R>(along[r][c]);
 }
 
+/// COUNT keys at a time: dx = dE/dw·w − e·total, its sums with x and with the switch over queries and over keys, and
+/// dE/d(q·k) in its place.
+template <class R, bool SMOOTH, int COUNT>
+inline void divide(int j, R* dw, const Scores<R>& s, const Gate<R>& gate, const R* total, R* r_q, R* r_k, R* s_q,
+                   R* s_k) {
+  constexpr int W = Lanes<R>::W;
+  const int N = gate.width;
+  Vec<R> rk[COUNT] = {}, sk[COUNT] = {};
+  for (int i = 0; i < N; i += W) {
+    const Vec<R> t = load(total + i), a_q = load(s.a_q + i);
+    Vec<R> rq = load(r_q + i), sq = SMOOTH ? load(s_q + i) : Vec<R>{}, sw = SMOOTH ? load(gate.sw + i) : Vec<R>{};
+#pragma GCC unroll 4
+    for (int r = 0; r < COUNT; ++r) {
+      const size_t at = size_t(j + r) * N + i;
+      const Vec<R> dx = load(dw + at) - load(s.e + at) * t, along = dx * load(s.x + at);
+      rq += along, rk[r] += along;
+      if (SMOOTH) sk[r] += dx * sw, sq += dx * gate.sw[j + r];
+      store(dw + at, dx * (a_q * s.a_k[j + r]));
+    }
+    store(r_q + i, rq);
+    if (SMOOTH) store(s_q + i, sq);
+  }
+  for (int r = 0; r < COUNT; ++r) r_k[j + r] = sum<R>(rk[r]), s_k[j + r] = sum<R>(sk[r]);
+}
+
 /// From dE/dw (n, width), overwritten. With G = (u_q·u_k)/(Z_q |v_k|) and w = e G:
 /// dG = dw e, dx = dw w − e (Σ_k dw w)/Z.
 template <class R>
@@ -177,24 +202,16 @@ ScoreGradient<R> scores_backward(R* dw, const Scores<R>& s, Gate<R>& gate, Arena
   for (int i = 0; i < N; i += W) store(total + i, load(total + i) / load(s.z + i));
   const bool smooth = gate.sw != nullptr, lengths = s.length.q != nullptr;
   R *r_q = field(), *r_k = field(), *s_q = field(), *s_k = field();
-  for (int j = 0; j < n; ++j) {
-    const R *e = s.e + size_t(j) * N, *x = s.x + size_t(j) * N;
-    R* p = dw + size_t(j) * N;
-    const R a = s.a_k[j], sw = smooth ? gate.sw[j] : R(0);
-    Vec<R> rk = {}, sk = {};
-    for (int i = 0; i < N; i += W) {
-      const Vec<R> dx = load(p + i) - load(e + i) * load(total + i), r = dx * load(x + i);
-      rk += r;
-      store(r_q + i, load(r_q + i) + r);
-      if (smooth) {
-        sk += dx * load(gate.sw + i);
-        store(s_q + i, load(s_q + i) + dx * sw);
-      }
-      store(p + i, dx * (load(s.a_q + i) * a));
-    }
-    r_k[j] = sum<R>(rk);
-    s_k[j] = sum<R>(sk);
-  }
+  const auto divide_all = [&](auto smoothly) {
+    constexpr bool S = decltype(smoothly)::value;
+    int j = 0;
+    for (; j + 4 <= n; j += 4) divide<R, S, 4>(j, dw, s, gate, total, r_q, r_k, s_q, s_k);
+    for (; j < n; ++j) divide<R, S, 1>(j, dw, s, gate, total, r_q, r_k, s_q, s_k);
+  };
+  if (smooth)
+    divide_all(std::true_type());
+  else
+    divide_all(std::false_type());
   g.c_q = g.c_k = g.c_v = nullptr;
   if (lengths) g.c_q = field(), g.c_k = field(), g.c_v = field();
   for (int i = 0; i < n; ++i) {

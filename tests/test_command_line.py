@@ -111,7 +111,7 @@ def test_screen_writes_what_the_engine_computes(tmp_path: Path) -> None:
     assert "3 structures, 18 atoms" in done.stdout
     assert "lowest 2 in energy per atom" in done.stdout
     table, frames = rows(tmp_path / "out"), read(tmp_path / "out" / "results.extxyz", ":")
-    expected = load(MODEL).evaluate(structures)
+    expected = load(MODEL, precision="float32").evaluate(structures)
     for k, (row, frame, result) in enumerate(zip(table, frames, expected, strict=True)):
         assert (row["index"], row["frame"], row["source"], row["status"]) == (k, k, "a.extxyz", "ok")
         assert (row["formula"], row["natoms"], row["error"]) == ("H4O2", 6, None)
@@ -174,7 +174,7 @@ def test_screen_reads_deepmd_folders(tmp_path: Path) -> None:
     done = run("screen", "data", "--model", MODEL, "--output", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     table = {(Path(str(r["source"])).name, r["frame"]): r for r in rows(tmp_path / "out")}
-    engine = load(MODEL)
+    engine = load(MODEL, precision="float32")
     opened = [a.copy() for a in structures]
     for atoms in opened:
         atoms.pbc = False

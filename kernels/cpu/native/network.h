@@ -39,11 +39,11 @@ struct Activation {
       }
       case relu:
         d = x > 0 ? one : none;
-        return x > 0 ? x : none;
+        return x < 0 ? none : x;  // NaN stays NaN, here and below
       case relu6: {
-        const V y = x > 0 ? x : none;
+        const V y = x < 0 ? none : x;
         d = x > 0 ? (x < 6 ? one : none) : none;
-        return y < 6 ? y : splat(R(6));
+        return y > 6 ? splat(R(6)) : y;
       }
       case softplus:
         d = x > 20 ? one : sigmoid<R>(x);

@@ -97,7 +97,7 @@ inline Vec<R> lanewise(Vec<R> v, F f) {
 }
 
 // e^x = 2^k e^r with r = x - k ln 2, |r| <= ln 2 / 2. Adding MAGIC rounds to an integer and leaves k in the low bits.
-// NaN stays NaN; beyond the range of the exponent the result is held at the end of that range.
+// NaN stays NaN; e^x is infinite for x > 88 (709), and no smaller than e^-87 (e^-708).
 
 inline Vec<float> exp(Vec<float> x) {
   using V = Vec<float>;
@@ -115,7 +115,7 @@ inline Vec<float> exp(Vec<float> x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const V y = (V)((I)p + ((I)shifted << 23));
-  return x == x ? y : x;
+  return x == x ? (x > 88.0f ? splat(float(INFINITY)) : y) : x;
 }
 
 inline Vec<double> exp(Vec<double> x) {
@@ -140,7 +140,7 @@ inline Vec<double> exp(Vec<double> x) {
   p = p * r + 0.5;
   p = p * (r * r) + r + 1.0;
   const V y = (V)((I)p + ((I)shifted << 52));
-  return x == x ? y : x;
+  return x == x ? (x > 709.0 ? splat(double(INFINITY)) : y) : x;
 }
 
 template <class R>

@@ -198,9 +198,10 @@ def neighborhood(config: DPA1Config, structure: Structure) -> Neighborhood:
     over_sel = (int(over.sum()), int(counts.max(initial=0)) if over.any() else 0)
     if over.any():
         edges = _nearest(edges, counts, config.nsel)
-    edges = _select(edges, ~_pairs(config, structure, edges, config.pair_exclude_types))
-    n_filled = np.bincount(edges.center, minlength=n)
-    edges = _select(edges, ~_pairs(config, structure, edges, config.exclude_types))
+        counts = np.minimum(counts, config.nsel)
+    filled = _without(config, structure, edges, config.pair_exclude_types)
+    n_filled = counts if filled is edges else np.bincount(filled.center, minlength=n)
+    edges = _without(config, structure, filled, config.exclude_types)
     return Neighborhood(structure, edges, n_filled, over_sel)
 
 
@@ -217,15 +218,15 @@ def _nearest(edges: Edges, counts: NDArray[np.int64], nsel: int) -> Edges:
     return _select(edges, keep)
 
 
-def _pairs(
-    config: DPA1Config, structure: Structure, edges: Edges, pairs: Sequence[tuple[int, int]]
-) -> NDArray[np.bool_]:
-    """Which edges join two types of ``pairs``, either way round."""
-    table = np.zeros((config.ntypes, config.ntypes), dtype=bool)
+def _without(config: DPA1Config, structure: Structure, edges: Edges, pairs: Sequence[tuple[int, int]]) -> Edges:
+    """The edges that do not join two types of ``pairs``, either way round."""
+    if not pairs:
+        return edges
+    table = np.ones((config.ntypes, config.ntypes), dtype=bool)
     for a, b in pairs:
         if 0 <= a < config.ntypes and 0 <= b < config.ntypes:
-            table[a, b] = table[b, a] = True
-    return table[structure.types[edges.center], structure.types[edges.neighbor]]
+            table[a, b] = table[b, a] = False
+    return _select(edges, table[structure.types[edges.center], structure.types[edges.neighbor]])
 
 
 def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:

@@ -64,4 +64,7 @@ def neighbor_edges(structure: Structure, rcut: float) -> Edges:
         raise StructureError(
             structure.name, f"atoms {real[i[e]]} and {real[j[e]]} overlap: they are {distance[e]:.3g} Å apart"
         )
-    return Edges(real[i.astype(np.int64)], real[j.astype(np.int64)], vector)
+    center, neighbor = i.astype(np.int64), j.astype(np.int64)
+    if len(real) < len(structure):
+        center, neighbor = real[center], real[neighbor]
+    return Edges(center, neighbor, vector)

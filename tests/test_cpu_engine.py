@@ -16,6 +16,8 @@ from dpa1_fast import DPA1, Engine, Result
 from dpa1_fast.errors import BackendError, DPA1Warning
 from dpa1_fast.kernels.cpu import basis, evaluate, library
 
+pytestmark = pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
+
 GRADIENT = 1e-10  # of the largest force; float64
 
 FIT = BASE.fitting

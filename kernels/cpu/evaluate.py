@@ -87,9 +87,7 @@ class CpuEvaluator:
     def _prepare(self, batch: Any) -> Any:
         """Fits what this batch's pairs of types need; which basis serves each centre type, as int32[ntypes]."""
         n = self.config.ntypes
-        types = batch.types.numpy()
-        pairs = types[batch.center.numpy()] * n + types[batch.neighbor.numpy()]
-        present = torch.from_numpy(np.bincount(pairs, minlength=n * n) > 0)
+        present = self._model.pairs(batch.types, batch.first_edge, batch.neighbor, n)
         for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
             self._seen[pair] = True
             found = self._fit(pair) if len(self._series) < MOST_SERIES else None

@@ -94,6 +94,8 @@ def library(build: str | None = None) -> ctypes.CDLL:
         lib.dpa1_build.argtypes = [ctypes.c_void_p]
         shape = [ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int, ctypes.c_int]
         lib.dpa1_series.argtypes = [ctypes.c_void_p, *shape, ctypes.c_void_p, ctypes.c_void_p]  # type: ignore[list-item]
+        many = [ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p]
+        lib.dpa1_pairs.argtypes, lib.dpa1_pairs.restype = many, None  # type: ignore[assignment]
         lib.dpa1_basis.argtypes = [ctypes.c_void_p]
         lib.dpa1_evaluate.argtypes = [
             ctypes.c_void_p, ctypes.POINTER(Request), ctypes.c_int, ctypes.c_int64, ctypes.c_int
@@ -142,6 +144,13 @@ class NativeModel:
         index = int(self._lib.dpa1_basis(self._handle))
         self._check(index < 0)
         return index
+
+    def pairs(self, types: Tensor, first_edge: Tensor, neighbor: Tensor, ntypes: int) -> Tensor:
+        """Which pairs of types (centre, neighbour) the edges join, (ntypes²,) bool."""
+        present = torch.zeros(ntypes * ntypes, dtype=torch.bool)
+        edges = types.data_ptr(), first_edge.data_ptr(), neighbor.data_ptr()
+        self._lib.dpa1_pairs(len(types), *edges, ntypes, present.data_ptr())
+        return present
 
     def evaluate(self, request: Request, threads: int) -> None:
         """Fills the request's energies, gradients, forces and virials."""

@@ -201,6 +201,13 @@ void evaluate(const Request& q, const std::vector<int64_t>& at, std::vector<std:
   if (failure) std::rethrow_exception(failure);
 }
 
+/// Which pairs of types (centre, neighbour) there are: present (ntypes²), 1 or 0, zero before.
+inline void pairs_present(int64_t atoms, const int64_t* type, const int64_t* first_edge, const int64_t* neighbor,
+                          int64_t ntypes, uint8_t* present) {
+  for (int64_t i = 0; i < atoms; ++i)
+    for (int64_t e = first_edge[i]; e < first_edge[i + 1]; ++e) present[type[i] * ntypes + type[neighbor[e]]] = 1;
+}
+
 /// Forces F_i = Σ_(edges from i) g − Σ_(edges to i) g and virials W = −Σ g ⊗ d, from the gradients g of all edges.
 inline void sums(const Request& q) {
   for (int64_t s = 0; s < q.structures; ++s) {

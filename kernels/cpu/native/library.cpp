@@ -111,6 +111,11 @@ int dpa1_basis(void* handle) {
   return index;
 }
 
+void dpa1_pairs(int64_t atoms, const int64_t* type, const int64_t* first_edge, const int64_t* neighbor, int64_t ntypes,
+                uint8_t* present) {
+  pairs_present(atoms, type, first_edge, neighbor, ntypes, present);
+}
+
 int dpa1_evaluate(void* handle, const Request* request, int threads, int64_t bytes, int most) {
   return guarded([&] { static_cast<Handle*>(handle)->evaluate(*request, threads, size_t(bytes), most); });
 }

@@ -1,10 +1,10 @@
-"""One engine in a process of its own, doing one evaluation whenever it is told to; see ``bench/peer.py``.
+"""One engine in a process of its own, evaluating whenever it is told to; see ``bench/peer.py``.
 
     python bench/peer_worker.py '{"engine": "deepmd" or "dpa1_fast", "model": …, "structures": …, …}'
 
-Commands come in on standard input, a line each, and are answered by a line of JSON: ``time`` evaluates everything once
-(seconds), ``save PATH`` writes the last results, ``memory`` tells the most memory ever resident (bytes), ``sgemm`` the
-machine's rate of float32 products (operations per second).
+Commands come in on standard input, a line each, and are answered by a line of JSON: ``time`` evaluates everything for a
+spell (mean seconds of one evaluation), ``save PATH`` writes the last results, ``memory`` tells the most memory ever
+resident (bytes), ``sgemm`` the machine's rate of float32 products (operations per second).
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+SPELL = 0.5
+"""Seconds for which evaluations are repeated: a process that has just woken up is slow for a few milliseconds."""
 
 Structure = dict[str, np.ndarray]
 Results = list[dict[str, np.ndarray]]
@@ -99,9 +102,11 @@ def main() -> None:
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
         if command == "time":
-            before = time.perf_counter()
-            results = run()
-            answer: Any = time.perf_counter() - before
+            before, count = time.perf_counter(), 0
+            while count == 0 or time.perf_counter() - before < SPELL:
+                results = run()
+                count += 1
+            answer: Any = (time.perf_counter() - before) / count
         elif command == "save":
             np.savez(argument, **{f"{i}.{k}": x for i, r in enumerate(results) for k, x in r.items()})
             answer = argument

@@ -117,24 +117,28 @@ class Worker {
     }
     // dX_ck = Σ_a gD_ka X_ca, and dX_ca += Σ_k gD_ka X_ck for a < A
     R* dx = keep_.take<R>(4 * size_t(m) * B);
-    std::fill(dx, dx + 4 * size_t(m) * B, R(0));
-    const auto add = [&](int c, int k, int i, Vec<R> v) {
-      R* p = dx + (size_t(c) * m + k) * B + i;
-      store(p, load(p) + v);
-    };
-    for (int k = 0; k < m; ++k)
-      for (int i = 0; i < B; i += W) {
-        const Vec<R> own[4] = {at(0, k, i), at(1, k, i), at(2, k, i), at(3, k, i)};
+    for (int i = 0; i < B; i += W) {
+      const auto gradient = [&](int k, int a) { return load(gd + size_t(k * A + a) * B + i); };
+      for (int k = 0; k < m; ++k) {
         Vec<R> s[4] = {};
         for (int a = 0; a < A; ++a) {
-          const Vec<R> g = load(gd + size_t(k * A + a) * B + i);
-          for (int c = 0; c < 4; ++c) {
-            s[c] += g * at(c, a, i);
-            add(c, a, i, g * own[c]);
-          }
+          const Vec<R> g = gradient(k, a);
+          for (int c = 0; c < 4; ++c) s[c] += g * at(c, a, i);
         }
-        for (int c = 0; c < 4; ++c) add(c, k, i, s[c]);
+        for (int c = 0; c < 4; ++c) store(dx + (size_t(c) * m + k) * B + i, s[c]);
       }
+      for (int a = 0; a < A; ++a) {
+        Vec<R> s[4] = {};
+        for (int k = 0; k < m; ++k) {
+          const Vec<R> g = gradient(k, a);
+          for (int c = 0; c < 4; ++c) s[c] += g * at(c, k, i);
+        }
+        for (int c = 0; c < 4; ++c) {
+          R* p = dx + (size_t(c) * m + a) * B + i;
+          store(p, load(p) + s[c]);
+        }
+      }
+    }
     return dx;
   }
 

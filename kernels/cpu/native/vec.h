@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__)
 #define DPA1_BYTES 64
@@ -55,14 +56,34 @@ inline Vec<R> splat(R x) {
   return x - Vec<R>{};
 }
 
+namespace detail {
+
+/// v with its lanes moved down by S, around the end.
+template <class R, int S, size_t... L>
+inline Vec<R> moved(Vec<R> v, std::index_sequence<L...>) {
+  constexpr int W = Lanes<R>::W;
+#ifdef __clang__
+  return __builtin_shufflevector(v, v, ((int(L) + S) % W)...);
+#else
+  using I = typename Lanes<R>::I;
+  return __builtin_shuffle(v, I{((int(L) + S) % W)...});
+#endif
+}
+
+template <class R, int S>
+inline R halved(Vec<R> v) {
+  if constexpr (S == 0)
+    return v[0];
+  else
+    return halved<R, S / 2>(v + moved<R, S>(v, std::make_index_sequence<size_t(Lanes<R>::W)>()));
+}
+
+}  // namespace detail
+
+/// The sum of all lanes, halves by halves.
 template <class R>
 inline R sum(Vec<R> v) {
-  R lane[Lanes<R>::W];
-  std::memcpy(lane, &v, sizeof v);
-  // Pairwise, in a fixed order: results do not depend on the compiler's mood.
-  for (int w = Lanes<R>::W / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) lane[i] += lane[i + w];
-  return lane[0];
+  return detail::halved<R, Lanes<R>::W / 2>(v);
 }
 
 /// n rounded up to whole vectors.

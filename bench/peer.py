@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,8 @@ def turns(a: Worker, b: Worker, rounds: int) -> tuple[float, float]:
     return float(first), float(second)
 
 
-def judged(pair: Pair, threads: int) -> tuple[np.ndarray, float]:
+@cache
+def judged(model_name: str, case: str, threads: int) -> tuple[np.ndarray, float]:
     """DeePMD-kit's forces in float64, and how far they move when the whole structure is.
 
     Models with a hard softmax magnify rounding for neighbours within 3e-4 Å of the cut-off (docs/parity.md): there no
@@ -203,7 +205,7 @@ def judged(pair: Pair, threads: int) -> tuple[np.ndarray, float]:
     """
     found = []
     for moved in (0.0, 0.37, 1.1, 2.9, 7.3):
-        with peers(pair.judge, pair.case, threads, "allocator", moved) as judge:
+        with peers(model_name, case, threads, "allocator", moved) as judge:
             judge("time")
             found.append(forces(judge.results("judge")))
     return found[0], max(difference(x, found[0]) for x in found[1:])
@@ -213,7 +215,7 @@ def compare(pair: Pair, rounds: int, threads: int) -> list[dict[str, Any]]:
     """One row per setting of the peer."""
     rows = []
     atoms = CASES[pair.case].atoms
-    truth, spread = judged(pair, threads)
+    truth, spread = judged(pair.judge, pair.case, threads)
     for settings in SETTINGS:
         with (
             ours(pair.ours, pair.case, pair.precision, threads) as mine,

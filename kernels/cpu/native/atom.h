@@ -112,7 +112,7 @@ class Atom {
     if (basis_) {
       expand_all(basis_->of_type, keep);
       phi_ = keep.take<R>(size_t(basis_->r + 1) * N);
-      expand<R>(basis_->of_type, segments_, t_, sw_, false, N, phi_, scratch);
+      expand<R>(basis_->of_type, segments_, t_, sw_, N, phi_, scratch);
       std::fill(phi_ + size_t(basis_->r) * N, phi_ + size_t(basis_->r + 1) * N, R(1));
       gemm<R>(model.m, N, basis_->r, basis_->span.transposed(), phi_, N, g_, N, Start::zero,
               model.b_out.data());
@@ -120,7 +120,7 @@ class Atom {
     }
     if (fitted_) {
       expand_all(series_, keep);
-      expand<R>(series_, segments_, t_, sw_, false, N, g_, scratch);
+      expand<R>(series_, segments_, t_, sw_, N, g_, scratch);
     } else {
       embed_by_net(keep);
     }

@@ -48,10 +48,9 @@ inline R* polynomials(const double* s, int n, int width, double lo, double hi, i
 }
 
 /// out (width, N) = Σ over the pair's series at every neighbour; ``gate`` is the switch (N) for a second set.
-/// ``coefficients`` says which: values or slopes.
 template <class R>
 void expand(const std::vector<const Series<R>*>& series, const std::vector<Segment>& segments, const R* t, const R* gate,
-            bool slopes, int N, R* out, Arena& scratch) {
+            int N, R* out, Arena& scratch) {
   constexpr int W = Lanes<R>::W;
   const Exact exact;  // the terms of a series cancel
   for (const Segment& seg : segments) {
@@ -59,13 +58,13 @@ void expand(const std::vector<const Series<R>*>& series, const std::vector<Segme
     const int first = seg.begin / W * W, last = (seg.end + W - 1) / W * W, width = last - first, m = s.width;
     const auto mark = scratch.mark();
     R* tmp = scratch.take<R>(size_t(m) * width);
-    const Strided<R> c{slopes ? s.slope_set(0) : s.set(0), 1, m};
+    const Strided<R> c{s.set(0), 1, m};
     const bool whole = segments.size() == 1 && s.sets == 1;
     gemm<R>(m, width, s.terms, c, t + first, N, whole ? out + first : tmp, whole ? N : width);
     if (!whole) {
       if (s.sets == 2) {
         R* second = scratch.take<R>(size_t(m) * width);
-        const Strided<R> c2{slopes ? s.slope_set(1) : s.set(1), 1, m};
+        const Strided<R> c2{s.set(1), 1, m};
         gemm<R>(m, width, s.terms, c2, t + first, N, second, width);
         for (int k = 0; k < m; ++k)
           for (int i = 0; i < width; i += W) {

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 
-.PHONY: demo test lint bench bench-peer peer peer-check clean help
+.PHONY: demo test lint bench bench-peer bench-gpu rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -12,6 +12,9 @@ help:
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
+	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
+	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
+	@echo "make kernel-report  compile the Triton kernels for all architectures and report (20 minutes, no GPU)"
 	@echo "make peer        install DeePMD-kit 3.2.0 in an environment of its own (5 GB)"
 	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare"
 
@@ -37,6 +40,9 @@ bench: $(VENV)/.installed
 	mkdir -p build
 	$(BIN)/python -m pytest bench --benchmark-only -m 'not large' --benchmark-json build/bench.json
 
+kernel-report: $(VENV)/.installed
+	$(BIN)/python -m bench.static_report
+
 $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0'
@@ -44,6 +50,12 @@ $(PEER)/.installed:
 
 bench-peer: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python -m bench.peer
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m bench.gpu
+
+rounding: $(VENV)/.installed
+	$(BIN)/python -m bench.rounding
 
 peer: $(PEER)/.installed
 

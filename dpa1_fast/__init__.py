@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .config import DPA1Config
     from .deep_pot import DeepPot
     from .engine import Engine, Result
-    from .load import load
+    from .loading import load
     from .model import DPA1
 
 _HOMES = {
@@ -20,7 +20,7 @@ _HOMES = {
     "DeepPot": "deep_pot",
     "Engine": "engine",
     "Result": "engine",
-    "load": "load",
+    "load": "loading",
 }
 
 

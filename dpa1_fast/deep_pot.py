@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import StructureError
-from .load import load
+from .loading import load
 from .structure import Structure, make_structure
 
 Array = NDArray[np.float64]

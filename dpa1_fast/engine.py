@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
-from .kernels.cpu import library
 from .kernels.cpu.evaluate import CpuEvaluator
 from .model import DPA1
 from .scheduler import TiledEvaluator
@@ -25,7 +24,8 @@ Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor, to
 """A backend: of a batch atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, and virials
 (S, 3, 3) in eV, all float64."""
 
-PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -65,9 +65,11 @@ class Engine:
     Args:
         model: a ``DPA1`` in memory.
         device: "auto" (a GPU if torch sees one), or any torch device.
-        backend: "auto" ("cpu" on a CPU), "cpu" (compiled, hand-derived gradients) or "reference" (autograd).
-        precision: "float64", "float32" or "bfloat16" (products of bfloat16 operands, summed in float32), the arithmetic
-            of the networks. The environment matrix and all sums of energies and forces are float64 in all.
+        backend: "auto" ("triton" on a GPU, "cpu" on a CPU), "cpu" (compiled, hand-derived gradients), "triton" (fused
+            kernels; on a CPU in Triton's interpreter, which is for tests) or "reference" (autograd).
+        precision: "float64", "float32" or "bfloat16" (products of bfloat16 operands, summed in float32), with triton
+            also "tf32" and "float16": the arithmetic of the networks. The environment matrix and all sums of energies
+            and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
 
     Raises:
@@ -83,21 +85,18 @@ class Engine:
         precision: str = "float64",
         threads: int | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise BackendError(f"precision {precision!r} is not available; available: {', '.join(PRECISIONS)}")
         self.device = _device(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
+            dispatch.check_precision(precision, self.backend)
         except ValueError as error:
             raise BackendError(str(error)) from None
-        if precision == "bfloat16" and not (self.backend == "cpu" and library.has_bfloat16()):
-            raise BackendError("precision 'bfloat16' needs a processor with AVX512-BF16 and backend 'cpu'; use float32")
         if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
             warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
         self.precision = precision
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
-        self._run = self._cpu(model) if self.backend == "cpu" else self._reference(model)
+        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
         self._warned_over_sel = False
         if model.order_dependent:
             warnings.warn(
@@ -170,10 +169,17 @@ class Engine:
     # --- backends -------------------------------------------------------------------------------------------------
 
     def _cpu(self, model: DPA1) -> Evaluator:
-        return CpuEvaluator(model.weights(), PRECISIONS[self.precision], self.threads)
+        return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
+
+    def _triton(self, model: DPA1) -> Evaluator:
+        try:
+            evaluator: Evaluator = dispatch.triton_evaluator(model.weights(), self.precision, self.device)
+        except ValueError as error:
+            raise BackendError(str(error)) from None
+        return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:
-        own = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[self.precision])
+        own = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(DTYPES[self.precision])
         return TiledEvaluator(dispatch.ReferenceEvaluator(own), own.cost_per_neighbor, 2 * own.config.rcut)
 
     # --- one step after another -----------------------------------------------------------------------------------

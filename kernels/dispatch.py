@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +12,31 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .weights import Weights
 
-BACKENDS = ("cpu", "reference")
-"""cpu: compiled code with hand-derived gradients. reference: autograd over ``reference.py``, on any device."""
+BACKENDS = ("cpu", "triton", "reference")
+"""cpu: compiled code with hand-derived gradients. triton: fused kernels for a GPU, and Triton's interpreter on a CPU.
+reference: autograd over ``reference.py``, on any device."""
+
+PRECISIONS = {
+    "cpu": ("float64", "float32", "bfloat16"),
+    "triton": ("float64", "float32", "tf32", "bfloat16", "float16"),
+    "reference": ("float64", "float32"),
+}
 
 NOT_COMPILED = "backend 'cpu' was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
+NO_TRITON = "backend 'triton' needs the package triton, which was not found: pip install triton"
+TOO_LATE = (
+    "backend 'triton' on a CPU runs in Triton's interpreter, and triton was loaded without it: set TRITON_INTERPRET=1 "
+    "before Python starts"
+)
+CHUNK_BYTES = {"cuda": 1 << 31, "cpu": 1 << 26}
+"""What a chunk of atoms may take, and on a GPU never more than a quarter of what is free."""
+
+
+def has_triton() -> bool:
+    """Whether the package is there; it is not loaded for that."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def choose(backend: str, device: str) -> str:
@@ -27,6 +50,8 @@ def choose(backend: str, device: str) -> str:
         ValueError: for a backend that this version does not have, or not on this device, naming those it has.
     """
     if backend == "auto":
+        if device == "cuda" and has_triton():
+            return "triton"
         return "cpu" if device == "cpu" and library.available() else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not available; available: auto, {', '.join(BACKENDS)}")
@@ -34,7 +59,45 @@ def choose(backend: str, device: str) -> str:
         raise ValueError(f"backend 'cpu' does not run on {device}; use backend='auto' or device='cpu'")
     if backend == "cpu" and not library.available():
         raise ValueError(NOT_COMPILED)
+    if backend == "triton" and not has_triton():
+        raise ValueError(NO_TRITON)
     return backend
+
+
+def check_precision(precision: str, backend: str) -> None:
+    """Whether a backend does a precision here.
+
+    Raises:
+        ValueError: naming those that it does.
+    """
+    if precision not in PRECISIONS[backend]:
+        known = ", ".join(PRECISIONS[backend])
+        raise ValueError(f"precision {precision!r} is not available with backend {backend!r}; available: {known}")
+    if precision == "bfloat16" and backend == "cpu" and not library.has_bfloat16():
+        raise ValueError("precision 'bfloat16' needs a processor with AVX512-BF16, or a GPU; use float32")
+
+
+def triton_evaluator(weights: Weights, precision: str, device: torch.device) -> Any:
+    """The Triton kernels, on a GPU or in the interpreter.
+
+    Raises:
+        ValueError: on a CPU, where triton was loaded without its interpreter.
+    """
+    if device.type == "cpu" and "triton" not in sys.modules:
+        os.environ["TRITON_INTERPRET"] = "1"
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from . import fused, sums
+
+    if device.type == "cpu":
+        if not isinstance(sums._forces_kernel, InterpretedFunction):
+            raise ValueError(TOO_LATE)
+        return fused.TritonEvaluator(weights, precision, device, None, programs=4, chunk_bytes=CHUNK_BYTES["cpu"])
+    card = torch.cuda.get_device_properties(device)
+    chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
+    name = getattr(card, "gcnArchName", "").split(":")[0] or f"sm_{card.major}{card.minor}"
+    # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
+    return fused.TritonEvaluator(weights, precision, device, name, 2 * card.multi_processor_count, chunk)
 
 
 class ReferenceEvaluator:

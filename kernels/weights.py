@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .reference import AttentionLayer, Layer
@@ -35,14 +37,20 @@ class Weights:
     aparam: tuple[Tensor, Tensor] | None
     case_embd: Tensor | None
 
+    def to(self, device: torch.device) -> Weights:
+        """The same weights on another device."""
+        return self._map(lambda x: x.to(device))
+
     def double(self) -> Weights:
         """The same weights in float64."""
+        return self._map(Tensor.double)
 
-        def cast(x: Any) -> Any:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Weights:
+        def apply(x: Any) -> Any:
             if isinstance(x, Tensor):
-                return x.double()
+                return change(x)
             if isinstance(x, tuple) and hasattr(x, "_fields"):
-                return type(x)(*map(cast, x))
-            return [cast(y) for y in x] if isinstance(x, list) else x
+                return type(x)(*map(apply, x))
+            return type(x)(map(apply, x)) if isinstance(x, list | tuple) else x
 
-        return Weights(**{f.name: cast(getattr(self, f.name)) for f in fields(self)})
+        return Weights(**{f.name: apply(getattr(self, f.name)) for f in fields(self)})

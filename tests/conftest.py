@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+os.environ["TRITON_INTERPRET"] = "1"  # before anything loads triton: its kernels are proved in the interpreter
 import torch
 
 from dpa1_fast import DPA1, DPA1Config

@@ -14,7 +14,7 @@ from rich.table import Table
 from .. import __version__
 from ..checkpoint import find
 from ..describe import file_hash
-from ..load import load
+from ..loading import load
 from .job import Tally, run
 from .sinks import EXTXYZ, PARQUET
 from .sources import expand, read_items

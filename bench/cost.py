@@ -1,0 +1,322 @@
+"""What each kernel has to do for one atom, counted from its loops, and how long a card of published rates needs for it.
+
+A MODEL, NOT A MEASUREMENT. What is counted, per atom with n neighbours:
+
+- products: every tl.dot of the padded loops, times three where precisions split operands in parts (tf32x3, bf16x3). A
+  tile with fewer blocks of 16×8 (NVIDIA; 16×16 AMD) than the program has warps is computed by several; that is counted.
+- instructions: those of the compiled kernel by class. In loops over products: times executed over static tensor-core
+  work of a warp, one number for all such loops of a kernel. Outside: times how often a block of rows comes.
+- L2: all that loops load and store, weights again for each block of rows, scratch included; no credit for L1, so this
+  is an estimate from above.
+- DRAM: each element of a global array once per kernel and direction, filled-up elements included. Weights and scratch
+  are not counted: they stay in L2 (scratch belongs to a program, which uses it again for its next atom).
+  ``minimum`` leaves out fillings, what a kernel writes for itself alone, and second visits.
+
+A kernel's time is the largest of its resources' times, divided by w/(w + 8), w being the warps that a multiprocessor
+holds at a time: what is left of the rates while so few warps wait for memory and barriers. Neither launches, nor tails,
+nor what the driver does in torch are in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from bench.launches import Launch
+
+SPLIT = {"tf32x3": 3, "bf16x3": 3}
+AT_LEAST = 8
+"""Warps at which half of the rates are reached."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Published peaks, and three assumptions: the L2's bandwidth, and the part of the tensor cores' rate that mma.sync
+    reaches where wgmma (Hopper) or tcgen05 (Blackwell) would be needed for all of it.
+
+    Attributes:
+        units, clock: multiprocessors, GHz. tf32, bf16: dense Tflop/s. warp_products: part of it for mma.sync.
+        dram, l2: TB/s. issue, fp32, fp64, special, memory: instructions of a warp per clock and multiprocessor.
+        registers: per multiprocessor (AMD: per lane and SIMD). shared: bytes. warps: at most.
+    """
+
+    name: str
+    units: int
+    clock: float
+    tf32: float
+    bf16: float
+    warp_products: float
+    dram: float
+    l2: float
+    registers: int
+    shared: int
+    warps: int
+    issue: float = 4.0
+    fp32: float = 4.0
+    fp64: float = 2.0
+    special: float = 0.5
+    memory: float = 1.0
+
+
+CARDS = {
+    "sm_80": Card("A100-SXM", 108, 1.41, 156, 312, 1.0, 2.0, 5.0, 65536, 164 << 10, 64, fp32=2.0, fp64=1.0),
+    "sm_90": Card("H100-SXM", 132, 1.83, 494, 989, 0.62, 3.35, 5.5, 65536, 228 << 10, 64),
+    "sm_100": Card("B200", 148, 1.85, 1125, 2250, 0.40, 8.0, 10.0, 65536, 228 << 10, 64),
+    # A wave of 64 lanes takes four clocks on one of four SIMDs; other pipes issue beside it.
+    "gfx942": Card("MI300X", 304, 2.1, 653, 1307, 1.0, 5.3, 8.0, 512, 64 << 10, 32, 2.0, 1.0, 1.0, 0.25, 0.5),
+}
+PROGRAMS = 2
+"""How many programs of the attention a multiprocessor gets, see ``dispatch.py``."""
+
+
+def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
+    """Programs that fit on a multiprocessor at a time."""
+    if card.registers == 512:
+        waves = min(card.warps // 4, card.registers // max(8, math.ceil(registers / 8) * 8))
+        by_registers = 4 * waves // warps
+        reserved = 0
+    else:
+        by_registers = card.registers // (math.ceil(registers * 32 / 256) * 256 * warps)
+        reserved = 1024
+    return max(0, min(by_registers, card.warps // warps, 32, card.shared // max(1, shared + reserved)))
+
+
+@dataclass
+class Work:
+    """For one atom: products (m, n, k) → how many, bytes to and from L2, global bytes, and the least of them.
+
+    ``runs``: how often what is outside of loops over products runs.
+    """
+
+    dots: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    l2: float = 0.0
+    dram: float = 0.0
+    minimum: float = 0.0
+    runs: float = 1.0
+
+    def product(self, m: int, n: int, k: int, times: float, a: float = 0, b: float = 0) -> None:
+        """``times`` products whose operands are a and b bytes an element from memory, 0 where they are on chip."""
+        self.dots[m, n, k] += times  # type: ignore[assignment]
+        self.l2 += times * (m * k * a + k * n * b)
+
+    def array(self, elements: float, size: int, needed: float | None = None) -> None:
+        """An array that is read or written once; ``needed``: elements that count, all unless told."""
+        self.dram += elements * size
+        self.minimum += (elements if needed is None else needed) * size
+
+
+def _embed(work: Work, c: dict[str, Any], rows: int, times: float, size: int, back: bool) -> None:
+    widths = c["WIDTHS"]
+    for k_in, n_out in pairwise(widths):
+        work.product(rows, n_out, k_in, times, b=size)
+        if back:
+            work.product(rows, k_in, n_out // 2, 2 * times, b=size)
+
+
+def _lengths(work: Work, c: dict[str, Any], rows: int, times: float, size: int, operand: int) -> None:
+    chunk, steps = c["C"], c["MP"] // c["C"]
+    work.product(rows, chunk, chunk, times * 3 * (c["LW"] // chunk) * steps, size, operand)
+
+
+def _attend(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    q, k, chunk, mp = c["Q"], c["K"], c["C"], c["MP"]
+    blocks, keys, steps = math.ceil(n / q), math.ceil(n / k), mp // chunk
+    work.product(q, mp, chunk, blocks * steps, size, operand)
+    work.product(q, k, chunk, blocks * keys * steps, size, size)
+    work.product(q, mp, k, blocks * keys, 0, size)
+    work.product(q, mp, chunk, blocks * steps, size, operand)
+    work.l2 += blocks * (2 * q * mp + q * c["M"] + keys * k * 7) * size
+
+
+def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["Q"])
+    work.runs = blocks
+    _attend(work, c, n, size, operand)
+    work.array(n * (m + 4 + 3) + 1, size)
+    work.array(2, 4)
+    if c["LAST"]:
+        work.array(n * 4, size)
+        work.array(blocks * 4 * mp, size, 4 * m)
+    else:
+        work.array(n * (m + 3), size)
+        _lengths(work, c, c["Q"], blocks, size, operand)
+
+
+def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
+    blocks, steps = math.ceil(n / q), mp // c["C"]
+    pairs = blocks * math.ceil(n / k)
+    work.runs = blocks
+    # Rows as queries, keys passing by; then rows as keys, queries passing by.
+    _attend(work, c, n, size, operand)
+    work.product(q, mp, chunk, 2 * blocks * steps, size, operand)
+    work.product(q, k, chunk, 2 * pairs * steps, size, size / 2)
+    work.product(q, mp, k, pairs, 0, size)
+    work.product(q, k, chunk, 2 * pairs * steps, size / 2, size)
+    work.product(q, mp, k, 2 * pairs, 0, size)
+    work.product(q, mp, chunk, 3 * blocks * steps, size, operand)
+    work.l2 += (blocks * (q * mp * 7 + q * m) + pairs * k * (7 + 16)) * size
+    work.array(n * (m + 4 + 3) + 1, size)
+    work.array(2, 4)
+    if c["LAST"]:
+        work.array(n * 4 + 4 * mp, size, n * 4 + 4 * m)
+        work.array(n * 4, size)
+    else:
+        work.array(n * m + n * 4, size)
+    if c["FIRST"]:
+        edges = math.ceil(n / c["E"])
+        _embed(work, c, c["E"], edges, size, back=True)
+        work.l2 += edges * c["E"] * mp * 2 * size
+        work.array(n * (0 if c["LAST"] else 4) + n * 4, size)
+        work.array(n * 4, size)
+        work.array(n * 4, size, n)
+        work.array(n + 3, 4)
+    else:
+        work.array(n * m + n * 4, size)
+
+
+def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    blocks = work.runs = math.ceil(n / c["R"])
+    _embed(work, c, c["R"], blocks, size, back=False)
+    work.array(n * 3, 8)
+    work.array(n + 5, 4)
+    if c["ATTENTION"]:
+        work.array(n * (c["M"] + 4 + 4 + 3), size)
+        _lengths(work, c, c["R"], blocks, size, operand)
+    else:
+        work.array(blocks * 4 * c["MP"], size, 4 * c["M"])
+
+
+def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    blocks = work.runs = math.ceil(n / c["R"])
+    _embed(work, c, c["R"], blocks, size, back=False)
+    _embed(work, c, c["R"], blocks, size, back=True)
+    work.array(2 * n * 3, 8)
+    work.array(n + 4, 4)
+    work.array(4 * c["MP"], size, 4 * c["MP"])
+
+
+def _energy_net(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    rows, chunk, width = c["R"], c["C"], c["W"]
+    work.runs = max(c["PADDED"][1:], default=0) / width / rows
+    widths, filled = c["WIDTHS"], c["PADDED"]
+    for k_in, n_out in pairwise(filled):
+        tiles = (k_in // chunk) * (n_out // width) + ((n_out // chunk) * (k_in // width) if c["BACKWARD"] else 0)
+        work.product(rows, width, chunk, tiles / rows, size, operand)
+    work.array(2 * widths[0], size)
+    work.array(3 * sum(widths[1:]), size, 0)
+    work.array(1, 8)
+    work.array(1, 4)
+
+
+def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    blocks = math.ceil(n / c["R"])
+    work.array((blocks + 1) * 4 * c["MP"], size, 8 * c["M"])
+    work.array(c["M"] * c["A"] + 1, size)
+    work.array(3, 4)
+    work.l2 += c["M"] * c["A"] * 4
+
+
+def _contraction_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    work.array(2 * 4 * c["MP"], size, 8 * c["M"])
+    work.array(c["M"] * c["A"], size)
+    work.l2 += c["M"] * c["A"] * 4
+
+
+def _environment_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    work.array(n * 6, 8)
+    work.array(n * 8, size, n * 5)
+    work.array(5, 4)
+    work.runs = math.ceil(n / c["R"])
+
+
+def _forces(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    work.array(2 * n * 3, 8, n * 3)
+    work.array(n * 3 + 12, 8)
+    work.array(n + 4, 8)
+    work.runs = math.ceil(n / c["R"])
+
+
+WORK = {
+    "_embedding_fwd_kernel": _embedding_fwd,
+    "_gated_attention_fwd_kernel": _attention_fwd,
+    "_gated_attention_bwd_kernel": _attention_bwd,
+    "_embedding_bwd_kernel": _embedding_bwd,
+    "_energy_net_kernel": _energy_net,
+    "_contraction_fwd_kernel": _contraction_fwd,
+    "_contraction_bwd_kernel": _contraction_bwd,
+    "_environment_bwd_kernel": _environment_bwd,
+    "_forces_kernel": _forces,
+}
+
+
+def work_of(launch: Launch, neighbors: int) -> Work:
+    """What a kernel does for one atom with that many neighbours."""
+    work, operands = Work(), {"*bf16": 2, "*fp16": 2}
+    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in ("matrices", "weights")), default=0)
+    WORK[launch.kernel](work, launch.constants, neighbors, 4, operand or 4)
+    # What comes from DRAM goes through L2 as well; arrays that loops read are counted there already.
+    work.l2 = max(work.l2, 0.0) + work.dram
+    return work
+
+
+def _executed(measured: dict[str, Any], work: Work, flops: float, warps: int) -> dict[str, float]:
+    """Instructions of warps by class."""
+    every, looped = measured["instructions"], measured["instructions_in_loops"]
+    total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
+    once = work.runs * warps
+    if inside:
+        scale = max(0.0, flops - (total - inside) * once) / inside
+    else:
+        once = max(once, flops / total if total else 0.0)
+        scale = once
+    return {k: (v - looped[k]) * once + looped[k] * scale for k, v in every.items()}
+
+
+def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str, Any]:
+    """The columns of a report's row that the model fills."""
+    card, work = CARDS[launch.architecture], work_of(launch, neighbors)
+    amd = launch.architecture.startswith("gfx")
+    warps = launch.options["num_warps"]
+    split = SPLIT.get(launch.constants.get("PREC", ""), 1)
+    cell = 256 if amd else 128
+    flops = 0.0
+    for (m, n, k), times in work.dots.items():
+        flops += 2 * m * n * k * times * max(1.0, warps * cell / max(cell, m * n)) * split
+    half = launch.constants.get("PREC") in ("bfloat16", "float16", "bf16x3")
+    kind = measured["tensor_core_kind"]
+    part = card.warp_products if "mma.sync" in kind else 1.0
+    rate = (card.bf16 if half else card.tf32) * part * 1e12
+    clock = card.clock * 1e9 * card.units
+    classes = _executed(measured, work, flops, warps)
+    seconds = {
+        "tensor": flops / rate,
+        "issue": sum(classes.values()) / card.issue / clock,
+        "fp32": classes["fp32"] / card.fp32 / clock,
+        "special": classes["special"] / card.special / clock,
+        "shared": sum(classes[k] for k in ("shared", "global", "shuffle", "local")) / card.memory / clock,
+        "fp64": classes["fp64"] / card.fp64 / clock,
+        "l2": work.l2 / (card.l2 * 1e12),
+        "dram": work.dram / (card.dram * 1e12),
+    }
+    fits = occupancy(card, warps, measured["registers"], measured["shared_bytes"])
+    resident = (min(fits, PROGRAMS) if "attention" in launch.kernel else fits) * warps
+    efficiency = resident / (resident + AT_LEAST) if resident else 0.0
+    limit = max(seconds, key=lambda k: seconds[k])
+    micro = {k: round(v * 1e6, 6) for k, v in seconds.items()}
+    shapes = {s for s, times in work.dots.items() if times}
+    return {
+        "occupancy": fits,
+        "global_bytes_per_atom": round(work.dram),
+        "minimum_bytes_per_atom": round(work.minimum),
+        "l2_bytes_per_atom": round(work.l2),
+        "tensor_flops_per_atom": round(flops),
+        "model_us_per_atom": round(micro[limit] / efficiency, 6) if efficiency else None,
+        "limit": limit if efficiency else "does not fit",
+        "us_by_resource": micro,
+        "efficiency": round(efficiency, 3),
+        "products_as_modelled": shapes == {tuple(s) for s in measured["shapes"]},
+    }

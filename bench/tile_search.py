@@ -1,0 +1,108 @@
+"""Chooses ``kernels/tiles.json`` among candidates: what needs no stack, and of that what the model finds fastest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import cost
+from bench.compile_all import Compiler
+from bench.launches import Variant, variants
+from dpa1_fast.kernels import tiles
+from dpa1_fast.kernels.tiles import BUCKETS, Tile, Tiles
+
+TILES = Path(tiles.__file__).with_name("tiles.json")
+WATER, WATER_BUCKET = 90, 128
+"""Neighbours in liquid water within 6 Å, and their bucket."""
+
+BACKWARD = ("attention_bwd_first", "attention_bwd_last", "attention_bwd_middle", "embedding_bwd")
+FORWARD = ("attention_fwd", "attention_fwd_last", "embedding_fwd", "embedding_fwd_no_attention")
+CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int]]]] = {
+    "forward": {
+        False: [
+            (16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 8), (32, 16, 32, 4), (32, 16, 32, 8),
+            (32, 32, 32, 8), (32, 32, 64, 8), (64, 32, 32, 8), (64, 32, 64, 8),
+        ],
+        True: [(16, 16, 16, 4), (16, 16, 32, 4), (32, 16, 16, 4), (32, 16, 32, 4), (32, 32, 32, 4), (64, 32, 32, 8)],
+    },
+    "backward": {
+        False: [
+            (16, 16, 16, 4), (16, 16, 16, 8), (16, 16, 64, 8), (32, 16, 16, 8), (32, 16, 32, 8), (32, 16, 64, 8),
+            (32, 32, 64, 8), (64, 16, 16, 8), (64, 16, 64, 8), (64, 32, 16, 8),
+        ],
+        True: [(16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 4), (32, 16, 64, 4), (64, 16, 16, 4)],
+    },
+}  # fmt: skip
+"""Tiles (rows, keys, chunk, warps) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide."""
+
+
+def neighbors(bucket: int) -> int:
+    """The neighbour count that the model takes for a bucket."""
+    return WATER if bucket >= WATER_BUCKET else bucket
+
+
+def tune(compiler: Compiler, architectures: Sequence[str], precisions: Sequence[str]) -> dict[str, Any]:
+    """The table of tiles: no stack first, then the least modelled time."""
+    table: dict[str, Any] = {}
+    trials: dict[tuple[str, str, str], dict[Tile, list[Variant]]] = {}
+    for architecture in architectures:
+        for precision in precisions:
+            for direction, names in (("forward", FORWARD), ("backward", BACKWARD)):
+                found = trials.setdefault((architecture, precision, direction), {})
+                for numbers in CANDIDATES[direction][architecture.startswith("gfx")]:
+                    tile = Tile(*numbers)
+                    here = {v.kernel: v for v in variants(architecture, precision, Tiles(tile, tile))}
+                    found[tile] = [here[k] for k in names]
+    compiler([[v.launch for v in x] for found in trials.values() for x in found.values()], stop=True)
+    # Where nothing does without a stack, the least bad ones are measured in all their variants.
+    again = []
+    for found in trials.values():
+        if not any(_stack(compiler, x) == 0 for x in found.values()):
+            again += [[v.launch for v in x] for x in sorted(found.values(), key=lambda x: _stack(compiler, x))[:3]]
+    compiler(again)
+    for (architecture, precision, direction), found in trials.items():
+        for bucket in BUCKETS:
+            fitting = {t: x for t, x in found.items() if t.rows <= max(32, bucket)}
+            ranked = sorted(fitting, key=lambda t: _rank(compiler, found[t], neighbors(bucket)))
+            best = ranked[0]
+            if bucket == WATER_BUCKET:
+                ranks = {tuple(vars(t).values()): _rank(compiler, found[t], WATER) for t in ranked[:4]}
+                print(f"  {architecture} {precision} {direction}: {ranks}", flush=True)
+            place = table.setdefault(architecture, {}).setdefault(precision, {}).setdefault(str(bucket), {})
+            place[direction] = [best.rows, best.keys, best.chunk, best.warps]
+    return table
+
+
+def _stack(compiler: Compiler, candidate: Sequence[Variant]) -> float:
+    known = [compiler.known[v.launch.key] for v in candidate if v.launch.key in compiler.known]
+    return max((x.get("stack_bytes", float("inf")) for x in known), default=float("inf"))
+
+
+def _rank(compiler: Compiler, candidate: Sequence[Variant], n: int) -> tuple[float, float]:
+    """Stack of all variants, and modelled µs of those that the production model launches."""
+    stack = _stack(compiler, candidate)
+    counted = [v for v in candidate if v.evaluation]
+    if not all(v.launch.key in compiler.known for v in candidate) or stack == float("inf"):
+        return float("inf"), stack
+    times = [cost.model(v.launch, compiler.known[v.launch.key], n)["model_us_per_atom"] for v in counted]
+    return (stack, round(sum(times), 4)) if all(times) else (float("inf"), stack)
+
+
+def write_table(table: dict[str, Any]) -> None:
+    """Writes ``kernels/tiles.json``, a line per bucket; what was not tuned stays."""
+    whole: dict[str, Any] = json.loads(TILES.read_text()) if TILES.exists() else {}
+    for architecture, by_precision in table.items():
+        whole.setdefault(architecture, {}).update(by_precision)
+
+    def lines() -> Iterator[str]:
+        for a, (architecture, by_precision) in enumerate(whole.items()):
+            yield f"{',' if a else ''}\n {json.dumps(architecture)}: {{"
+            for p, (precision, by_bucket) in enumerate(by_precision.items()):
+                yield f"{',' if p else ''}\n  {json.dumps(precision)}: {{\n   "
+                yield ",\n   ".join(f"{json.dumps(b)}: {json.dumps(x)}" for b, x in by_bucket.items()) + "\n  }"
+            yield "\n }"
+
+    TILES.write_text("{" + "".join(lines()) + "\n}\n")
+    tiles.table.cache_clear()

@@ -1,0 +1,273 @@
+"""The embedding of a neighbour, forward and backward, and what surrounds it: environment before, contraction after.
+
+The first layer is linear in [s, T_j, T_i] before its activation: its type part is a table over pairs of types. The
+others are products with their weights on chip, y = act(xW + b)·idt (+ x, or + [x, x]), and back
+
+    x̄ = (ȳ·act′·idt) Wᵀ (+ ȳ, or + both halves of ȳ).
+
+Channels stand in an order that makes [x, x] an interleaving of registers: where a layer doubles its width, channel
+2k + h is the k-th of half h. ``packing.py`` orders every weight alike, so nobody notices but the energy net's first
+matrix. Widths are filled up to powers of two; what is filled up stays at the end and is never stored.
+
+Strip mode multiplies by a table over pairs of types: g = g_s·(g_t·sw) + g_s.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .env_matrix import environment_bwd, environment_fwd, gate_bwd, gate_fwd
+from .products import activate, dot, load_matrix, load_rows, store_four
+
+
+@triton.jit
+def _first_layer(s, pair, net, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
+    """Layer one and its slope in s, (R, W1). net: w_s, idt, r_s (W1 each), then tables over pairs: bias, residual."""
+    cols = tl.arange(0, W1)
+    w_s, idt = tl.load(net + cols), tl.load(net + W1 + cols)
+    at = pair[:, None] * (2 * W1) + 3 * W1 + cols[None, :]
+    y, slope = activate(s[:, None] * w_s[None, :] + tl.load(net + at), KIND, T)
+    y, slope = y * idt[None, :], slope * (idt * w_s)[None, :]
+    if RESIDUAL:
+        r_s = tl.load(net + 2 * W1 + cols)
+        y += s[:, None] * r_s[None, :] + tl.load(net + at + W1)
+        slope += r_s[None, :]
+    return y, slope
+
+
+@triton.jit
+def _layer_fwd(
+    x, net, zero, K: tl.constexpr, N: tl.constexpr, RESIDUAL: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K)."""
+    cols = tl.arange(0, N)
+    idt = tl.load(net + N + cols)[None, :]
+    z = dot(x, load_matrix(net + 2 * N, zero, 0, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
+    y, slope = activate(z + tl.load(net + cols)[None, :], KIND, T)
+    y = y * idt
+    if RESIDUAL == 1:
+        y += x
+    if RESIDUAL == 2:
+        y += tl.interleave(x, x)
+    return y, slope * idt
+
+
+@triton.jit
+def _layer_bwd(d_y, slope, net, zero, K: tl.constexpr, N: tl.constexpr, RESIDUAL: tl.constexpr, PREC: tl.constexpr):
+    # Half of the channels at a time, every other one, so that the operands of a product fit in registers.
+    even, odd = tl.split(tl.reshape(d_y, (d_y.shape[0], N // 2, 2)))
+    slope_even, slope_odd = tl.split(tl.reshape(slope, (d_y.shape[0], N // 2, 2)))
+    rows = (zero + tl.arange(0, N // 2))[:, None] * (2 * K) + tl.arange(0, K)[None, :]
+    weight = net + 2 * N + K * N
+    d_x = dot(even * slope_even, tl.load(weight + rows), tl.zeros([d_y.shape[0], K], d_y.dtype), PREC)
+    d_x = dot(odd * slope_odd, tl.load(weight + K + rows), d_x, PREC)
+    if RESIDUAL == 1:
+        d_x += d_y
+    if RESIDUAL == 2:
+        d_x += even + odd
+    return d_x
+
+
+@triton.jit
+def embed_fwd(
+    s, pair, net, zero, WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the way back.
+
+    zero: 0; one that the compiler can't see through keeps the places of the weights from being worked out early.
+    """
+    x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, T)
+    slopes = (slope,)
+    for k in tl.static_range(1, len(WIDTHS)):
+        x, slope = _layer_fwd(x, net + STARTS[k], zero, WIDTHS[k - 1], WIDTHS[k], RESIDUALS[k], KIND, T, PREC)
+        slopes = slopes + (slope,)
+    return x, slopes
+
+
+@triton.jit
+def embed_bwd(
+    d_g, slopes, net, zero,
+    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """dE/ds (R,) from dE/dg (R, MP)."""
+    for m in tl.static_range(0, len(WIDTHS) - 1):
+        d_g = _layer_bwd(
+            d_g, slopes[len(WIDTHS) - 1 - m], net + STARTS[len(WIDTHS) - 1 - m], zero,
+            WIDTHS[len(WIDTHS) - 2 - m], WIDTHS[len(WIDTHS) - 1 - m], RESIDUALS[len(WIDTHS) - 1 - m], PREC,
+        )  # fmt: skip
+    return tl.sum(d_g * slopes[0], axis=1)
+
+
+@triton.jit
+def pairs_of_types(neighbor_type, rows, mask, center_type, TYPES: tl.constexpr):
+    """t_i·ntypes + t_j of each edge. (R,)"""
+    return center_type * TYPES + tl.load(neighbor_type + rows, mask=mask, other=0)
+
+
+@triton.jit
+def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
+    """g_t·sw, or g_t, and what stands beside sw. (R, MP)"""
+    f = tl.load(factors + (pair[:, None] * MP + tl.arange(0, MP)[None, :]))
+    return (f * sw[:, None] if SMOOTH else f), f
+
+
+@triton.jit
+def lengths_of(
+    g, rows, mask, lengths, factors, biases,
+    M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr, R: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
+
+    factors: L (MP, LW) of q, k and v, zero beyond its own width; biases (LW) likewise.
+    """
+    for which in range(0, 3):
+        squares = tl.zeros([R], biases.dtype.element_ty)
+        for n in range(0, LW, C):
+            acc = tl.zeros([R, C], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, C))[None, :]
+            for k in range(0, MP, C):
+                part = load_matrix(factors + which * (MP * LW), k, n, LW, C, C)
+                acc = dot(load_rows(g, rows, mask, k, M, M, C), part, acc, PREC)
+            squares += tl.sum(acc * acc, axis=1)
+        tl.store(lengths + rows * 3 + which, tl.maximum(tl.sqrt(squares), 1e-12), mask=mask)
+
+
+@triton.jit
+def store_moments(moments, g, s, a, b, c, MP: tl.constexpr):
+    """Σ_j g_j ⊗ row_j of this program's rows, as (4, MP)."""
+    cols = tl.arange(0, MP)
+    tl.store(moments + cols, tl.sum(g * s[:, None], axis=0))
+    tl.store(moments + MP + cols, tl.sum(g * a[:, None], axis=0))
+    tl.store(moments + 2 * MP + cols, tl.sum(g * b[:, None], axis=0))
+    tl.store(moments + 3 * MP + cols, tl.sum(g * c[:, None], axis=0))
+
+
+@triton.jit
+def moments_bwd(d_x, s, a, b, c, MP: tl.constexpr):
+    """dE/dg (R, MP) from dE/dX (4, MP) in memory."""
+    cols = tl.arange(0, MP)
+    d_g = s[:, None] * tl.load(d_x + cols)[None, :]
+    d_g += a[:, None] * tl.load(d_x + MP + cols)[None, :]
+    d_g += b[:, None] * tl.load(d_x + 2 * MP + cols)[None, :]
+    return d_g + c[:, None] * tl.load(d_x + 3 * MP + cols)[None, :]
+
+
+@triton.jit
+def rows_bwd(d_x, g, MP: tl.constexpr):
+    """dE/d(row), four columns (R,), from dE/dX (4, MP) in memory and g (R, MP)."""
+    cols = tl.arange(0, MP)
+    d_s = tl.sum(g * tl.load(d_x + cols)[None, :], axis=1)
+    d_a = tl.sum(g * tl.load(d_x + MP + cols)[None, :], axis=1)
+    d_b = tl.sum(g * tl.load(d_x + 2 * MP + cols)[None, :], axis=1)
+    return d_s, d_a, d_b, tl.sum(g * tl.load(d_x + 3 * MP + cols)[None, :], axis=1)
+
+
+@triton.jit
+def _embedding_fwd_kernel(
+    vector,  # (edges of the batch, 3) Å, float64
+    neighbor_type,  # (edges of the batch,) int32
+    first, at, count, center_type,  # (B,) first edge in the batch and in the chunk, neighbours, type
+    statistics,  # (types, 8) float64
+    net, factors, matrices, vectors,  # see packing.py; the last two: how the first layer's lengths are found
+    row, gate,  # (edges of the chunk, 4) out; with attention
+    g, lengths,  # (edges of the chunk, M), (…, 3) out; with attention
+    moments,  # (B, blocks, 4, MP) out; without attention
+    blocks,
+    SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr, NORMALIZE: tl.constexpr,
+    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr, R: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    b, block = tl.program_id(0), tl.program_id(1)
+    n = tl.load(count + b)
+    if block * R < n:
+        rows = block * R + tl.arange(0, R)
+        mask = rows < n
+        type_i = tl.load(center_type + b)
+        edge = tl.load(first + b).to(tl.int64)
+        s, x, y, z, sw = environment_fwd(
+            vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION
+        )  # fmt: skip
+        pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
+        work = row.dtype.element_ty
+        s, x, y, z, sw = s.to(work), x.to(work), y.to(work), z.to(work), sw.to(work)
+        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+        if STRIP:
+            factor, _ = strip_factor(factors, pair, sw, MP, SMOOTH)
+            e = e * factor + e
+        if ATTENTION:
+            local = tl.load(at + b).to(tl.int64)
+            u0, u1, u2, w = gate_fwd(x, y, z, sw, mask, SMOOTH, DOTR)
+            store_four(row + local * 4, rows, mask, s, x, y, z)
+            store_four(gate + local * 4, rows, mask, u0, u1, u2, w)
+            cols = tl.arange(0, MP)
+            g_rows = g + local * M
+            tl.store(g_rows + (rows[:, None] * M + cols[None, :]), e, mask=mask[:, None] & (cols < M)[None, :])
+            if NORMALIZE:
+                tl.debug_barrier()
+                lengths_of(g_rows, rows, mask, lengths + local * 3, matrices, vectors, M, MP, LW, R, C, PREC)
+        else:
+            store_moments(moments + (b * blocks + block).to(tl.int64) * (4 * MP), e, s, x, y, z, MP)
+
+
+@triton.jit
+def row_bwd(
+    d_g, d_s, d_a, d_b, d_c, d_u0, d_u1, d_u2, d_w, s, x, y, z, sw, pair, net, factors, zero,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
+    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    MP: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """From dE/dg (R, MP), dE/d(row) and dE/d(gate) of some edges to dE/d(row) and dE/d(sw) in all, five columns."""
+    e, slopes = embed_fwd(s, pair, net, zero, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+    d_sw = tl.zeros_like(sw)
+    if STRIP:
+        factor, bare = strip_factor(factors, pair, sw, MP, SMOOTH)
+        if SMOOTH:
+            d_sw += tl.sum(d_g * e * bare, axis=1)
+        d_g = d_g * factor + d_g
+    d_s += embed_bwd(d_g, slopes, net, zero, WIDTHS, RESIDUALS, STARTS, PREC)
+    if ATTENTION:
+        v_a, v_b, v_c, v_sw = gate_bwd(x, y, z, sw, d_u0, d_u1, d_u2, d_w, SMOOTH, DOTR)
+        d_a, d_b, d_c, d_sw = d_a + v_a, d_b + v_b, d_c + v_c, d_sw + v_sw
+    return d_s, d_a, d_b, d_c, d_sw
+
+
+@triton.jit
+def _embedding_bwd_kernel(
+    vector, gradient,  # (edges of the batch, 3), float64; gradient out
+    neighbor_type, first, count, center_type, statistics, net, factors,
+    d_x,  # (B, 4, MP) dE/dX
+    SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
+    SMOOTH: tl.constexpr, STRIP: tl.constexpr,
+    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """The way back of a model without attention."""
+    b, block = tl.program_id(0), tl.program_id(1)
+    n = tl.load(count + b)
+    if block * R < n:
+        rows = block * R + tl.arange(0, R)
+        mask = rows < n
+        type_i = tl.load(center_type + b)
+        edge = tl.load(first + b).to(tl.int64)
+        moment = d_x + b.to(tl.int64) * (4 * MP)
+        work = d_x.dtype.element_ty
+        s, x, y, z, sw = environment_fwd(vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
+        s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
+        pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
+        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+        if STRIP:
+            factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
+            e = e * factor + e
+        d_s, d_a, d_b, d_c = rows_bwd(moment, e, MP)
+        zero = tl.zeros_like(d_s)
+        d_s, d_a, d_b, d_c, d_sw = row_bwd(
+            moments_bwd(moment, s, x, y, z, MP), d_s, d_a, d_b, d_c, zero, zero, zero, zero, s, x, y, z, sw.to(work),
+            pair, net, factors, 0, SMOOTH, False, STRIP, False, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
+        )  # fmt: skip
+        environment_bwd(
+            vector + edge * 3, gradient + edge * 3, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
+            SMTH, RCUT, PROTECTION,
+        )  # fmt: skip

@@ -1,0 +1,38 @@
+"""The report of what kernels compile to: what it must hold of the tiles that the engine launches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+WITH_PRODUCTS = {
+    "embedding_fwd", "attention_fwd", "attention_fwd_last", "energy_net", "attention_bwd_last", "attention_bwd_first",
+    "attention_bwd_middle", "embedding_fwd_no_attention", "embedding_bwd",
+}  # fmt: skip
+
+
+def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
+    # Tests may run in the interpreter, which has nothing to compile; the report must find out by itself.
+    interpreted = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "bench.static_report", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "kernel_report.json").read_text())
+    assert {r["kernel"] for r in rows} > WITH_PRODUCTS
+    for r in rows:
+        assert "error" not in r, r
+        assert r["default"]
+        assert r["stack_bytes"] == 0, r["kernel"]
+        assert r["fma_products"] == 0, r["kernel"]
+        assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
+        assert r["products_as_modelled"], f"{r['kernel']}: bench/cost.py no longer counts the products that are there"
+    (total,) = json.loads((tmp_path / "kernel_report_totals.json").read_text())
+    assert total["bytes_ok"], total

@@ -1,0 +1,234 @@
+"""The Triton kernels, in Triton's interpreter, against autograd of the reference formulas in float64."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from conftest import BASE, OPTIONS, SHARED, crystal, make_model, molecule, read_cases
+from interpreter_memory import Launch, watch
+from test_cpu_engine import FUNCTIONS, MORE
+
+from bench import cases
+from dpa1_fast import DPA1, DeepPot, Engine
+from dpa1_fast.batch import Batch, collate, neighborhood
+from dpa1_fast.errors import BackendError
+from dpa1_fast.kernels import dispatch
+from dpa1_fast.kernels.fused import TritonEvaluator
+from dpa1_fast.kernels.tiles import Tile, Tiles
+from dpa1_fast.structure import from_ase
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # of the largest of its kind
+
+ALL = OPTIONS | MORE
+
+
+def structures(model: DPA1) -> list[Atoms]:
+    """A molecule, a crystal smaller than the cut-off, and an atom alone."""
+    out = [molecule(6), crystal(n=3), Atoms("C")]
+    rng = np.random.default_rng(5)
+    for atoms in out:
+        f = model.config.fitting
+        atoms.info["fparam"] = rng.normal(size=f.numb_fparam)
+        atoms.arrays["aparam"] = rng.normal(size=(len(atoms), f.numb_aparam))
+    return out
+
+
+def batch_of(model: DPA1, atoms: list[Atoms]) -> Batch:
+    return collate(model.config, [neighborhood(model.config, from_ase(model.config, a, "x")) for a in atoms])
+
+
+def evaluator(model: DPA1, precision: str = "float64", **options: Any) -> TritonEvaluator:
+    defaults = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
+    return TritonEvaluator(model.weights(), precision, torch.device("cpu"), **(defaults | options))
+
+
+def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> None:
+    judge = Engine(model, backend="reference")._run(batch)
+    found = evaluator(model, precision, **options)(batch)
+    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, judge, strict=True):
+        assert torch.isfinite(a).all(), name
+        scale = max(float(b.abs().max()), 1e-3) if b.numel() else 1.0
+        assert float((a - b).abs().max() if b.numel() else 0.0) < TOLERANCE[precision] * scale, name
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("name", ALL)
+def test_every_option(name: str, precision: str) -> None:
+    model = make_model(**ALL[name])
+    assert_same(model, batch_of(model, structures(model)), precision)
+
+
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "no_attention"])
+def test_statistics_with_a_mean(name: str) -> None:
+    model = make_model(**ALL[name])
+    model.davg.uniform_(-0.1, 0.1)
+    assert_same(model, batch_of(model, structures(model)), "float64")
+
+
+@pytest.mark.parametrize("options", [{"attn_layer": 0}, {"tebd_input_mode": "strip", "attn_layer": 0}])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_activation_function(function: str, options: dict[str, Any]) -> None:
+    fitting = replace(BASE.fitting, activation_function=function)
+    model = make_model(activation_function=function, fitting=fitting, **options)
+    assert_same(model, batch_of(model, structures(model)[:2]), "float64")
+
+
+def one_atom(model: DPA1, neighbors: int) -> Batch:
+    """One atom with so many neighbours in the cut-off, itself the only one that is evaluated."""
+    rng = np.random.default_rng(neighbors)
+    directions = rng.normal(size=(neighbors, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    around = directions * rng.uniform(0.9, 3.9, size=(neighbors, 1))
+    atoms = Atoms(rng.choice(["H", "C", "O"], neighbors + 1), positions=np.concatenate([np.zeros((1, 3)), around]))
+    batch = batch_of(model, [atoms])
+    active = torch.zeros(len(atoms), dtype=torch.bool)
+    active[0] = True
+    assert int(batch.counts[0]) == neighbors
+    return replace(batch, active=active)
+
+
+@pytest.mark.parametrize("neighbors", [0, 1, 5, 17, 120, 253])
+@pytest.mark.parametrize(
+    ("neuron", "attn"), [((25, 50, 100), 64), ((25, 50, 100), 128), ((32, 64, 128), 256), ((32, 64, 128), 128)]
+)
+def test_odd_shapes(neuron: tuple[int, ...], attn: int, neighbors: int) -> None:
+    for smooth, precision in ((True, "float64"), (False, "float32")):
+        model = make_model(neuron=neuron, attn=attn, sel=(260,), axis_neuron=16, smooth_type_embedding=smooth)
+        assert_same(model, one_atom(model, neighbors), precision)
+
+
+TILES = {
+    "small": Tiles(Tile(16, 16, 16, 4), Tile(16, 16, 16, 4)),
+    "forward_larger": Tiles(Tile(64, 32, 32, 8), Tile(32, 16, 16, 8)),
+    "backward_larger": Tiles(Tile(16, 16, 32, 4), Tile(64, 32, 16, 8)),
+}
+
+
+@pytest.mark.parametrize("neighbors", [16, 33, 70])
+@pytest.mark.parametrize("tiles", TILES)
+def test_any_tile_gives_the_same(tiles: str, neighbors: int) -> None:
+    model = make_model(sel=(260,), neuron=(10, 20, 40), attn=24)
+    assert_same(model, one_atom(model, neighbors), "float64", tiles=TILES[tiles])
+
+
+def test_chunks_and_programs_change_no_bit(model: DPA1) -> None:
+    batch = batch_of(model, [molecule(5, 1), crystal(n=3), Atoms("C"), molecule(4, 2)])
+    expected = evaluator(model, "float32")(batch)
+    for options in ({"chunk_bytes": 1}, {"chunk_bytes": 20_000, "programs": 1}, {"programs": 64}):
+        for a, b in zip(evaluator(model, "float32", **options)(batch), expected, strict=True):
+            assert torch.equal(a, b)
+
+
+class Guarded(TritonEvaluator):
+    """Puts a stretch that nobody may touch around everything that it allocates."""
+
+    def _new(self, *shape: int) -> torch.Tensor:
+        room = torch.full((int(np.prod(shape)) + 512,), float("nan"), dtype=self.work)
+        return room[256:-256].view(shape)
+
+
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_onesided", "no_attention", "odd_widths"])
+def test_no_kernel_leaves_its_tensors(name: str) -> None:
+    model = make_model(**ALL[name])
+    model.davg.uniform_(-0.1, 0.1)
+    guarded = Guarded(model.weights(), "float32", torch.device("cpu"), None, programs=3, chunk_bytes=30_000)
+    with watch() as launches:
+        guarded(batch_of(model, structures(model)))
+    assert {launch.kernel for launch in launches} >= {"_embedding_fwd_kernel", "_energy_net_kernel", "_forces_kernel"}
+
+
+def test_the_watch_itself_sees_a_kernel_that_leaves_its_tensors() -> None:
+    with watch(), pytest.raises(IndexError, match="outside of its tensors"):
+        Launch("kernel", {"x": torch.zeros(4)}).touch("read", np.array([torch.zeros(4).data_ptr() - 4]), 4)
+
+
+def test_launches_and_bytes_of_the_production_model() -> None:
+    """Two layers, 90 neighbours: at most 12 launches a chunk, and 400 kB of device memory traffic an atom."""
+    model = cases.model()
+    batch = batch_of(model, [cases.water(4)])
+    count = batch.counts
+    few = torch.nonzero((count >= 88) & (count <= 92)).squeeze(-1)[:4]
+    active = torch.zeros_like(batch.active)
+    active[few] = True
+    with watch() as launches:
+        evaluator(model, "float32")(replace(batch, active=active))
+    assert len(launches) <= 13  # a chunk, and one for the forces of the batch
+    # Weights are shared by all atoms, scratch by the atoms of a program: both stay in the cache.
+    kept = ("net", "factors", "matrices", "vectors", "next_factors", "next_biases", "weights", "last", "statistics")
+    kept += ("empty", "order", "axis", "alive", "bias", "scratch", "stats")
+    chunk = [launch for launch in launches if launch.kernel != "_forces_kernel"]
+    traffic = sum(launch.bytes(kept) for launch in chunk) / len(few)
+    assert 200_000 < traffic < 400_000
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "float16"])
+def test_low_precisions_run_and_are_what_they_say(precision: str) -> None:
+    model = make_model(neuron=(8, 16, 32), attn=32)
+    atoms = [molecule(8, 2)]
+    double = Engine(model, backend="reference").evaluate(atoms)[0].forces
+    low = Engine(model, device="cpu", backend="triton", precision=precision).evaluate(atoms)[0].forces
+    error = np.sqrt(np.mean((low - double) ** 2) / np.mean(double**2))
+    # The interpreter does tf32 products in float32.
+    assert (0 if precision == "tf32" else 1e-5) < error < {"tf32": 2e-5, "bfloat16": 3e-2, "float16": 5e-3}[precision]
+
+
+PUBLIC = sorted(SHARED.glob("public/**/cases.npz"))
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=[p.parent.name for p in PUBLIC])
+def test_models_written_by_deepmd(path: Path) -> None:
+    """Float32 against DeePMD-kit's own float64 results, small structures."""
+    file, head = path.parent / "model.pth", None
+    if not file.exists():
+        file, head = path.parent.parent / "model.pt", path.parent.name
+    potential = DeepPot(file, head=head, device="cpu", backend="triton", precision="float32")
+    small = ("nopbc_mol", "pbc_tiny1", "pbc_tiny2", "nopbc_single", "pbc_isolated", "virtual_tail", "virtual_head")
+    found = [c for c in read_cases(path) if c.name in small]
+    assert found
+    for case in found:
+        energy, force, virial = potential.eval(
+            case.coord[None], case.box, case.type, fparam=case.fparam, aparam=case.aparam
+        )[:3]
+        for a, b in ((energy[0], case.energy), (force[0], case.force), (virial[0], case.virial)):
+            assert np.abs(a - b).max() < TOLERANCE["float32"] * max(np.abs(b).max(), 1.0), case.name
+
+
+def test_an_engine_asked_for_triton_uses_it() -> None:
+    engine = Engine(make_model(), device="cpu", backend="triton", precision="float32")
+    assert engine.backend == "triton"
+    assert isinstance(engine._run, TritonEvaluator)
+
+
+def test_requests_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="tf32.*not available with backend 'cpu'.*float64, float32"):
+        Engine(make_model(), device="cpu", backend="cpu", precision="tf32")
+    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+    with pytest.raises(BackendError, match="pip install triton"):
+        Engine(make_model(), device="cpu", backend="triton")
+    assert dispatch.choose("auto", "cuda") == "reference"
+
+
+def test_the_interpreter_cannot_be_chosen_after_triton_was_loaded() -> None:
+    script = "import triton, dpa1_fast; dpa1_fast.load('almgcu-demo', device='cpu', backend='triton')"
+    without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=False)
+    assert "BackendError" in run.stderr
+    assert "TRITON_INTERPRET=1" in run.stderr
+
+
+def test_the_interpreter_is_chosen_where_triton_was_not_loaded_yet() -> None:
+    script = "import dpa1_fast; print(dpa1_fast.load('almgcu-demo', device='cpu', backend='triton').backend)"
+    without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=True)
+    assert run.stdout == "triton\n"

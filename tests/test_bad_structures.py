@@ -109,7 +109,7 @@ def test_one_structure_instead_of_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"device": "cuda"}, {"device": "abacus"}, {"backend": "triton"}, {"precision": "int8"}]
+    "options", [{"device": "cuda"}, {"device": "abacus"}, {"backend": "abacus"}, {"precision": "int8"}]
 )
 def test_an_explicit_request_never_falls_back(options: dict[str, str]) -> None:
     import torch

@@ -146,7 +146,7 @@ def screen(
     Exit code: 0 all done, 1 some structures failed (see the table), 2 nothing could be done.
     """
     with one_line_errors():
-        from .screen.command import screen_command
+        from .screening.command import screen_command
 
         try:
             code = screen_command(inputs, model, output, head, device, backend, precision, threads, top, plot)

@@ -50,7 +50,7 @@ def test_every_file_of_the_wheel_is_under_dpa1_fast(tmp_path: Path) -> None:
     assert all(n.startswith(("dpa1_fast/", "dpa1_fast-")) for n in names)
     for needed in (
         "kernels/reference.py",
-        "screen/job.py",
+        "screening/job.py",
         "checkpoint/pth.py",
         "models/almgcu-demo.safetensors",
         "py.typed",

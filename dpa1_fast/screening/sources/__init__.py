@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DPA1Error
+from ...errors import DPA1Error
 from .deepmd_data import read_system, systems
 
 

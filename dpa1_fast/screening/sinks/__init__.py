@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..engine import Result
+from ...engine import Result
 
 SCHEMA = pa.schema(
     [

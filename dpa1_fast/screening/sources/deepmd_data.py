@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StructureError
+from ...errors import StructureError
 
 Array = NDArray[Any]
 

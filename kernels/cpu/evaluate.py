@@ -16,12 +16,14 @@ from . import basis, numbers, radial
 from .library import NativeModel, Request
 
 MOST_SERIES = 4096
-"""Pairs of types that are fitted at most, about 70 kB each; what comes later is evaluated by the net."""
+"""Only the first so many pairs of types are fitted, about 70 kB each; others are evaluated by the net. By their number
+and not by who comes first, so that results do not depend on what was evaluated before."""
 
 MOST_TYPES_AROUND = 4
 """A basis is looked for where at most so many types are around; with more it is rarely worth it."""
 
 MOST_BASES = 256
+"""Kept from batch to batch, about 50 kB each; when there are more, all are forgotten and made again when needed."""
 
 
 class CpuEvaluator:
@@ -59,12 +61,12 @@ class CpuEvaluator:
         first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
         extras = self._parameters(batch, center)
         with self._lock:
-            which = self._prepare(batch)
+            which = self._prepare(batch, center)
             request = Request(
                 count=len(center), center=center.data_ptr(), type=batch.types.data_ptr(),
                 first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),
                 vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(), first_type=first_type.data_ptr(),
-                extras=extras.data_ptr(), basis=ctypes.addressof(which), energy=energy.data_ptr(),
+                extras=extras.data_ptr(), basis=which.data_ptr(), energy=energy.data_ptr(),
                 gradient=gradient.data_ptr(), atoms=batch.n_atoms, structures=batch.n_structures,
                 offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
             )  # fmt: skip
@@ -84,22 +86,42 @@ class CpuEvaluator:
 
     # --- prepared once per pair of types ------------------------------------------------------------------------------
 
-    def _prepare(self, batch: Any) -> Any:
-        """Fits what this batch's pairs of types need; which basis serves each centre type, as int32[ntypes]."""
+    def _prepare(self, batch: Any, center: Tensor) -> Tensor:
+        """Fits what this batch's pairs of types need; which basis serves each centre, (count,) int32."""
         n = self.config.ntypes
         present = self._model.pairs(batch.types, batch.first_edge, batch.neighbor, n)
         for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
+            self._series_of(pair)
+        if not self.config.attn_layer:
+            return torch.full((len(center),), -1, dtype=torch.int32)
+        # By what a structure is made of and not by what is in the batch: packing may not change a bit of a result.
+        holds = np.zeros((batch.n_structures, n), dtype=bool)
+        types, structure = batch.types.numpy(), batch.structure.numpy()
+        real = types >= 0
+        holds[structure[real], types[real]] = True
+        packed = np.packbits(holds, axis=1)
+        _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        made_of = [tuple(np.flatnonzero(row).tolist()) for row in holds[first]]
+        keys = [(t, around) for around in made_of if len(around) <= MOST_TYPES_AROUND for t in around]
+        if len(self._bases) + sum(key not in self._bases for key in keys) > MOST_BASES:
+            self._bases.clear()
+            self._model.forget_bases()
+        table = np.full((len(made_of), n), -1, dtype=np.int32)
+        row_of = {around: k for k, around in enumerate(made_of)}
+        for t, around in keys:
+            table[row_of[around], t] = self._basis(t, around)
+        at = which.reshape(-1)[structure[center.numpy()]]
+        return torch.from_numpy(table[at, types[center.numpy()]])
+
+    def _series_of(self, pair: int) -> radial.Series | None:
+        """The embedding of a pair of types as polynomials, fitted when it is first asked for; None: the net serves."""
+        if not self._seen[pair]:
             self._seen[pair] = True
-            found = self._fit(pair) if len(self._series) < MOST_SERIES else None
+            found = self._fit(pair) if pair < MOST_SERIES else None
             self._series[pair] = found
             if found is not None:
                 self._model.add_series(pair, found.lo, found.hi, found.c, found.slope)
-        which = (ctypes.c_int32 * n)(*[-1] * n)
-        if self.config.attn_layer:
-            table = present.view(n, n)
-            for center in torch.nonzero(table.any(1)).flatten().tolist():
-                which[center] = self._basis(center, tuple(torch.nonzero(table[center]).flatten().tolist()))
-        return which
+        return self._series[pair]
 
     def _radial(self, center: int, distance: Tensor) -> tuple[Tensor, Tensor]:
         """s and sw (n,) of neighbours at ``distance`` (n,) of a centre type."""
@@ -123,14 +145,12 @@ class CpuEvaluator:
         """The index of the basis of a centre type with the types around it, or −1 where there is none."""
         key = (center, around)
         if key not in self._bases:
-            if len(self._bases) >= MOST_BASES or len(around) > MOST_TYPES_AROUND:
-                return -1
             self._bases[key] = self._make_basis(center, around)
         return self._bases[key]
 
     def _make_basis(self, center: int, around: tuple[int, ...]) -> int:
         pairs = [center * self.config.ntypes + t for t in around]
-        series = [found for pair in pairs if (found := self._series.get(pair)) is not None]
+        series = [found for pair in pairs if (found := self._series_of(pair)) is not None]
         if len(series) < len(pairs):
             return -1
         s, sw = self._radial(center, basis.sample_distances(self.config.rcut))

@@ -100,6 +100,7 @@ def library(build: str | None = None) -> ctypes.CDLL:
         many = [ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p]
         lib.dpa1_pairs.argtypes, lib.dpa1_pairs.restype = many, None  # type: ignore[assignment]
         lib.dpa1_basis.argtypes = [ctypes.c_void_p]
+        lib.dpa1_forget_bases.argtypes, lib.dpa1_forget_bases.restype = [ctypes.c_void_p], None  # type: ignore[assignment]
         lib.dpa1_evaluate.argtypes = [
             ctypes.c_void_p, ctypes.POINTER(Request), ctypes.c_int, ctypes.c_int64, ctypes.c_int
         ]  # fmt: skip
@@ -147,6 +148,10 @@ class NativeModel:
         index = int(self._lib.dpa1_basis(self._handle))
         self._check(index < 0)
         return index
+
+    def forget_bases(self) -> None:
+        """Frees all bases; indices start from 0 again."""
+        self._lib.dpa1_forget_bases(self._handle)
 
     def pairs(self, types: Tensor, first_edge: Tensor, neighbor: Tensor, ntypes: int) -> Tensor:
         """Which pairs of types (centre, neighbour) the edges join, (ntypes²,) bool."""

@@ -21,7 +21,7 @@ struct Request {
   const int64_t* n_filled;     // (atoms) slots of sel that are filled
   const int64_t* first_type;   // (count) type of the structure's first atom
   const double* extras;        // (count, extras) what the energy net reads besides the descriptor
-  const int32_t* basis;        // (ntypes) which basis serves a centre type, or -1
+  const int32_t* basis;        // (count) which basis serves a centre, or -1
   double* energy;              // (atoms) out, eV
   double* gradient;            // (edges, 3) out, eV/Å
   int64_t atoms, structures;
@@ -48,7 +48,8 @@ class Worker {
       const int n = int(q.first_edge[i + 1] - e), type = int(q.type[i]);
       types_.resize(std::max(types_.size(), size_t(n)));
       for (int j = 0; j < n; ++j) types_[j] = int(q.type[q.neighbor[e + j]]);
-      const Basis<R>* basis = q.basis[type] >= 0 ? model_.bases[q.basis[type]].get() : nullptr;
+      const int which = q.basis[begin + b];
+      const Basis<R>* basis = which >= 0 ? model_.bases[which].get() : nullptr;
       atoms_[b].forward(model_, type, n, q.vector + 3 * e, types_.data(), basis, one, keep_, scratch_);
       if (!model_.empty.empty()) {
         const size_t pair = size_t(q.first_type[begin + b]) * model_.ntypes + type;

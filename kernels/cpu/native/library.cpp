@@ -13,6 +13,7 @@ struct Handle {
   virtual void build() = 0;
   virtual void series(int pair, double lo, double hi, int sets, int terms, const double* c, const double* slope) = 0;
   virtual int basis(const Numbers& in) = 0;
+  virtual void forget_bases() = 0;
   virtual void evaluate(const Request& q, int threads, size_t bytes, int most) = 0;
 };
 
@@ -53,6 +54,8 @@ struct Typed final : Handle {
     model->bases.push_back(std::move(b));
     return int(model->bases.size()) - 1;
   }
+
+  void forget_bases() override { model->bases.clear(); }
 
   void evaluate(const Request& q, int threads, size_t bytes, int most) override {
     while (int(workers.size()) < threads) workers.push_back(std::make_unique<Worker<R>>(*model));
@@ -110,6 +113,9 @@ int dpa1_basis(void* handle) {
   });
   return index;
 }
+
+/// Indices of bases start from 0 again.
+void dpa1_forget_bases(void* handle) { static_cast<Handle*>(handle)->forget_bases(); }
 
 void dpa1_pairs(int64_t atoms, const int64_t* type, const int64_t* first_edge, const int64_t* neighbor, int64_t ntypes,
                 uint8_t* present) {

@@ -87,10 +87,19 @@ class Batch:
         """(n,) interacting neighbours of each atom."""
         return self.first_edge[1:] - self.first_edge[:-1]
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
         moved: dict[str, Any] = {
-            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from on its own."""
+        moved: dict[str, Any] = {
+            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
 
@@ -191,18 +200,32 @@ def neighborhood(config: DPA1Config, structure: Structure) -> Neighborhood:
     Raises:
         StructureError: see ``neighbor_edges``.
     """
-    edges = neighbor_edges(structure, config.rcut)
-    n = len(structure)
+    edges, n_filled, over_sel = visible(config, structure.types, neighbor_edges(structure, config.rcut))
+    return Neighborhood(structure, edges, n_filled, over_sel)
+
+
+def visible(
+    config: DPA1Config, types: NDArray[np.int64], edges: Edges
+) -> tuple[Edges, NDArray[np.int64], tuple[int, int]]:
+    """What the model sees of all pairs within the cut-off, of one structure or of many in one row.
+
+    Args:
+        types: (n,). edges: sorted by centre.
+
+    Returns:
+        the edges that interact; (n,) filled slots of ``sel``; how many atoms have more than ``sel`` neighbours, and
+        the largest count among them.
+    """
+    n = len(types)
     counts = np.bincount(edges.center, minlength=n)
     over = counts > config.nsel
     over_sel = (int(over.sum()), int(counts.max(initial=0)) if over.any() else 0)
     if over.any():
         edges = _nearest(edges, counts, config.nsel)
         counts = np.minimum(counts, config.nsel)
-    filled = _without(config, structure, edges, config.pair_exclude_types)
+    filled = _without(config, types, edges, config.pair_exclude_types)
     n_filled = counts if filled is edges else np.bincount(filled.center, minlength=n)
-    edges = _without(config, structure, filled, config.exclude_types)
-    return Neighborhood(structure, edges, n_filled, over_sel)
+    return _without(config, types, filled, config.exclude_types), n_filled, over_sel
 
 
 def _select(edges: Edges, keep: NDArray[np.bool_]) -> Edges:
@@ -218,7 +241,7 @@ def _nearest(edges: Edges, counts: NDArray[np.int64], nsel: int) -> Edges:
     return _select(edges, keep)
 
 
-def _without(config: DPA1Config, structure: Structure, edges: Edges, pairs: Sequence[tuple[int, int]]) -> Edges:
+def _without(config: DPA1Config, types: NDArray[np.int64], edges: Edges, pairs: Sequence[tuple[int, int]]) -> Edges:
     """The edges that do not join two types of ``pairs``, either way round."""
     if not pairs:
         return edges
@@ -226,7 +249,7 @@ def _without(config: DPA1Config, structure: Structure, edges: Edges, pairs: Sequ
     for a, b in pairs:
         if 0 <= a < config.ntypes and 0 <= b < config.ntypes:
             table[a, b] = table[b, a] = False
-    return _select(edges, table[structure.types[edges.center], structure.types[edges.neighbor]])
+    return _select(edges, table[types[edges.center], types[edges.neighbor]])
 
 
 def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:

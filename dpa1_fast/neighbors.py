@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,32 +40,46 @@ def _search_cell(structure: Structure) -> NDArray[np.float64]:
     return cell
 
 
+def search(structure: Structure, cutoff: float, quantities: str) -> list[NDArray[Any]]:
+    """What vesin finds of all pairs |r_j − r_i + S·cell| < cutoff, both ways round, sorted by i and then j.
+
+    Virtual atoms are left out; i and j count all atoms.
+
+    Args:
+        cutoff: Å. quantities: vesin's letters: i, j, S (cell shifts), D (vectors), d (distances).
+
+    Raises:
+        StructureError: a cell so thin that the search would not end.
+    """
+    real = np.flatnonzero(structure.types >= 0)
+    cell = _search_cell(structure)
+    if structure.pbc.any():
+        heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+        images = np.prod(np.where(structure.pbc, 2 * np.ceil(cutoff / heights) + 1, 1))
+        if images > MOST_IMAGES:
+            raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
+    found = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
+        points=structure.positions[real], box=cell, periodic=structure.pbc, quantities=quantities
+    )
+    return [real[x] if q in "ij" else x for q, x in zip(quantities, found, strict=True)]
+
+
+def overlap(structure: Structure, i: int, j: int, distance: float) -> StructureError:
+    """What to say of two atoms that are too close to each other to be two."""
+    return StructureError(structure.name, f"atoms {i} and {j} overlap: they are {distance:.3g} Å apart")
+
+
 def neighbor_edges(structure: Structure, rcut: float) -> Edges:
     """Every pair (i, j) with |r_j − r_i| < rcut, both ways, periodic images included, virtual atoms left out.
 
     Raises:
         StructureError: atoms on top of each other, or a cell so thin that the search would not end.
     """
-    real = np.flatnonzero(structure.types >= 0)
-    if len(real) == 0:
+    if not (structure.types >= 0).any():
         none = np.zeros(0, dtype=np.int64)
         return Edges(none, none, np.zeros((0, 3)))
-    cell = _search_cell(structure)
-    if structure.pbc.any():
-        heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-        images = np.prod(np.where(structure.pbc, 2 * np.ceil(rcut / heights) + 1, 1))
-        if images > MOST_IMAGES:
-            raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
-    search = NeighborList(cutoff=rcut, full_list=True, sorted=True, n_threads=1)
-    i, j, vector, distance = search.compute(
-        points=structure.positions[real], box=cell, periodic=structure.pbc, quantities="ijDd"
-    )
+    center, neighbor, vector, distance = search(structure, rcut, "ijDd")
     if len(distance) and distance.min() < OVERLAP:
         e = int(distance.argmin())
-        raise StructureError(
-            structure.name, f"atoms {real[i[e]]} and {real[j[e]]} overlap: they are {distance[e]:.3g} Å apart"
-        )
-    center, neighbor = i.astype(np.int64), j.astype(np.int64)
-    if len(real) < len(structure):
-        center, neighbor = real[center], real[neighbor]
+        raise overlap(structure, int(center[e]), int(neighbor[e]), float(distance[e]))
     return Edges(center, neighbor, vector)

@@ -103,8 +103,10 @@ def pieces(engine: Engine, batch: Batch) -> int:
     """Chunks or tiles that a batch is cut into."""
     run: Any = engine._run
     if engine.backend == "triton":
-        return sum(1 for _ in run._chunks(batch))
-    from dpa1_fast.scheduler import TILE_ELEMENTS
+        from dpa1_fast.kernels.plan import by_neighbors
+
+        return len(run.chunks(by_neighbors(batch).count.cpu()))
+    from dpa1_fast.tiled import TILE_ELEMENTS
 
     return sum(1 for _ in batch.tiles(TILE_ELEMENTS, run.cost))
 

@@ -1,10 +1,10 @@
-"""From structures to energies, forces and virials, tile by tile in constant memory."""
+"""From structures to energies, forces and virials, in constant memory."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -12,17 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch, Neighborhood, collate, neighborhood
+from .batch import Batch, Neighborhood, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
 from .kernels.cpu.evaluate import CpuEvaluator
 from .model import DPA1
-from .scheduler import TiledEvaluator
+from .pieces import Outputs
+from .scheduler import Evaluator, Scheduler
 from .structure import Structure, from_ase
-
-Evaluator = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
-"""A backend: of a batch atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, and virials
-(S, 3, 3) in eV, all float64."""
+from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -71,9 +69,11 @@ class Engine:
             also "tf32" and "float16": the arithmetic of the networks. The environment matrix and all sums of energies
             and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
+        fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
+            another replay a CUDA graph, see ``kernels/graph.py``. Results are the same; other atoms cost a new capture.
 
     Raises:
-        BackendError: device, backend or precision not available.
+        BackendError: device, backend, precision or fixed_shape not available.
     """
 
     def __init__(
@@ -84,19 +84,22 @@ class Engine:
         backend: str = "auto",
         precision: str = "float64",
         threads: int | None = None,
+        fixed_shape: bool = False,
     ) -> None:
         self.device = _device(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
             dispatch.check_precision(precision, self.backend)
+            dispatch.check_fixed_shape(fixed_shape, self.backend, self.device.type)
         except ValueError as error:
             raise BackendError(str(error)) from None
         if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
             warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
-        self.precision = precision
+        self.precision, self.fixed_shape = precision, fixed_shape
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        self.scheduler = Scheduler(model.config, self._run, self.device)
         self._warned_over_sel = False
         if model.order_dependent:
             warnings.warn(
@@ -151,20 +154,23 @@ class Engine:
         """
         if not isinstance(structures, Sequence) or hasattr(structures, "get_chemical_symbols"):
             raise TypeError("evaluate takes a list of structures; for one structure give [atoms]")
-        parts: list[Neighborhood | StructureError] = []
-        for k, item in enumerate(structures):
-            try:
-                parts.append(self._prepare(k, item, len(structures), fparam, aparam))
-            except StructureError as error:
-                if on_error == "raise":
-                    raise
-                parts.append(error)
-        results = iter(self._evaluate([p for p in parts if isinstance(p, Neighborhood)], atomic_virials))
-        merged = [p if isinstance(p, StructureError) else next(results) for p in parts]
-        for result in merged:
+        parts = self._prepared(structures, len(structures), fparam, aparam)
+        results = []
+        for result in self._stream(parts, atomic_virials):
             if on_error == "raise" and isinstance(result, StructureError):
                 raise result
-        return merged
+            results.append(result)
+        return results
+
+    def stream(self, structures: Iterable[Any]) -> Iterator[Result | StructureError]:
+        """The results of any number of structures, as they come and in their order, in constant memory.
+
+        ``structures`` is read and prepared on a thread of its own, a few packs ahead of what is evaluated.
+
+        Args:
+            structures: ``ase.Atoms`` or ``Structure``; a ``StructureError`` among them is passed on in its place.
+        """
+        return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
 
     # --- backends -------------------------------------------------------------------------------------------------
 
@@ -173,7 +179,9 @@ class Engine:
 
     def _triton(self, model: DPA1) -> Evaluator:
         try:
-            evaluator: Evaluator = dispatch.triton_evaluator(model.weights(), self.precision, self.device)
+            evaluator: Evaluator = dispatch.triton_evaluator(
+                model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
+            )
         except ValueError as error:
             raise BackendError(str(error)) from None
         return evaluator
@@ -184,8 +192,22 @@ class Engine:
 
     # --- one step after another -----------------------------------------------------------------------------------
 
+    def _prepared(
+        self, items: Iterable[Any], n: int | None, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
+    ) -> Iterator[Neighborhood | StructureError]:
+        for k, item in enumerate(items):
+            if isinstance(item, StructureError):
+                yield item
+                continue
+            try:
+                part = self._prepare(k, item, n, fparam, aparam)
+            except StructureError as error:
+                yield error
+            else:
+                yield part
+
     def _prepare(
-        self, k: int, item: Any, n: int, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
+        self, k: int, item: Any, n: int | None, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
     ) -> Neighborhood:
         if not isinstance(item, Structure):
             fp = None
@@ -198,27 +220,35 @@ class Engine:
             item = from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
         return neighborhood(self.config, item)
 
-    def _evaluate(self, parts: list[Neighborhood], atomic_virials: bool) -> list[Result | StructureError]:
-        if not parts:
-            return []
-        batch = collate(self.config, parts)
-        self._say_over_sel(batch)
-        energies, gradient, *sums = (x.cpu() for x in self._run(batch.to(self.device)))
-        forces, virial = (x.numpy() for x in sums)
+    def _stream(
+        self, parts: Iterator[Neighborhood | StructureError], atomic_virials: bool
+    ) -> Iterator[Result | StructureError]:
+        for pack, batch, outputs in self.scheduler.stream(parts):
+            done: Iterator[Result | StructureError] = iter(())
+            if batch is not None and outputs is not None:
+                self._say_over_sel(batch)
+                structures = [p.structure for p in pack if isinstance(p, Neighborhood)]
+                done = self._results(structures, batch, outputs, atomic_virials)
+            for part in pack:
+                yield part if isinstance(part, StructureError) else next(done)
+
+    def _results(
+        self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
+    ) -> Iterator[Result | StructureError]:
+        energies, gradient = outputs[:2]
+        forces, virial = (x.numpy() for x in outputs[2:])
         energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
-        per_atom_virial = batch.atomic_virials(gradient).numpy() if atomic_virials else None
+        per_atom_virial = batch.atomic_virials(gradient.cpu()).numpy() if atomic_virials else None
         offsets = batch.offsets.tolist()
-        out: list[Result | StructureError] = []
-        for k, part in enumerate(parts):
+        fine = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
+        for k, structure in enumerate(structures):
             a, b = offsets[k], offsets[k + 1]
-            if not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
+            if not fine and not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
                 reason = f"the model's energy or forces overflow in {self.precision}: atoms are far too close together"
-                out.append(StructureError(part.structure.name, reason))
+                yield StructureError(structure.name, reason)
                 continue
             atomic = None if per_atom_virial is None else per_atom_virial[a:b]
-            volume = part.structure.volume
-            out.append(Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], volume, atomic))
-        return out
+            yield Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], structure.volume, atomic)
 
     def _say_over_sel(self, batch: Batch) -> None:
         atoms, most = batch.over_sel

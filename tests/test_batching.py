@@ -8,7 +8,7 @@ from ase import Atoms
 from conftest import crystal, make_model, molecule
 from tolerances import BATCHING
 
-import dpa1_fast.scheduler
+import dpa1_fast.tiled
 from dpa1_fast import DPA1, Engine
 
 
@@ -41,7 +41,7 @@ def test_any_order_and_any_tile_size(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.evaluate(structures)
     order = np.random.default_rng(0).permutation(len(structures))
     for elements in (1, 3000, 10**7):
-        monkeypatch.setattr(dpa1_fast.scheduler, "TILE_ELEMENTS", elements)
+        monkeypatch.setattr(dpa1_fast.tiled, "TILE_ELEMENTS", elements)
         found = engine.evaluate([structures[k] for k in order])
         for k, result in zip(order, found, strict=True):
             assert abs(result.energy - expected[k].energy) < BATCHING

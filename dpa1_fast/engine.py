@@ -172,6 +172,14 @@ class Engine:
         """
         return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
 
+    def evaluate_batch(self, batch: Batch) -> Outputs:
+        """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
+
+        Nothing is checked; atoms far too close together give numbers that are not finite.
+        """
+        self._say_over_sel(batch)
+        return self.scheduler.outputs(batch)
+
     # --- backends -------------------------------------------------------------------------------------------------
 
     def _cpu(self, model: DPA1) -> Evaluator:

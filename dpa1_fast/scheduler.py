@@ -104,6 +104,10 @@ class Scheduler:
 
     # --- packing --------------------------------------------------------------------------------------------------
 
+    def outputs(self, batch: Batch) -> Outputs:
+        """Of a whole batch, in as many pieces as fit."""
+        return self._within_memory(batch)
+
     def _packs(self, parts: Iterable[Neighborhood | StructureError]) -> Iterator[Pack]:
         group: list[Neighborhood | StructureError] = []
         size, seconds = 0, 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,16 @@ def _aparam(config: DPA1Config, name: str, value: ArrayLike | None, natoms: int)
 
 
 def from_ase(
-    config: DPA1Config, atoms: Any, name: str, fparam: ArrayLike | None = None, aparam: ArrayLike | None = None
+    config: DPA1Config,
+    atoms: Any,
+    name: str,
+    fparam: ArrayLike | None = None,
+    aparam: ArrayLike | None = None,
+    types: Mapping[str, int] | None = None,
 ) -> Structure:
     """A Structure from an ``ase.Atoms``; element X is a virtual atom unless the model has a type of that name.
+
+    Which type a chemical symbol is, ``types`` says, else the model's ``type_map``.
 
     Frame and atomic parameters come from the arguments, else from ``atoms.info['fparam']`` and
     ``atoms.arrays['aparam']`` (or ``atoms.info['aparam']``, where DeePMD-kit's calculator looks)
@@ -176,15 +183,15 @@ def from_ase(
         positions, cell, pbc = atoms.positions, np.asarray(atoms.cell[:]), atoms.pbc
     except AttributeError:
         raise TypeError(f"{name} is a {type(atoms).__name__}, expected an ase.Atoms") from None
-    index = {symbol: t for t, symbol in enumerate(config.type_map)}
+    index = dict(types) if types else {symbol: t for t, symbol in enumerate(config.type_map)}
     index.setdefault("X", -1)
     unknown = sorted({s for s in symbols if s not in index})
     if unknown:
-        known = " ".join(config.type_map[:20]) + (" …" if config.ntypes > 20 else "")
+        known = " ".join(list(types or config.type_map)[:20]) + (" …" if config.ntypes > 20 else "")
         raise StructureError(name, f"the model does not know the element {', '.join(unknown)}; it knows {known}")
     if fparam is None and config.fitting.numb_fparam:
         fparam = atoms.info.get("fparam")
     if aparam is None and config.fitting.numb_aparam:
         aparam = atoms.arrays.get("aparam", atoms.info.get("aparam"))
-    types = np.array([index[s] for s in symbols], dtype=np.int64)
-    return make_structure(config, name, positions, types, cell, pbc, fparam, aparam)
+    kinds = np.array([index[s] for s in symbols], dtype=np.int64)
+    return make_structure(config, name, positions, kinds, cell, pbc, fparam, aparam)

@@ -1,0 +1,1 @@
+"""Thin doors for programs that move atoms: ASE, TorchSim."""

@@ -1,0 +1,116 @@
+"""A TorchSim model: many systems a call, whose neighbour lists last while systems come and go.
+
+TorchSim hands over a state and nothing else, and between two calls it takes converged systems out of the middle and
+puts new ones at the end. Systems are therefore matched in order: the next system of this state is the next one of the
+last state that has the same atoms and whose list still serves; whoever stood between them has left. A wrong match costs
+a search and never a pair, because every list is checked against the positions before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+from torch_sim.models.interface import ModelInterface
+
+from ..engine import Engine
+from ..loading import load
+from ..structure import Structure, from_ase
+from ..verlet import SKIN, Array
+from .moving import Moving, Step, stress
+
+
+class DPA1Model(ModelInterface):  # type: ignore[misc]
+    """DPA-1 for TorchSim: energies (S,) eV, forces (n, 3) eV/Å, stresses (S, 3, 3) eV/Å³ of a batched state.
+
+    The stress of a system without a volume is 0. Which axes are periodic, ``state.pbc`` says: one for all, three, or
+    (S, 3). Values are computed in float64 whatever the dtype of the state.
+
+    Args:
+        model: a file or the name of a bundled model, as for ``dpa1_fast.load``, or an ``Engine``.
+        device, backend, precision, head, threads: as for ``dpa1_fast.load``, where ``model`` is not an engine already.
+        dtype: of what TorchSim computes with.
+        skin: Å, how much further neighbours are searched than the cut-off.
+
+    Raises:
+        ModelFileError, BackendError: as ``dpa1_fast.load``.
+        StructureError: from ``forward``, naming the system and what is wrong with it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        device: torch.device | str = "auto",
+        backend: str = "auto",
+        precision: str = "float64",
+        head: str | None = None,
+        threads: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        skin: float = SKIN,
+    ) -> None:
+        super().__init__()
+        self.engine = model if isinstance(model, Engine) else load(
+            model, device=str(device), backend=backend, precision=precision, head=head, threads=threads
+        )  # fmt: skip
+        self._device, self._dtype = self.engine.device, dtype
+        self._compute_stress = self._compute_forces = True
+        # Every version of TorchSim can count atoms, and a system without a cell has no density.
+        self._memory_scales_with = "n_atoms"
+        self._moving = Moving(self.engine, skin)
+        self._members: list[Any] = []
+
+    def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
+        """Evaluates a ``SimState``, or a dictionary of what one holds."""
+        read = state.__getitem__ if isinstance(state, dict) else state.__getattribute__
+        positions = _numpy(read("positions"))
+        # TorchSim keeps lattice vectors in columns.
+        cells = np.ascontiguousarray(_numpy(read("cell")).reshape(-1, 3, 3).transpose(0, 2, 1))
+        self._follow(state, read, positions, cells)
+        step = self._moving.step(positions, cells)
+        pbc = np.stack([s.pbc for s in self._moving.verlet.structures])
+        return self._outputs(state, step, stress(step.virial, cells, pbc))
+
+    def _outputs(self, state: Any, step: Step, stresses: Array) -> dict[str, torch.Tensor]:
+        for error in step.errors.values():
+            raise error
+        found = {"energy": step.energy, "forces": step.forces, "stress": stresses}
+        return {key: torch.from_numpy(x).to(self._device, self._dtype) for key, x in found.items()}
+
+    # --- who is who -------------------------------------------------------------------------------------------------
+
+    def _follow(self, state: Any, read: Any, positions: Array, cells: Array) -> None:
+        """Makes the set of structures that of the state."""
+        numbers, index = _numpy(read("atomic_numbers"), np.int64), read("system_idx")
+        sizes = [len(numbers)] if index is None else np.bincount(_numpy(index, np.int64)).tolist()
+        pbc = np.broadcast_to(_numpy(torch.as_tensor(read("pbc")), bool), (len(cells), 3))
+        ends = np.cumsum(sizes).tolist()
+        systems = [slice(b - n, b) for b, n in zip(ends, sizes, strict=True)]
+        members = [(numbers[s].tobytes(), pbc[k].tobytes()) for k, s in enumerate(systems)]
+        if members == self._members:
+            return
+        chosen: list[int | Structure] = []
+        after = 0
+        for k, here in enumerate(systems):
+            found = self._found(members[k], after, positions[here], cells[k])
+            if found is None:
+                atoms = Atoms(numbers[here], positions[here], cell=cells[k], pbc=pbc[k])
+                chosen.append(from_ase(self.engine.config, atoms, f"system {k}"))
+            else:
+                chosen.append(found)
+                after = found + 1
+        self._moving.select(chosen)
+        self._members = members
+
+    def _found(self, member: Any, after: int, positions: Array, cell: Array) -> int | None:
+        for k in range(after, len(self._members)):
+            if self._members[k] == member and self._moving.verlet.serves(k, positions, cell):
+                return k
+        return None
+
+
+def _numpy(x: torch.Tensor, dtype: Any = np.float64) -> NDArray[Any]:
+    return x.detach().cpu().numpy().astype(dtype, copy=False)

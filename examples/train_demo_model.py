@@ -24,7 +24,7 @@ from dpa1_fast.batch import Batch, Neighborhood, collate, neighborhood
 from dpa1_fast.checkpoint import write_model
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.kernels import reference as ref
-from dpa1_fast.screening.deepmd_data import read_system, systems
+from dpa1_fast.screening.sources.deepmd_data import read_system, systems
 from dpa1_fast.structure import from_ase
 
 CONFIG = DPA1Config(

@@ -1,76 +1,85 @@
-"""Where structures come from: files that ASE reads, DeePMD-kit folders, glob patterns; one structure at a time."""
+"""Where structures come from: files, DeePMD-kit's folders, databases, pipes; one structure at a time, from any mark."""
 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ...errors import DPA1Error
-from .deepmd_data import read_system, systems
+from .base import Item, Source, SourceError
+from .files import FileSource
 
-
-class SourceError(DPA1Error, ValueError):
-    """An input that names nothing to read."""
+__all__ = ["Item", "Source", "SourceError", "expand", "find_sources", "read_items"]
 
 
-@dataclass(frozen=True)
-class Item:
-    """One structure of the input.
+def find_sources(inputs: Sequence[str], type_map: Sequence[str]) -> list[Source]:
+    """What the arguments name, in their order: files, folders, ``-`` for standard input, ``dpdata:FORMAT:PATH``.
 
-    Attributes:
-        source: the file or folder. frame: its number there, or −1 where the source itself failed.
-        atoms: ``ase.Atoms``, or None with the reason in ``error``.
+    Patterns are expanded and sorted, and a folder stands for the DeePMD-kit data in it. No file is opened yet.
+
+    Args:
+        type_map: the model's, for data without names of its own.
+
+    Raises:
+        SourceError: naming an argument that matches nothing or whose reader isn't installed.
     """
+    sources: list[Source] = []
+    for argument in inputs:
+        if argument == "-":
+            from .standard_input import StandardInput
 
-    source: str
-    frame: int
-    atoms: Any | None
-    error: str | None = None
+            sources.append(StandardInput())
+        elif argument.startswith("dpdata:") and argument.count(":") > 1 and not os.path.exists(argument):
+            from .dpdata_source import DpdataSource
+
+            _, kind, pattern = argument.split(":", 2)
+            sources += [DpdataSource(path, kind) for path in _matches(pattern)]
+        else:
+            for path in _matches(argument):
+                sources += _of_folder(path, type_map) if path.is_dir() else [FileSource(path)]
+    return sources
+
+
+def _matches(pattern: str) -> list[Path]:
+    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise SourceError(f"{pattern}: no such file or folder, and as a pattern it matches nothing")
+    return [Path(name) for name in found]
+
+
+def _of_folder(folder: Path, type_map: Sequence[str]) -> list[Source]:
+    from .deepmd_data import DeepmdSource, is_system
+    from .lmdb import LmdbSource, is_lmdb
+
+    names, found = tuple(type_map), list[Source]()
+    for parent, below, _ in os.walk(folder):
+        path = Path(parent)
+        if is_lmdb(path):
+            found.append(LmdbSource(path, names))
+        elif is_system(path):
+            found.append(DeepmdSource(path, names))
+        else:
+            continue
+        below.clear()  # nothing else is looked for inside of one
+    if not found:
+        raise SourceError(
+            f"{folder}: a folder without DeePMD-kit data (no type.raw with set.*, no data.mdb, in it or below it); "
+            f"for the files in it, give a pattern such as {folder / '*'}"
+        )
+    return sorted(found, key=lambda source: Path(source.name))
 
 
 def expand(inputs: Sequence[str]) -> list[Path]:
-    """The files and folders that the arguments name, patterns expanded and sorted.
+    """The names of the sources that the arguments mean.
 
     Raises:
         SourceError: naming an argument that matches nothing.
     """
-    paths = []
-    for argument in inputs:
-        found = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))
-        if not found:
-            raise SourceError(f"{argument}: no such file or folder, and as a pattern it matches nothing")
-        for path in map(Path, found):
-            paths += _systems(path) if path.is_dir() else [path]
-    return paths
-
-
-def _systems(folder: Path) -> list[Path]:
-    below = systems(folder)
-    if not below:
-        raise SourceError(f"{folder}: a folder without DeePMD-kit data (no type.raw with set.* in it or below it)")
-    return below
+    return [Path(source.name) for source in find_sources(inputs, ())]
 
 
 def read_items(paths: Sequence[Path], type_map: Sequence[str]) -> Iterator[Item]:
-    """Every structure of every source in order; a source that fails yields one Item with the reason, then the next."""
-    for path in paths:
-        frame = 0
-        try:
-            for atoms in read_system(path, type_map) if path.is_dir() else _read_file(path):
-                yield Item(str(path), frame, atoms)
-                frame += 1
-        except Exception as error:  # ASE's readers raise anything; the file is at fault, and the others go on
-            what = f"cannot be read after {frame} structures: {type(error).__name__}: {error}"
-            yield Item(str(path), -1, None, " ".join(what.split()))
-        else:
-            if frame == 0:
-                yield Item(str(path), -1, None, "holds no structure")
-
-
-def _read_file(path: Path) -> Iterator[Any]:
-    from ase.io import iread
-
-    return iter(iread(path, index=":", do_not_split_by_at_sign=True))
+    """Every structure of every source in order."""
+    for source in find_sources([str(path) for path in paths], type_map):
+        yield from source.read()

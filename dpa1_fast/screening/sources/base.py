@@ -40,7 +40,9 @@ class Source(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the results call it."""
+        ...
 
     def fingerprint(self) -> str:
         """Changes whenever a structure in it changes: a hash of the content. "" where it can't be read twice."""

@@ -1,0 +1,198 @@
+"""Relaxes many structures at once, whatever their sizes, elements and periodicity.
+
+Structures are relaxed in one batch that new ones enter as others converge (TorchSim's in-flight batching), by steps
+that are those of ``ase.optimize.FIRE`` with its defaults (``fire.py``), with cells those of ``UnitCellFilter`` around
+it. What a structure does depends on nothing but itself: the model's numbers do not depend on how a batch is packed
+(CPU engine), neither do lists (``verlet.py``) and steps. So the same input gives the same output, alone or among
+others; on a GPU up to the rounding of its sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms, FixCartesian
+from numpy.typing import NDArray
+
+from ..engine import Engine, Result
+from ..errors import StructureError
+from ..structure import Structure, from_ase
+from .fire import KnownStructures, begin, largest_force, stepper
+
+from torch_sim import InFlightAutoBatcher, optimize  # isort: skip
+from torch_sim.state import concatenate_states  # isort: skip
+
+MAX_ATOMS = 4096
+"""Atoms that are relaxed at a time: enough to make what a step costs per batch small, whatever the structures."""
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A structure after its relaxation.
+
+    Attributes:
+        atoms: relaxed; a copy of what came in, with new positions and, where its cell was relaxed, a new cell.
+        result: what the engine says of it (energy, forces, virial, stress).
+        energy_before: eV, as it came in.
+        converged: whether the largest force fell below fmax. steps: how many were done.
+    """
+
+    atoms: Atoms
+    result: Result
+    energy_before: float
+    converged: bool
+    steps: int
+
+
+def relax(
+    engine: Engine,
+    structures: Sequence[Any],
+    *,
+    cell: bool = False,
+    fmax: float = 0.05,
+    steps: int = 500,
+    max_atoms: int | None = None,
+) -> list[Relaxed | StructureError]:
+    """Relaxes structures to the nearest minimum of energy; results in their order.
+
+    ``FixAtoms`` and ``FixCartesian`` are heeded. A structure that cannot be evaluated, at its start or on its way, is
+    a StructureError in its place, and all others are done.
+
+    Args:
+        structures: ``ase.Atoms``; a ``StructureError`` among them is passed on in its place.
+        cell: also relax the cell of structures that are periodic along all three axes; others keep theirs.
+        fmax: eV/Å. Converged is what has no force on an atom as large, and with ``cell`` no row of the cell's gradient,
+            virial / number of atoms, in eV: ASE's criterion for ``UnitCellFilter``.
+        steps: at most so many for each structure.
+        max_atoms: that are relaxed at a time; a larger structure is relaxed alone. By default 4096.
+
+    Raises:
+        ValueError: fmax or steps make no sense.
+    """
+    if isinstance(structures, Atoms):
+        raise TypeError("relax takes a list of structures; for one structure give [atoms]")
+    if not fmax > 0.0 or steps < 0:
+        raise ValueError(f"fmax must be positive and steps not negative; got {fmax} and {steps}")
+    out: list[Relaxed | StructureError | None] = [None] * len(structures)
+    ready: dict[int, tuple[Structure, NDArray[np.float64] | None]] = {}
+    for k, atoms in enumerate(structures):
+        try:
+            if isinstance(atoms, StructureError):
+                raise atoms
+            ready[k] = (_right_handed(from_ase(engine.config, atoms, f"structure {k}")), _free(atoms, f"structure {k}"))
+        except StructureError as error:
+            out[k] = error
+    for with_cell in (False, True):
+        group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
+        if not group:
+            continue
+        model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
+        room = max_atoms or MAX_ATOMS
+        done = zip(group, _relax(model, with_cell, fmax, steps, room), strict=True)
+        for k, result in done:
+            out[k] = result if isinstance(result, StructureError) else _relaxed(engine, structures[k], k, result)
+    return [x for x in out if x is not None]
+
+
+@dataclass(frozen=True)
+class _End:
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64] | None
+    before: float
+    converged: bool
+    steps: int
+
+
+def _relax(model: KnownStructures, cell: bool, fmax: float, steps: int, room: int) -> list[_End | StructureError]:
+    """Relaxes all structures of the model, in their order."""
+    sizes = [len(s) for s in model.structures]
+    states = [begin(model, chunk, cell) for chunk in _chunks(sizes, room)]
+    state = concatenate_states(states)
+    before = state.energy.tolist()
+    step = stepper(model, cell)
+
+    def done(state: Any, _: Any = None) -> Any:
+        return state.energy.isnan() | (largest_force(state, cell) < fmax) | (state.taken >= steps)
+
+    # What is done before it begins takes no step.
+    ended = state.pop(done(state).nonzero().flatten())
+    if state.n_systems:
+        batcher = InFlightAutoBatcher(model, memory_scales_with="n_atoms", max_memory_scaler=max(room, *sizes))
+        # One step between swaps: a converged structure leaves at once, as ASE's does. Steps are counted by structure.
+        state = optimize(
+            state,
+            model,
+            optimizer=lambda model: (None, step),
+            convergence_fn=done,
+            autobatcher=batcher,
+            max_steps=1 << 60,
+            steps_between_swaps=1,
+        )
+        ended += state.split()
+    out: list[_End | StructureError | None] = [None] * len(sizes)
+    for end in ended:
+        k = int(end.index)
+        out[k] = model.errors.get(k) or _End(
+            end.positions.cpu().numpy(),
+            end.cell[0].mT.cpu().numpy() if cell else None,
+            before[k],
+            bool(largest_force(end, cell) < fmax),
+            int(end.taken),
+        )
+    return [x for x in out if x is not None]
+
+
+def _chunks(sizes: Sequence[int], room: int) -> list[list[int]]:
+    chunks: list[list[int]] = []
+    filled = room
+    for k, size in enumerate(sizes):
+        if not chunks or filled + size > room:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(k)
+        filled += size
+    return chunks
+
+
+def _right_handed(s: Structure) -> Structure:
+    """The same crystal in a right-handed cell: TorchSim takes the determinant of a cell for its volume."""
+    return replace(s, cell=-s.cell) if np.linalg.det(s.cell) < 0.0 else s
+
+
+def _free(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
+    """(n, 3): 0 where a constraint holds an atom, or None where none does.
+
+    Raises:
+        StructureError: a constraint that is neither FixAtoms nor FixCartesian.
+    """
+    if not atoms.constraints:
+        return None
+    free = np.ones((len(atoms), 3))
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.index] = 0.0
+        elif isinstance(constraint, FixCartesian):
+            free[constraint.index] *= ~np.asarray(constraint.mask, dtype=bool)
+        else:
+            kind = type(constraint).__name__
+            raise StructureError(name, f"constraint {kind} is not supported; FixAtoms and FixCartesian are")
+    return free
+
+
+def _relaxed(engine: Engine, before: Atoms, k: int, end: _End) -> Relaxed | StructureError:
+    """Puts the end of a relaxation into a copy of what came in, and evaluates that."""
+    atoms = before.copy()
+    # Positions are as they came: not wrapped, and through constraints, which have been heeded.
+    atoms.set_positions(end.positions, apply_constraint=False)
+    if end.cell is not None:
+        sign = np.sign(np.linalg.det(before.cell[:]) * np.linalg.det(end.cell))
+        atoms.set_cell(sign * end.cell, apply_constraint=False)
+    try:
+        result = engine.evaluate([from_ase(engine.config, atoms, f"structure {k}")])[0]
+    except StructureError as error:
+        return error
+    return Relaxed(atoms, result, end.before, end.converged, end.steps)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import __version__
 
@@ -22,8 +23,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelArg = Annotated[str, typer.Argument(help="a model file, or the name of a bundled model", show_default=False)]
 HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
+
+
+class ManyModels(TyperCommand):
+    """Lets ``--models`` take all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spells ``--models A B`` as ``--models A --models B``."""
+        spelled: list[str] = []
+        taking = False
+        for word in args:
+            if word.startswith("-") and word != "-":
+                taking = word == "--models"
+                spelled += [] if taking else [word]
+            else:
+                spelled += ["--models", word] if taking else [word]
+        return super().parse_args(ctx, spelled)
 
 
 def fail(message: object) -> typer.Exit:
@@ -124,35 +140,88 @@ def convert(
         print(f"{target}: written from {loaded.path} ({loaded.kind})")
 
 
-@app.command()
+@app.command(cls=ManyModels)
 def screen(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, patterns")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, JSON lines, patterns, - for stdin"
+        ),
     ],
-    model: Annotated[str, typer.Option(help="a model file, or the name of a bundled model")],
-    output: Annotated[Path, typer.Option(help="folder for results.extxyz and summary.parquet")],
+    output: Annotated[Path, typer.Option(help="folder for the results; the same command goes on where one stopped")],
+    model: Annotated[str | None, typer.Option(help="a model file, or the name of a bundled model")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="A B …", help="several models, for model deviation")
+    ] = None,
     head: HeadOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, cpu (compiled) or reference (autograd)")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, cpu (compiled), triton or reference (autograd)")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums")
     ] = "float32",
     threads: Annotated[int | None, typer.Option(help="threads of the CPU engine; by default one a core", min=1)] = None,
-    top: Annotated[int, typer.Option(help="how many of the lowest in energy per atom to print")] = 10,
-    plot: Annotated[bool, typer.Option(help="also draw overview.png (needs matplotlib)")] = False,
+    fields: Annotated[
+        str, typer.Option(help="columns of the summary besides the usual: energy, forces, stress, descriptor")
+    ] = "energy,stress",
+    write: Annotated[str, typer.Option(help="also structures with forces: extxyz, hdf5, db, or several")] = "",
+    relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE; extra 'relax')")] = False,
+    relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
+    fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
+    steps: Annotated[int, typer.Option(help="of a relaxation at most")] = 500,
+    top: Annotated[int, typer.Option(help="how many of the best to show", min=0)] = 10,
+    by: Annotated[str, typer.Option(help="the column by which they are best (smallest)")] = "energy_per_atom",
+    references: Annotated[
+        Path | None, typer.Option(help="JSON of reference entries, for the energy above hull (extra 'hull')")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="address of a Ray cluster, or 'local' to start one here (extra 'ray')")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="engines on the Ray cluster", min=1)] = None,
+    report: Annotated[bool, typer.Option(help="write report.html (pictures need the extra 'plot')")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier job's results first")] = False,
 ) -> None:
-    """Evaluate structures: energies, forces and stresses of everything in INPUT, and a table.
+    """Screen structures: energies, forces and stresses of everything in INPUT, and a ranked table.
 
-    Exit code: 0 all done, 1 some structures failed (see the table), 2 nothing could be done.
+    Killed at any moment, the same command goes on where it was; nothing is lost and nothing done twice.
+
+    Exit code: 0 all done, 1 some structures failed or the job had to stop, 2 nothing could be done.
     """
     with one_line_errors():
         from .screening.command import screen_command
+        from .screening.options import Options
 
+        chosen = [*([model] if model else []), *(models or [])]
+        options = Options(
+            inputs=tuple(inputs),
+            models=tuple(chosen),
+            output=output,
+            head=head,
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            fields=_list(fields),
+            write=_list(write),
+            relax="cell" if relax_cell else "positions" if relax else None,
+            fmax=fmax,
+            steps=steps,
+            top=top,
+            by=by,
+            references=references,
+            ray=ray,
+            workers=workers,
+            report=report,
+            overwrite=overwrite,
+        )
         try:
-            code = screen_command(inputs, model, output, head, device, backend, precision, threads, top, plot)
+            code = screen_command(options)
         except OSError as error:
             raise fail(f"{error.filename or output}: {error.strerror or error}") from None
     raise typer.Exit(code)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(x.strip() for x in text.split(",") if x.strip())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch, Neighborhood, neighborhood
+from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
 from .kernels.cpu.evaluate import CpuEvaluator
@@ -20,7 +20,7 @@ from .model import DPA1
 from .pieces import Outputs
 from .scheduler import Evaluator, Scheduler
 from .structure import Structure, from_ase
-from .tiled import TiledEvaluator
+from .tiled import TILE_ELEMENTS, TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -98,6 +98,7 @@ class Engine:
         self.precision, self.fixed_shape = precision, fixed_shape
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
         self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
         self.scheduler = Scheduler(model.config, self._run, self.device)
         self._warned_over_sel = False
@@ -179,6 +180,29 @@ class Engine:
         """
         self._say_over_sel(batch)
         return self.scheduler.outputs(batch)
+
+    def descriptors(self, structures: Sequence[Any]) -> list[NDArray[np.float64]]:
+        """The descriptor of every atom, by the reference formulas in float64: what ``DeepPot.eval_descriptor`` gives.
+
+        Returns:
+            One array (n, D) a structure, zero for virtual atoms; D as ``DPA1Config.dim_descrpt``.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
+        out = []
+        model = self._model.set_dtype(torch.float64)
+        for k, item in enumerate(structures):
+            part = self._prepare(k, item, None, None, None)
+            batch = collate(self.config, [part])
+            values = torch.zeros(batch.n_atoms, self.config.dim_descrpt, dtype=torch.float64)
+            with torch.no_grad():
+                for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
+                    edge, mask = batch.slots(atoms)
+                    vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
+                    values[atoms] = model.descriptor(batch.tile(atoms, edge, mask, vectors, 2 * self.config.rcut))
+            out.append(values.numpy())
+        return out
 
     # --- backends -------------------------------------------------------------------------------------------------
 

@@ -1,106 +1,105 @@
-"""What ``dpa1-fast screen`` shows and in which order it does things."""
+"""What ``dpa1-fast screen`` prints."""
 
 from __future__ import annotations
 
+import signal
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .. import __version__
-from ..checkpoint import find
-from ..describe import file_hash
-from ..loading import load
-from .job import Tally, run
-from .sinks import EXTXYZ, PARQUET
-from .sources import expand, read_items
+from .job import Outcome, StoppedError, run
+from .options import Options
+from .progress import Watch
+from .sinks import summary
+from .totals import FAILURES, Totals
 
 
-def screen_command(
-    inputs: list[str],
-    model: str,
-    output: Path,
-    head: str | None,
-    device: str,
-    backend: str,
-    precision: str,
-    threads: int | None,
-    top: int,
-    plot: bool,
-) -> int:
-    """Screens ``inputs`` into ``output`` and prints what came out. Returns the exit code."""
-    paths = expand(inputs)
-    engine = load(model, device=device, backend=backend, precision=precision, head=head, threads=threads)
-    provenance = {
-        "version": __version__,
-        "model": str(model),
-        "model_sha256": file_hash(find(model)),
-        "head": head or "",
-        "device": str(engine.device),
-        "backend": engine.backend,
-        "precision": precision,
-    }
+class Terminated(BaseException):
+    """The process was asked to end."""
+
+
+def screen_command(options: Options) -> int:
+    """Runs a job and prints what came out. Returns the exit code."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    began = time.perf_counter()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("structures", total=None)
-
-        def progress(done: int, failed: int) -> None:
-            rate = (done + failed) / (time.perf_counter() - began)
-            said = f"{done + failed:,} structures, {rate:,.0f}/s" + (f", {failed:,} failed" if failed else "")
-            bar.update(task, description=said)
-
-        items = read_items(paths, engine.config.type_map)
-        tally = run(engine, items, output, provenance, progress, max(top, 10))
-    spent = time.perf_counter() - began
-    _print(console, tally, top)
-    rate = f"{tally.done + tally.failed:,} structures, {tally.atoms:,} atoms in {spent:.1f} s"
-    console.print(f"{rate} on {engine.device} ({precision}); {tally.failed:,} failed")
-    console.print(f"wrote {output / EXTXYZ} and {output / PARQUET}", soft_wrap=True)
-    if plot:
-        _plot(console, tally, output, top)
-    return tally.exit_code
+    try:
+        with _terminated(), Watch() as watch:
+            outcome = run(options, watch)
+    except StoppedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Terminated) as error:
+        print("interrupted; what is written is safe, and the same command goes on from there", file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 143
+    _print(console, outcome, options)
+    return outcome.totals.exit_code
 
 
-def _plot(console: Console, tally: Tally, output: Path, top: int) -> None:
-    from .picture import draw
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """A polite signal, as from a batch system whose time is up, ends a job like Ctrl-C does."""
 
-    picture = output / "overview.png"
-    drawn = draw(output / PARQUET, picture, tally.best[:top])
-    console.print(f"drew {picture}" if drawn else "no picture: pip install 'dpa1-fast[plot]'", soft_wrap=True)
+    def end(*_: Any) -> NoReturn:
+        raise Terminated
 
-
-def _print(console: Console, tally: Tally, top: int) -> None:
-    if tally.best and top > 0:
-        table = Table(title=f"lowest {min(top, len(tally.best))} in energy per atom", title_justify="left", box=None)
-        for name in ("#", "formula", "atoms", "E/atom (eV)", "E (eV)", "max |F| (eV/Å)", "source"):
-            table.add_column(name, justify="left" if name in ("formula", "source") else "right", no_wrap=True)
-        for row in tally.best[:top]:
-            table.add_row(*_cells(row))
-        console.print(table)
-    if tally.failures:
-        table = Table(title="failed", title_justify="left", box=None)
-        for name in ("#", "source", "frame", "reason"):
-            table.add_column(name, justify="right" if name in ("#", "frame") else "left", overflow="fold")
-        for row in tally.failures[:top]:
-            table.add_row(str(row["index"]), row["source"], str(row["frame"]), row["error"])
-        if tally.failed > len(tally.failures[:top]):
-            table.add_row("…", f"{tally.failed - len(tally.failures[:top]):,} more", "", "see the table's error column")
-        console.print(table)
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
-        str(row["index"]),
-        row["formula"],
-        str(row["natoms"]),
-        f"{row['energy_per_atom']:.4f}",
-        f"{row['energy']:.3f}",
-        f"{row['max_force']:.3f}",
-        f"{Path(row['source']).name}:{row['frame']}",
-    ]
+def _print(console: Console, outcome: Outcome, options: Options) -> None:
+    found, engine = outcome.totals, outcome.engine
+    if found.best:
+        console.print(best_table(found, options.by))
+    if found.failed:
+        console.print(failures_table(found))
+    count = found.ok + found.failed
+    if outcome.complete:
+        console.print(f"{count:,} structures, {found.atoms:,} atoms: this job was complete, nothing was left to do")
+    else:
+        seconds = max(outcome.seconds, 1e-9)
+        again = f" ({outcome.resumed:,} of them in an earlier run)" if outcome.resumed else ""
+        speed = f"{outcome.structures / seconds:,.0f} structures/s"
+        console.print(
+            f"{count:,} structures{again}, {found.atoms:,} atoms in {seconds:.1f} s, {speed} on {engine.device} "
+            f"({options.precision}); {found.failed:,} failed",
+            soft_wrap=True,
+        )
+    if found.not_converged:
+        console.print(f"{found.not_converged:,} relaxations did not converge in {options.steps} steps (see converged)")
+    names = [summary.NAME, *sorted(p.name for p in outcome.folder.glob("results.*"))]
+    names += [x for x in (FAILURES, "report.html") if (outcome.folder / x).exists()]
+    console.print("wrote " + ", ".join(str(outcome.folder / x) for x in names), soft_wrap=True)
+
+
+def best_table(found: Totals, by: str) -> Table:
+    """The structures with the smallest ``by``."""
+    title = {"energy_per_atom": "energy per atom"}.get(by, by)
+    table = Table(title=f"lowest {len(found.best)} in {title}", title_justify="left", box=None)
+    extra = [] if by in ("energy_per_atom", "energy", "max_force") else [by]
+    for name in ("#", "formula", "atoms", "E/atom (eV)", "E (eV)", "max |F| (eV/Å)", *extra, "source"):
+        table.add_column(name, justify="left" if name in ("formula", "source") else "right", no_wrap=True)
+    for row in found.best:
+        numbers = [f"{row['energy_per_atom']:.4f}", f"{row['energy']:.3f}", f"{row['max_force']:.3f}"]
+        numbers += [f"{row[x]:.4f}" for x in extra]
+        source = f"{Path(row['source']).name}:{row['frame']}"
+        table.add_row(str(row["index"]), row["formula"], str(row["natoms"]), *numbers, source)
+    return table
+
+
+def failures_table(found: Totals) -> Table:
+    """The first failures, and how many more there are."""
+    table = Table(title="failed", title_justify="left", box=None)
+    for name in ("#", "source", "frame", "reason"):
+        table.add_column(name, justify="right" if name in ("#", "frame") else "left", overflow="fold")
+    for row in found.failures:
+        table.add_row(str(row["index"]), row["source"], str(row["frame"]), row["error"])
+    if found.failed > len(found.failures):
+        table.add_row("…", f"{found.failed - len(found.failures):,} more", "", f"see {FAILURES}")
+    return table

@@ -1,104 +1,188 @@
-"""The job: read, evaluate in batches of many structures, write; a structure that fails takes nothing else down."""
+"""The job: read, evaluate, write, remember; interrupted at any moment, it goes on where it was."""
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine import Engine, Result
-from ..errors import StructureError
-from .sinks import Sinks, row_of
-from .sources import Item
+from .. import __version__
+from ..engine import Engine
+from ..errors import DPA1Error
+from ..loading import load
+from . import rows, sinks, totals
+from .blocks import Block, Position, blocks
+from .evaluate import Done, Evaluation
+from .hull import Hull
+from .journal import NAME as JOURNAL
+from .journal import Journal
+from .options import Options, fingerprints
+from .sinks import summary
+from .sources import find_sources
 
-ATOMS_PER_BATCH = 4096
-STRUCTURES_PER_BATCH = 512
+OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", "report.html*")
+"""What a job may leave in its folder, and what ``overwrite`` deletes there."""
+
+Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
+
+
+class StoppedError(DPA1Error, RuntimeError):
+    """A job that had to stop; what it has done is safe.
+
+    Args:
+        reason: why. safe: structures that are written.
+    """
+
+    def __init__(self, reason: object, safe: int) -> None:
+        self.safe = safe
+        super().__init__(
+            f"{reason}; {safe:,} structures are written and safe, the same command goes on from there once it can"
+        )
 
 
 @dataclass
-class Tally:
-    """How a job went: structures done and failed, and the rows worth showing."""
+class Progress:
+    """How far a job is: ``structures`` and ``atoms`` done in this run, ``before`` it, and of those in all ``failed``.
 
-    done: int = 0
-    failed: int = 0
+    ``share``: of the input that lies behind, 0 to 1, or NaN.
+    """
+
+    before: int = 0
+    structures: int = 0
     atoms: int = 0
-    best: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done, 1 some failed, 2 nothing could be done."""
-        return 2 if self.done == 0 else 1 if self.failed else 0
-
-    def add(self, rows: list[dict[str, Any]], keep: int) -> None:
-        """Counts rows and keeps the ``keep`` lowest in energy per atom and the first failures."""
-        good = [r for r in rows if r["status"] == "ok"]
-        bad = [r for r in rows if r["status"] != "ok"]
-        self.done += len(good)
-        self.failed += len(bad)
-        self.atoms += sum(r["natoms"] for r in good)
-        self.best = sorted(self.best + good, key=lambda r: r["energy_per_atom"])[:keep]
-        self.failures = (self.failures + bad)[:keep]
+    failed: int = 0
+    share: float = float("nan")
 
 
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Groups of items with about as many atoms as the engine likes at a time."""
-    group: list[Item] = []
-    atoms = 0
-    for item in items:
-        group.append(item)
-        atoms += 0 if item.atoms is None else len(item.atoms)
-        if atoms >= ATOMS_PER_BATCH or len(group) >= STRUCTURES_PER_BATCH:
-            yield group
-            group, atoms = [], 0
-    if group:
-        yield group
+@dataclass
+class Outcome:
+    """What a job has come to.
+
+    Attributes:
+        totals: see there. resumed: structures that an earlier run had done. complete: whether it had done all.
+        seconds, structures, atoms: of this run. engine: what evaluated. folder: where everything is.
+    """
+
+    totals: totals.Totals
+    resumed: int
+    complete: bool
+    seconds: float
+    structures: int
+    atoms: int
+    engine: Engine
+    folder: Path
 
 
-def run(
-    engine: Engine,
-    items: Iterable[Item],
-    output: Path,
-    provenance: dict[str, str],
-    progress: Callable[[int, int], None] | None = None,
-    keep: int = 10,
-) -> Tally:
-    """Screens every item into ``output``.
+def run(options: Options, progress: Callable[[Progress], None] | None = None) -> Outcome:
+    """Runs a job, or what is left of it.
 
     Args:
-        provenance: what to note in the table's metadata (model, version, precision …).
-        progress: called after each batch with the structures done and failed so far.
-        keep: how many of the best rows and of the failures the tally remembers.
+        progress: told after each block.
+
+    Raises:
+        ModelFileError, BackendError, SourceError, OptionError, JobError: before anything is written.
+        StoppedError: the disk is full, or the folder is gone; everything written before is kept.
     """
-    tally = Tally()
-    index = 0
-    with Sinks(output, provenance) as sinks:
-        for group in batches(items):
-            rows, frames = _evaluate(engine, group, index)
-            index += len(group)
-            sinks.write(rows, frames)
-            tally.add(rows, keep)
-            if progress:
-                progress(tally.done, tally.failed)
-    return tally
-
-
-def _evaluate(
-    engine: Engine, group: list[Item], first: int
-) -> tuple[list[dict[str, Any]], list[tuple[Any, Result, dict[str, Any]]]]:
-    results = iter(engine.evaluate([i.atoms for i in group if i.atoms is not None], on_error="return"))
-    rows: list[dict[str, Any]] = []
-    frames = []
-    for index, item in enumerate(group, start=first):
-        outcome: Result | str
-        if item.atoms is None:
-            outcome = item.error or "failed"
+    engines = [
+        load(
+            m, device=options.device, backend=options.backend, precision=options.precision, head=options.head,
+            threads=options.threads,
+        )
+        for m in options.models
+    ]  # fmt: skip
+    engine = engines[0]
+    sources = find_sources(options.inputs, engine.config.type_map)
+    hull = Hull(options.references) if options.references is not None else None
+    inputs = fingerprints(sources)
+    identity = options.identity(inputs, engine.backend, str(engine.device))
+    if options.overwrite:
+        _clear(options.output)
+    began = time.perf_counter()
+    with Journal(options.output, identity) as journal:
+        now = Progress(before=journal.position.index, failed=sum(b["failed"] for b in journal.blocks))
+        complete = journal.ended
+        if not complete:
+            schema = rows.schema(options.fields, options.relax is not None, len(options.models), hull is not None)
+            outputs = sinks.sinks_for(
+                options.output, schema, options.write, "descriptor" in options.fields, _provenance(identity)
+            )
+            try:
+                for sink in outputs:
+                    sink.resume(journal.states.get(sink.name))
+                left = blocks(sources, journal.position, [not x for x in inputs.values()])
+                for done in _evaluation(options, engines)(left):
+                    _write(done, outputs, journal, hull)
+                    now.structures += len(done.written.rows)
+                    now.atoms += done.atoms
+                    now.failed += done.failed
+                    now.share = done.block.share
+                    if progress:
+                        progress(now)
+                for sink in outputs:
+                    sink.finish()
+                totals.write_failures(options.output / summary.NAME, options.output / totals.FAILURES)
+                found = _totals(options)
+                _report(options, identity, journal, found)
+            except OSError as error:
+                what = f"{error.filename or options.output}: {error.strerror or error}"
+                raise StoppedError(what, journal.position.index if not journal.blocks else _index(journal)) from error
+            journal.end()
         else:
-            result = next(results)
-            outcome = result.reason if isinstance(result, StructureError) else result
-        row = row_of(index, item.source, item.frame, item.atoms, outcome)
-        rows.append(row)
-        if isinstance(outcome, Result):
-            frames.append((item.atoms, outcome, row))
-    return rows, frames
+            found = _totals(options)
+    spent = time.perf_counter() - began
+    return Outcome(found, now.before, complete, spent, now.structures, now.atoms, engine, options.output)
+
+
+def _index(journal: Journal) -> int:
+    return Position(**journal.blocks[-1]["end"]).index
+
+
+def _write(done: Done, outputs: list[sinks.Sink], journal: Journal, hull: Hull | None) -> None:
+    if hull is not None:
+        for row in done.written.rows:
+            if row["status"] == "ok":
+                row["e_above_hull"] = hull.above(row["formula"], row["energy_per_atom"])
+    states = {sink.name: sink.append(done.written) for sink in outputs}
+    told = {"structures": len(done.written.rows), "atoms": done.atoms, "failed": done.failed}
+    journal.commit(done.block.end, states, time=round(time.time(), 3), **told)
+
+
+def _evaluation(options: Options, engines: list[Engine]) -> Evaluate:
+    if options.ray is None:
+        return Evaluation(engines, options)
+    from .cluster import RayEvaluation
+
+    return RayEvaluation(options)
+
+
+def _totals(options: Options) -> totals.Totals:
+    return totals.total(options.output / summary.NAME, options.by, options.top)
+
+
+def _report(options: Options, identity: dict[str, Any], journal: Journal, found: totals.Totals) -> None:
+    if options.report:
+        from .report import write_report
+
+        write_report(options.output, identity, journal.blocks, found, options.by)
+
+
+def _provenance(identity: dict[str, Any]) -> dict[str, str]:
+    models = identity["models"]
+    return {
+        "version": __version__,
+        "model": " ".join(models),
+        "model_sha256": " ".join(models.values()),
+        "head": identity["head"] or "",
+        "device": identity["device"],
+        "backend": identity["backend"],
+        "precision": identity["precision"],
+    }
+
+
+def _clear(folder: Path) -> None:
+    for pattern in OURS:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -9,11 +9,13 @@ others; on a GPU up to the rounding of its sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
@@ -86,16 +88,28 @@ def relax(
             ready[k] = (_right_handed(from_ase(engine.config, atoms, f"structure {k}")), _free(atoms, f"structure {k}"))
         except StructureError as error:
             out[k] = error
-    for with_cell in (False, True):
-        group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
-        if not group:
-            continue
-        model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
-        room = max_atoms or MAX_ATOMS
-        done = zip(group, _relax(model, with_cell, fmax, steps, room), strict=True)
-        for k, result in done:
-            out[k] = result if isinstance(result, StructureError) else _relaxed(engine, structures[k], k, result)
+    with _few_threads(engine):
+        for with_cell in (False, True):
+            group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
+            if not group:
+                continue
+            model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
+            ends = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
+            for k, end in zip(group, ends, strict=True):
+                out[k] = end if isinstance(end, StructureError) else _relaxed(engine, structures[k], k, end)
     return [x for x in out if x is not None]
+
+
+@contextmanager
+def _few_threads(engine: Engine) -> Iterator[None]:
+    """One thread for torch beside the CPU engine's own: its small tensors would keep a second one waiting."""
+    before = torch.get_num_threads()
+    try:
+        if engine.backend == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

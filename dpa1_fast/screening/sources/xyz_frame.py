@@ -30,6 +30,9 @@ RESULTS_OF_FRAME = {"energy", "free_energy", "stress"}
 """What ASE moves from the comment to a calculator, and this file does too; of anything else in ``all_properties``, and
 of columns with a meaning of their own, ASE takes care."""
 
+MATRICES = ("stress", "virial")
+"""Nine numbers that ASE takes for a matrix in Fortran's order, and nothing else."""
+
 RESERVED = (set(all_properties) - {"forces"}) | {
     *("numbers", "symbols", "positions", "species", "pos", "Z", "charge", "initial_charges", "move_mask"),
 }
@@ -133,15 +136,18 @@ def _comment(line: str) -> dict[str, Any] | None:
 
 
 def _value(key: str, value: str) -> Any:
-    if key.lower() != "uid":  # which ASE leaves a string
+    """ASE's value of a pair. It decides itself but for plain numbers, which most values are."""
+    parts = value.split()
+    if key in MATRICES:
+        if len(parts) == 9 and all(map(FLOAT.fullmatch, parts)):
+            return np.array(list(map(float, parts))).reshape((3, 3), order="F")
+    elif key.lower() != "uid":  # which ASE leaves a string
         if FLOAT.fullmatch(value):
             return np.float64(value)
         if INTEGER.fullmatch(value):
             return np.int64(value)
-        parts = value.split()
         if len(parts) > 1 and all(map(FLOAT.fullmatch, parts)):
-            array = np.array(list(map(float, parts)))
-            return array.reshape((3, 3), order="F") if key in ("stress", "virial") else array
+            return np.array(list(map(float, parts)))
     return key_val_str_to_dict(f'{key}="{value}"')[key]
 
 

@@ -1,0 +1,134 @@
+"""A block's structures evaluated: rows of the summary, and structures with their results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..ahead import ahead
+from ..engine import Engine, Result
+from ..errors import StructureError
+from . import rows
+from .blocks import Block
+from .deviation import deviation
+from .options import Options
+from .sinks import Frame, Written
+
+
+@dataclass
+class Done:
+    """A block and what came out of it."""
+
+    block: Block
+    written: Written
+    atoms: int = 0
+    ok: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Structures that could not be done."""
+        return len(self.written.rows) - self.ok
+
+
+@dataclass
+class Evaluation:
+    """How blocks are evaluated in one process.
+
+    Args:
+        engines: one a model. options: the job's.
+    """
+
+    engines: Sequence[Engine]
+    options: Options
+
+    def __call__(self, blocks: Iterable[Block]) -> Iterator[Done]:
+        """Blocks in their order. The next ones are read and prepared while one is evaluated."""
+        if self.options.relax or len(self.engines) > 1:
+            yield from map(self.one, ahead(blocks, depth=1))
+        else:
+            yield from self._streamed(blocks)
+
+    def one(self, block: Block) -> Done:
+        """A block by itself."""
+        if self.options.relax:
+            return self._relaxed(block)
+        results = [list(e.stream(_structures(block))) for e in self.engines]
+        return self._done(block, [list(r) for r in zip(*results, strict=True)])
+
+    # --- kinds of jobs --------------------------------------------------------------------------------------------
+
+    def _streamed(self, blocks: Iterable[Block]) -> Iterator[Done]:
+        waiting: deque[Block] = deque()
+
+        def structures() -> Iterator[Any]:
+            for block in blocks:
+                waiting.append(block)
+                yield from _structures(block)
+
+        results: list[list[Result | StructureError]] = []
+        for result in self.engines[0].stream(structures()):
+            results.append([result])
+            if len(results) == len(waiting[0].items):
+                yield self._done(waiting.popleft(), results)
+                results = []
+
+    def _relaxed(self, block: Block) -> Done:
+        from .relax import relax
+
+        o, out = self.options, _empty(block)
+        given = [i.atoms for i in block.items if i.atoms is not None]
+        found = iter(relax(self.engines[0], given, cell=o.relax == "cell", fmax=o.fmax, steps=o.steps))
+        for k, item in enumerate(block.items):
+            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms)
+            outcome = StructureError(item.source, item.error or "failed") if item.atoms is None else next(found)
+            if isinstance(outcome, StructureError):
+                out.written.rows.append(row | rows.failed(outcome.reason))
+                continue
+            row |= rows.done(outcome.result, outcome.atoms)
+            row |= {"converged": outcome.converged, "steps": outcome.steps, "energy_before": outcome.energy_before}
+            out.written.rows.append(row)
+            out.written.frames.append(Frame(outcome.atoms, outcome.result, row))
+        return self._completed(out)
+
+    def _done(self, block: Block, results: Sequence[Sequence[Result | StructureError]]) -> Done:
+        out = _empty(block)
+        for k, (item, of_models) in enumerate(zip(block.items, results, strict=True)):
+            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms)
+            error = next((r for r in of_models if isinstance(r, StructureError)), None)
+            if error is not None:
+                out.written.rows.append(row | rows.failed(error.reason))
+                continue
+            good = [r for r in of_models if isinstance(r, Result)]
+            row |= rows.done(good[0], item.atoms)
+            if len(good) > 1:
+                row |= deviation(good)
+            out.written.rows.append(row)
+            out.written.frames.append(Frame(item.atoms, good[0], row))
+        return self._completed(out)
+
+    def _completed(self, out: Done) -> Done:
+        """Adds what ``--fields`` asks for, and drops what nobody does."""
+        frames, fields = out.written.frames, self.options.fields
+        out.ok, out.atoms = len(frames), sum(len(f.atoms) for f in frames)
+        if "descriptor" in fields:
+            found = self.engines[0].descriptors([f.atoms for f in frames])
+            for frame, descriptor in zip(frames, found, strict=True):
+                frame.descriptor = frame.row["descriptor"] = descriptor
+        for frame in frames:
+            for name in ("forces", "descriptor"):
+                if name in fields:
+                    frame.row[name] = frame.row[name].ravel()
+        if not self.options.write:
+            out.written.frames = []
+        return out
+
+
+def _structures(block: Block) -> Iterator[Any]:
+    for item in block.items:
+        yield StructureError(item.source, item.error or "failed") if item.atoms is None else item.atoms
+
+
+def _empty(block: Block) -> Done:
+    return Done(block, Written(block.start.block, []))

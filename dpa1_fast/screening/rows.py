@@ -1,0 +1,90 @@
+"""The summary's columns: one row a structure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..engine import Result
+
+
+def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:
+    metadata = {k: v for k, v in (("doc", doc), ("unit", unit)) if v}
+    return pa.field(name, kind, nullable=nullable, metadata=metadata or None)
+
+
+NUMBER, COUNT, TEXT = pa.float64(), pa.int64(), pa.string()
+FIRST = (
+    _field("index", COUNT, "position in the input, from 0", nullable=False),
+    _field("source", TEXT, "file or folder", nullable=False),
+    _field("frame", COUNT, "structure in the source; -1: the source itself", nullable=False),
+    _field("formula", TEXT),
+    _field("natoms", COUNT),
+    _field("energy", NUMBER, unit="eV"),
+    _field("energy_per_atom", NUMBER, "virtual atoms not counted", "eV"),
+    _field("max_force", NUMBER, "largest length of a force", "eV/Å"),
+    _field("volume", NUMBER, unit="Å³"),
+    _field("pressure", NUMBER, "-(xx + yy + zz) / 3 of the stress", "eV/Å³"),
+)
+LAST = (
+    _field("status", TEXT, "ok or failed", nullable=False),
+    _field("error", TEXT, "why it failed"),
+)
+FIELDS = {
+    "energy": (),  # always there
+    "forces": (_field("forces", pa.list_(NUMBER), "3 a atom, flat", "eV/Å"),),
+    "stress": (_field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),),
+    "descriptor": (_field("descriptor", pa.list_(NUMBER), "of every atom one after another, flat"),),
+}
+"""What ``--fields`` may name, and the columns that each adds."""
+RELAXED = (
+    _field("converged", pa.bool_(), "whether forces (and stress) came below the limit"),
+    _field("steps", COUNT, "steps of the relaxation"),
+    _field("energy_before", NUMBER, "of the structure as given", "eV"),
+)
+KINDS = ("max", "min", "avg")
+DEVIATION = (
+    *(_field(f"{k}_devi_f", NUMBER, f"{k} over atoms of the forces' standard deviation", "eV/Å") for k in KINDS),
+    *(_field(f"{k}_devi_v", NUMBER, f"{k} over components of the virial's, an atom", "eV") for k in KINDS),
+    _field("devi_e", NUMBER, "standard deviation of the energy, an atom", "eV"),
+)
+"""Model deviation, in DP-GEN's names and definitions."""
+HULL = (_field("e_above_hull", NUMBER, "energy above the hull of the reference entries, an atom", "eV"),)
+
+
+def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool) -> pa.Schema:
+    """The columns of a job."""
+    more = [x for name in fields for x in FIELDS[name]]
+    more += [*(RELAXED if relaxed else ()), *(DEVIATION if models > 1 else ()), *(HULL if hull else ())]
+    return pa.schema([*FIRST, *more, *LAST])
+
+
+def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, Any]:
+    """What a row says of a structure itself."""
+    row: dict[str, Any] = {"index": index, "source": source, "frame": frame}
+    if atoms is not None:
+        row |= {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
+    return row
+
+
+def failed(reason: str) -> dict[str, Any]:
+    """What a row says of a structure that could not be done."""
+    return {"status": "failed", "error": " ".join(reason.split())}
+
+
+def done(result: Result, atoms: Any) -> dict[str, Any]:
+    """What a row says of a structure's results; all that ``--fields`` may name is among it."""
+    stress = result.stress
+    real = max(1, int(np.count_nonzero(atoms.numbers)))
+    return {
+        "energy": result.energy,
+        "energy_per_atom": result.energy / real,
+        "max_force": float(np.sqrt(np.square(result.forces).sum(axis=1).max(initial=0.0))),
+        "volume": result.volume,
+        "pressure": None if stress is None else float(-stress[:3].mean()),
+        "stress": stress,
+        "forces": result.forces,
+        "status": "ok",
+    }

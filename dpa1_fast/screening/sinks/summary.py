@@ -1,0 +1,75 @@
+"""The summary: a folder of Parquet files that every reader of Parquet takes for one table."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .base import Parts, Written, durable
+
+NAME = "summary.parquet"
+ROWS = 1_000_000
+"""Rows of a file of the finished summary."""
+
+
+class SummarySink:
+    """Parts while the job runs; files of up to a million rows when it is done, in one rename.
+
+    Args:
+        folder: of the job. schema: see ``rows.schema``. provenance: goes into the metadata of every file.
+    """
+
+    name = NAME
+
+    def __init__(self, folder: Path, schema: pa.Schema, provenance: dict[str, str]) -> None:
+        self.target = folder / NAME
+        self.parts = Parts(folder / f"{NAME}.partial", ".parquet")
+        self.schema = schema.with_metadata({f"dpa1_fast.{k}": v for k, v in provenance.items()})
+
+    def resume(self, state: Any) -> None:
+        """See ``Sink``; the state is how many parts there are."""
+        if not self.target.exists():
+            self.parts.resume(state or 0)
+
+    def append(self, block: Written) -> int:
+        """See ``Sink``."""
+        columns = {name: [row.get(name) for row in block.rows] for name in self.schema.names}
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pydict(columns, schema=self.schema), buffer)
+        return self.parts.write(block.number, buffer.getvalue())
+
+    def finish(self) -> None:
+        """See ``Sink``."""
+        if not self.target.exists():
+            whole = self.target.with_name(f"{NAME}.whole")
+            shutil.rmtree(whole, ignore_errors=True)
+            whole.mkdir()
+            self._gather(whole)
+            os.replace(whole, self.target)
+            durable(self.target.parent)
+        self.parts.remove()
+
+    def _gather(self, folder: Path) -> None:
+        writer, rows, number = None, 0, 0
+        for path in self.parts.all():
+            table = pq.read_table(path, schema=self.schema)
+            if writer is None:
+                target = folder / f"part-{number:05d}.parquet"
+                writer, rows, number = pq.ParquetWriter(target, self.schema), 0, number + 1
+            writer.write_table(table)
+            rows += len(table)
+            if rows >= ROWS:
+                writer.close()
+                writer = None
+        if writer is None and number == 0:
+            writer = pq.ParquetWriter(folder / "part-00000.parquet", self.schema)
+        if writer is not None:
+            writer.close()
+        for path in folder.iterdir():
+            durable(path)

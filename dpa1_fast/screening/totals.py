@@ -1,0 +1,114 @@
+"""What a finished summary says on the whole: read from its files in constant memory, so it does not matter how many
+times the job was interrupted."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+
+FAILURES = "failures.csv"
+SHOWN = ("index", "source", "frame", "formula", "natoms", "energy", "energy_per_atom", "max_force")
+
+
+@dataclass
+class Totals:
+    """How a job went.
+
+    Attributes:
+        ok, failed: structures. atoms: in those that are ok. not_converged: relaxations that ran out of steps.
+        best: rows with the smallest ``by``. failures: the first rows that failed. reasons: how often each kind of
+            reason came up.
+    """
+
+    ok: int = 0
+    failed: int = 0
+    atoms: int = 0
+    not_converged: int = 0
+    best: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some failed, 2 nothing could be done."""
+        return 2 if self.ok == 0 else 1 if self.failed else 0
+
+
+def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
+    """Reads a summary.
+
+    Args:
+        summary: its folder. by, top: so many rows with the smallest such column. failures: how many to remember.
+    """
+    out = Totals()
+    data = ds.dataset(summary, format="parquet")
+    columns = ["index", "natoms", "status", *([by] if by != "index" else [])]
+    columns += ["converged"] if "converged" in data.schema.names else []
+    best: list[tuple[float, int]] = []  # a heap whose first is the worst of the best
+    for batch in data.to_batches(columns=columns):
+        table = batch.to_pydict()
+        for k, status in enumerate(table["status"]):
+            if status != "ok":
+                out.failed += 1
+                continue
+            out.ok += 1
+            out.atoms += table["natoms"][k]
+            out.not_converged += table.get("converged", [True] * (k + 1))[k] is False
+            value = table[by][k]
+            if value is None or value != value:
+                continue
+            entry = (-value, -table["index"][k])
+            if len(best) < top:
+                heapq.heappush(best, entry)
+            elif top and entry > best[0]:
+                heapq.heapreplace(best, entry)
+    wanted = [-index for _, index in sorted(best, reverse=True)]
+    if wanted:
+        shown = [name for name in data.schema.names if name not in ("forces", "descriptor", "stress")]
+        rows = data.to_table(columns=shown, filter=ds.field("index").isin(wanted)).to_pylist()
+        place = {index: k for k, index in enumerate(wanted)}
+        out.best = sorted(rows, key=lambda r: place[r["index"]])
+    for row in failed_rows(summary):
+        if len(out.failures) < failures:
+            out.failures.append(row)
+        out.reasons[kind_of(row["error"])] += 1
+    return out
+
+
+def failed_rows(summary: Path) -> Iterator[dict[str, Any]]:
+    """The rows that failed, in order."""
+    columns = ["index", "source", "frame", "formula", "natoms", "error"]
+    for batch in ds.dataset(summary, format="parquet").to_batches(columns=columns, filter=ds.field("status") != "ok"):
+        yield from batch.to_pylist()
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers, so that equal ones are counted together."""
+    return " ".join("…" if any(c.isdigit() for c in word) else word for word in reason.split())[:100]
+
+
+def write_failures(summary: Path, target: Path) -> int:
+    """Writes the failures as a table for people; none, no file. Returns how many there are."""
+    rows = failed_rows(summary)
+    first = next(rows, None)
+    if first is None:
+        target.unlink(missing_ok=True)
+        return 0
+    partial = target.with_name(f"{target.name}.partial")
+    count = 1
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(first))
+        writer.writeheader()
+        writer.writerow(first)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    partial.replace(target)
+    return count

@@ -136,7 +136,7 @@ def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.runs = blocks
     _attend(work, c, n, size, operand)
     work.array(n * (m + 4 + 3) + 1, size)
-    work.array(2, 4)
+    work.array(3, 4)
     if c["LAST"]:
         work.array(n * 4, size)
         work.array(blocks * 4 * mp, size, 4 * m)
@@ -160,7 +160,7 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.product(q, mp, chunk, 3 * blocks * steps, size, operand)
     work.l2 += (blocks * (q * mp * 7 + q * m) + pairs * k * (7 + 16)) * size
     work.array(n * (m + 4 + 3) + 1, size)
-    work.array(2, 4)
+    work.array(3, 4)
     if c["LAST"]:
         work.array(n * 4 + 4 * mp, size, n * 4 + 4 * m)
         work.array(n * 4, size)
@@ -182,7 +182,7 @@ def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     blocks = work.runs = math.ceil(n / c["R"])
     _embed(work, c, c["R"], blocks, size, back=False)
     work.array(n * 3, 8)
-    work.array(n + 5, 4)
+    work.array(n + 6, 4)
     if c["ATTENTION"]:
         work.array(n * (c["M"] + 4 + 4 + 3), size)
         _lengths(work, c, c["R"], blocks, size, operand)
@@ -215,7 +215,7 @@ def _energy_net(work: Work, c: dict[str, Any], n: int, size: int, operand: int) 
 def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     blocks = math.ceil(n / c["R"])
     work.array((blocks + 1) * 4 * c["MP"], size, 8 * c["M"])
-    work.array(c["M"] * c["A"] + 1, size)
+    work.array(c["M"] * c["A"] + 2 * c["EXTRA"] + 1, size)
     work.array(3, 4)
     work.l2 += c["M"] * c["A"] * 4
 
@@ -229,7 +229,7 @@ def _contraction_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: 
 def _environment_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     work.array(n * 6, 8)
     work.array(n * 8, size, n * 5)
-    work.array(5, 4)
+    work.array(6, 4)
     work.runs = math.ceil(n / c["R"])
 
 

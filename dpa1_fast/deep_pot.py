@@ -19,7 +19,8 @@ class DeepPot:
 
     Args:
         model_file: as for ``dpa1_fast.load``.
-        **options: ``device``, ``backend``, ``precision``, ``head``, ``threads``, as for ``dpa1_fast.load``.
+        **options: ``device``, ``backend``, ``precision``, ``head``, ``threads``, ``fixed_shape``, as for
+            ``dpa1_fast.load``.
     """
 
     def __init__(self, model_file: Any, **options: Any) -> None:

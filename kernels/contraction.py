@@ -12,16 +12,17 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _contraction_fwd_kernel(
     count, center_type, first_type,  # (B,)
     moments,  # (B, blocks, 4, MP)
     n_empty, empty,  # (B,) empty slots that carry −davg/dstd; (types, types, 4, MP)
     order, axis,  # (M,) original channel of each, (A,) where the first A stand; int32
+    extras,  # (B, EXTRA) what the energy net reads besides D
     x_out,  # (B, 4, MP) out
-    d_out,  # (B, WIDTH) out; its first M·A columns
+    d_out,  # (B, WIDTH) out: D in M·A columns, then extras
     blocks, width,
-    NSEL: tl.constexpr, TYPES: tl.constexpr, EMPTY: tl.constexpr,
+    NSEL: tl.constexpr, TYPES: tl.constexpr, EMPTY: tl.constexpr, EXTRA: tl.constexpr, EP: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, A: tl.constexpr, AP: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """One program an atom."""
@@ -45,6 +46,10 @@ def _contraction_fwd_kernel(
     keep = (cols < M)[:, None] & (axes < A)[None, :]
     original = tl.load(order + cols, mask=cols < M, other=0)
     tl.store(d_out + b * width + (original[:, None] * A + axes[None, :]), d, mask=keep)
+    if EXTRA > 0:
+        more = tl.arange(0, EP)
+        also = tl.load(extras + b * EXTRA + more, mask=more < EXTRA)
+        tl.store(d_out + b * width + M * A + more, also, mask=more < EXTRA)
 
 
 @triton.jit

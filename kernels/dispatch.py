@@ -77,8 +77,21 @@ def check_precision(precision: str, backend: str) -> None:
         raise ValueError("precision 'bfloat16' needs a processor with AVX512-BF16, or a GPU; use float32")
 
 
-def triton_evaluator(weights: Weights, precision: str, device: torch.device) -> Any:
+def check_fixed_shape(fixed_shape: bool, backend: str, device: str) -> None:
+    """Whether evaluations can be captured here.
+
+    Raises:
+        ValueError: where they can't.
+    """
+    if fixed_shape and (backend, device) != ("triton", "cuda"):
+        raise ValueError(f"fixed_shape=True needs backend 'triton' on a GPU, not {backend!r} on {device}")
+
+
+def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, fixed_shape: bool = False) -> Any:
     """The Triton kernels, on a GPU or in the interpreter.
+
+    Args:
+        fixed_shape: capture what is evaluated, see ``graph.py``; on a GPU.
 
     Raises:
         ValueError: on a CPU, where triton was loaded without its interpreter.
@@ -87,7 +100,7 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device) -> 
         os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime.interpreter import InterpretedFunction
 
-    from . import fused, sums
+    from . import fused, graph, sums
 
     if device.type == "cpu":
         if not isinstance(sums._forces_kernel, InterpretedFunction):
@@ -97,7 +110,8 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device) -> 
     chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
     name = getattr(card, "gcnArchName", "").split(":")[0] or f"sm_{card.major}{card.minor}"
     # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
-    return fused.TritonEvaluator(weights, precision, device, name, 2 * card.multi_processor_count, chunk)
+    evaluator = fused.TritonEvaluator(weights, precision, device, name, 2 * card.multi_processor_count, chunk)
+    return graph.GraphedEvaluator(evaluator, graph.CudaCapture()) if fixed_shape else evaluator
 
 
 class ReferenceEvaluator:

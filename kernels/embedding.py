@@ -164,11 +164,11 @@ def rows_bwd(d_x, g, MP: tl.constexpr):
     return d_s, d_a, d_b, tl.sum(g * tl.load(d_x + 3 * MP + cols)[None, :], axis=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _embedding_fwd_kernel(
     vector,  # (edges of the batch, 3) Å, float64
     neighbor_type,  # (edges of the batch,) int32
-    first, at, count, center_type,  # (B,) first edge in the batch and in the chunk, neighbours, type
+    first, at, count, center_type,  # (B,) first edge in the batch, at − at[0] in the chunk (int64), neighbours, type
     statistics,  # (types, 8) float64
     net, factors, matrices, vectors,  # see packing.py; the last two: how the first layer's lengths are found
     row, gate,  # (edges of the chunk, 4) out; with attention
@@ -198,7 +198,7 @@ def _embedding_fwd_kernel(
             factor, _ = strip_factor(factors, pair, sw, MP, SMOOTH)
             e = e * factor + e
         if ATTENTION:
-            local = tl.load(at + b).to(tl.int64)
+            local = tl.load(at + b) - tl.load(at)
             u0, u1, u2, w = gate_fwd(x, y, z, sw, mask, SMOOTH, DOTR)
             store_four(row + local * 4, rows, mask, s, x, y, z)
             store_four(gate + local * 4, rows, mask, u0, u1, u2, w)

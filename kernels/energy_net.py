@@ -65,7 +65,7 @@ def _backward(
     tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def _energy_net_kernel(
     center_type,  # (B,)
     inputs,  # (B, IN) descriptor and parameters

@@ -107,7 +107,7 @@ def _environment_bwd_kernel(
     if block * R < n:
         rows = block * R + tl.arange(0, R)
         mask = rows < n
-        local = tl.load(at + b).to(tl.int64)
+        local = tl.load(at + b) - tl.load(at)
         edge = tl.load(first + b).to(tl.int64)
         d_s, d_a, d_b, d_c = load_four(d_row + local * 4, rows, mask)
         d_sw = tl.load(d_gate + local * 4 + 3 + rows * 4, mask=mask, other=0.0)

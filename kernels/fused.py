@@ -2,27 +2,31 @@
 
 For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
 back, layer by layer, and with the first the embedding's way back; the environment's. Then, for the whole batch, forces.
-Two layers of attention take nine launches a chunk and one more for the batch.
+Two layers of attention take nine launches a chunk, and nothing else runs for a chunk: what is small is done once a
+batch (``plan.py``). Only the choice of chunks reads anything back from the device, once a batch; ``run`` does not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import packing
+from . import packing, plan
 from .contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
 from .cpu import numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
 from .gated_attention import _gated_attention_bwd_kernel, _gated_attention_fwd_kernel
+from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
 from .reference import activation, network
-from .sums import _forces_kernel
+from .sums import _forces_kernel, _virials_kernel
 from .tiles import Tiles, tiles_for
 from .weights import Weights
 
@@ -32,21 +36,16 @@ EDGES = 16
 """Edges at a time at the end of the way back, where the embedding is."""
 NET_ATOMS, NET_COLUMNS = 16, 64
 """The tile of the energy net."""
-FORCE_ROWS = 32
+FORCE_ROWS, VIRIAL_ROWS = 32, 64
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Some atoms of a batch: the places of their edges there and here. All (B,), on the device."""
+class Edges:
+    """Of the batch: vector (e, 3) Å and gradient (e, 3) eV/Å, which is to be written, float64; type (e,) int32."""
 
-    center: Tensor
-    first: Tensor
-    at: Tensor
-    count: Tensor
-    center_type: Tensor
-    edges: int
-    most: int
-    inputs: Tensor
+    vector: Tensor
+    type: Tensor
+    gradient: Tensor
 
 
 class TritonEvaluator:
@@ -110,6 +109,10 @@ class TritonEvaluator:
         self.bias = here(w.bias * alive + w.out_bias, torch.float64)
         self.no_bias = torch.zeros_like(self.bias)
         self.tebd = here(w.type_table)
+        self.fparam, self.aparam = (x and tuple(here(y, torch.float64) for y in x) for x in (w.fparam, w.aparam))
+        self.case_embd = None if w.case_embd is None else here(w.case_embd)
+        more = c.dim_fitting_in - c.neuron[-1] * c.axis_neuron
+        self.extras = {"EXTRA": more, "EP": packing.padded(more) if more else 0}
         kind, threshold = (float(x) for x in numbers.activation_code(c.activation_function))
         fit_kind, fit_threshold = (float(x) for x in numbers.activation_code(c.fitting.activation_function))
         self.environment = {"SMTH": c.rcut_smth, "RCUT": c.rcut, "PROTECTION": c.env_protection, "TYPES": c.ntypes}
@@ -133,96 +136,100 @@ class TritonEvaluator:
         """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
 
         Args:
-            batch: see ``dpa1_fast.batch.Batch``; on this evaluator's device.
+            batch: see ``dpa1_fast.batch.Batch``.
         """
-        energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
-        gradient = torch.zeros_like(batch.vector)
-        neighbor_type = batch.types[batch.neighbor].to(torch.int32)
-        for chunk in self._chunks(batch):
-            energy[chunk.center] = self._evaluate(batch, chunk, neighbor_type, gradient)
-        return energy, gradient, *self._sums(batch, gradient)
+        batch = batch.to(self.device)
+        with self.on_device():
+            order = plan.by_neighbors(batch)
+            return self.run(batch, order, self.chunks(order.count.cpu()))
 
-    def _chunks(self, batch: Any) -> Any:
-        """Active atoms by rising neighbour count, as many at a time as ``chunk_bytes`` hold."""
-        center = torch.nonzero(batch.active).squeeze(-1)
-        count = batch.counts[center]
-        order = torch.argsort(count, stable=True)
-        center, count = center[order], count[order]
-        extras = self._parameters(batch, center)
-        sizes = count.cpu()
-        ends = torch.cumsum(sizes * self._bytes_per_edge + self._bytes_per_atom, 0)
-        start = 0
-        while start < len(center):
-            before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(torch.searchsorted(ends, before + self.chunk_bytes, right=True)))
-            here = slice(start, stop)
-            counts = count[here].to(torch.int32)
-            at = (torch.cumsum(counts, 0) - counts).to(torch.int32)
-            yield Chunk(
-                center[here], batch.first_edge[center[here]], at, counts,
-                batch.types[center[here]].to(torch.int32),
-                int(sizes[here].sum()), int(sizes[stop - 1]), extras[here],
-            )  # fmt: skip
-            start = stop
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Triton launches on the device that is current."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    @property
-    def _bytes_per_edge(self) -> int:
-        """What a neighbour needs while its chunk is evaluated."""
+    def chunks(self, sizes: Tensor) -> list[Chunk]:
+        """Chunks of atoms with so many edges; see ``plan.cut``."""
         layers = len(self.layers)
-        return self.work.itemsize * (layers and (layers + 1) * (self.config.neuron[-1] + 3) + 16)
+        per_edge = self.work.itemsize * (layers and (layers + 1) * (self.config.neuron[-1] + 3) + 16)
+        widths = self.fitting.widths
+        per_atom = self.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * self.mp)
+        return plan.cut(sizes, per_edge, per_atom, self.chunk_bytes)
 
-    @property
-    def _bytes_per_atom(self) -> int:
-        """What an atom needs besides its neighbours."""
-        return self.work.itemsize * (2 * self.fitting.widths[0] + 3 * sum(self.fitting.widths[1:]) + 16 * self.mp)
+    def run(self, batch: Any, order: Order, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a call gives, by a choice of chunks. Reads nothing back from the device: a CUDA graph can capture it.
+
+        Args:
+            batch: on this device. Edges beyond the last atom's are left out; their neighbour is ``n_atoms``.
+            order: of its atoms. chunks: with room for all their edges.
+        """
+        neighbor, arriving = torch.sort(batch.neighbor.to(torch.int32), stable=True)
+        types = torch.nn.functional.pad(batch.types.to(torch.int32), (0, 1))
+        edges = Edges(batch.vector, types[batch.neighbor], torch.zeros_like(batch.vector))
+        center = order.atom[: chunks[-1].stop if chunks else 0]
+        atoms = self._atoms(batch, order, center)
+        for chunk in chunks:
+            self._evaluate(edges, atoms.part(chunk), chunk)
+        energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
+        energy.scatter_(0, center, atoms.energy)
+        return energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving)
+
+    def _atoms(self, batch: Any, order: Order, center: Tensor) -> Atoms:
+        count = order.count[: len(center)]
+        first_of_structure = batch.offsets[batch.structure[center]]
+        return Atoms(
+            first=batch.first_edge[center],
+            at=torch.cumsum(count, 0, dtype=torch.int64) - count,
+            count=count,
+            center_type=batch.types[center].to(torch.int32),
+            first_type=batch.types[first_of_structure].clamp_min(0).to(torch.int32),
+            n_key=(batch.nsel - count).to(self.work),
+            n_row=(batch.nsel - batch.n_filled[center]).to(self.work),
+            extras=self._parameters(batch, center),
+            energy=torch.empty(len(center), dtype=torch.float64, device=self.device),
+        )
 
     def _parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides D, for each centre. (B, …)"""
-        w, parts = self.weights, []
+        parts = []
         if self.config.concat_output_tebd:
-            parts.append(self.tebd[batch.types[center]].double())
-        if batch.fparam is not None and w.fparam is not None:
-            a, b = (x.to(self.device) for x in w.fparam)
-            parts.append((batch.fparam[batch.structure[center]] - a) * b)
-        if batch.aparam is not None and w.aparam is not None and self.config.fitting.numb_aparam_in:
-            a, b = (x.to(self.device) for x in w.aparam)
-            parts.append((batch.aparam[center] - a) * b)
-        if w.case_embd is not None:
-            parts.append(w.case_embd.to(self.device).expand(len(center), -1))
-        empty = torch.zeros(len(center), 0, dtype=torch.float64, device=self.device)
-        return torch.cat([empty, *parts], dim=-1).to(self.work)
+            parts.append(self.tebd[batch.types[center]])
+        if batch.fparam is not None and self.fparam is not None:
+            average, inverse = self.fparam
+            parts.append(((batch.fparam[batch.structure[center]] - average) * inverse).to(self.work))
+        if batch.aparam is not None and self.aparam is not None and self.config.fitting.numb_aparam_in:
+            average, inverse = self.aparam
+            parts.append(((batch.aparam[center] - average) * inverse).to(self.work))
+        if self.case_embd is not None:
+            parts.append(self.case_embd.expand(len(center), -1))
+        return torch.cat(parts, dim=-1) if parts else self.tebd.new_empty(len(center), 0)
 
     # --- a chunk ------------------------------------------------------------------------------------------------------
 
     def _new(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.work, device=self.device)
 
-    def _evaluate(self, batch: Any, chunk: Chunk, neighbor_type: Tensor, gradient: Tensor) -> Tensor:
-        """Energies (B,) of a chunk; dE/dd of its edges goes to ``gradient``."""
+    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk) -> None:
+        """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
         tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most)
         there, back = tiles.forward, tiles.backward
         common = {"PREC": self.products, **self.shape, "num_stages": 1}
-        atoms, blocks = len(chunk.center), max(1, -(-chunk.most // there.rows))
+        n, blocks = len(atoms), max(1, -(-chunk.most // there.rows))
         back_rows = max(1, -(-chunk.most // back.rows)) * back.rows
-        layers, edges = len(self.layers), max(1, chunk.edges)
-        n_key = (batch.nsel - batch.counts[chunk.center]).to(self.work)
-        n_row = (batch.nsel - batch.n_filled[chunk.center]).to(self.work)
-        first_type = batch.types[batch.offsets[batch.structure[chunk.center]]].clamp_min(0).to(torch.int32)
-        row, gate = (self._new(edges, 4) if layers else self.net for _ in range(2))
-        g = [self._new(edges, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
-        lengths = [self._new(edges, 3) for _ in range(layers)] or [self.net]
-        moments = self._new(atoms, blocks, 4, self.mp)
-        first = (batch.vector, neighbor_type, chunk.first)
+        layers, size = len(self.layers), max(1, chunk.edges)
+        row, gate = (self._new(size, 4) if layers else self.net for _ in range(2))
+        g = [self._new(size, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
+        lengths = [self._new(size, 3) for _ in range(layers)] or [self.net]
+        moments = self._new(n, blocks, 4, self.mp)
         numbers_of = (self.statistics, self.net, self.factors)
         matrices, vectors, at_factors, at_biases = self.layers[0] if layers else (self.net, self.net, 0, 0)
-        _embedding_fwd_kernel[(atoms, blocks)](
-            *first, chunk.at, chunk.count, chunk.center_type, *numbers_of, matrices[at_factors:], vectors[at_biases:],
-            row, gate, g[0], lengths[0], moments, blocks, **self.environment, **self.options, **self.embedding,
-            ATTENTION=layers > 0, LW=self.factor_width, R=there.rows, C=min(there.chunk, self.mp),
-            num_warps=there.warps, **common,
+        _embedding_fwd_kernel[(n, blocks)](
+            edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
+            matrices[at_factors:], vectors[at_biases:], row, gate, g[0], lengths[0], moments, blocks,
+            **self.environment, **self.options, **self.embedding, ATTENTION=layers > 0, LW=self.factor_width,
+            R=there.rows, C=min(there.chunk, self.mp), num_warps=there.warps, **common,
         )  # fmt: skip
-        programs = min(self.programs, atoms * blocks)
-        scratch = self._new(max(programs * 2 * there.rows, min(programs, atoms) * 3 * back_rows) * self.mp)
+        programs = min(self.programs, n * blocks)
+        scratch = self._new(max(programs * 2 * there.rows, min(programs, n) * 3 * back_rows) * self.mp)
         attention = {"SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options}
         for k in range(layers):
             matrices, vectors, *_ = self.layers[k]
@@ -230,80 +237,80 @@ class TritonEvaluator:
             following = k if last else k + 1
             next_matrices, next_vectors, at_factors, at_biases = self.layers[following]
             _gated_attention_fwd_kernel[(programs,)](
-                chunk.at, chunk.count, n_key, g[k], row, gate, lengths[k], g[following], lengths[following], moments,
-                scratch, matrices, vectors, next_matrices[at_factors:], next_vectors[at_biases:], atoms, blocks,
+                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[following], lengths[following],
+                moments, scratch, matrices, vectors, next_matrices[at_factors:], next_vectors[at_biases:], n, blocks,
                 **attention, LAST=last, LW=self.factor_width, Q=there.rows, K=there.keys, C=min(there.chunk, self.mp),
                 num_warps=there.warps, **common,
             )  # fmt: skip
-        energy, d_x = self._energies(chunk, moments, blocks, n_row, first_type, there.rows)
+        d_x = self._energies(atoms, moments, blocks, there.rows)
         if not layers:
-            _embedding_bwd_kernel[(atoms, back_rows // back.keys)](
-                batch.vector, gradient, neighbor_type, chunk.first, chunk.count, chunk.center_type, *numbers_of, d_x,
-                **self.environment, SMOOTH=self.options["SMOOTH"], **self.embedding, MP=self.mp, R=back.keys,
+            _embedding_bwd_kernel[(n, back_rows // back.keys)](
+                edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, *numbers_of,
+                d_x, **self.environment, SMOOTH=self.options["SMOOTH"], **self.embedding, MP=self.mp, R=back.keys,
                 PREC=self.products, num_warps=back.warps, num_stages=1,
             )  # fmt: skip
-            return energy
-        programs = min(self.programs, atoms)
+            return
+        programs = min(self.programs, n)
         stats = self._new(programs, back_rows, STATS)
-        d_g, d_row, d_gate = self._new(edges, self.config.neuron[-1]), self._new(edges, 4), self._new(edges, 4)
+        d_g, d_row, d_gate = self._new(size, self.config.neuron[-1]), self._new(size, 4), self._new(size, 4)
         for k in reversed(range(layers)):
             matrices, vectors, *_ = self.layers[k]
             _gated_attention_bwd_kernel[(programs,)](
-                chunk.at, chunk.count, n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch, stats,
-                matrices, vectors, neighbor_type, chunk.first, chunk.center_type, self.net, self.factors, atoms,
+                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
+                stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net, self.factors, n,
                 back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers, TYPES=self.config.ntypes, **self.embedding,
                 Q=back.rows, K=back.keys, C=min(back.chunk, self.mp), E=EDGES, num_warps=back.warps, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
-        _environment_bwd_kernel[(atoms, back_rows // back.rows)](
-            batch.vector, gradient, chunk.first, chunk.at, chunk.count, chunk.center_type, self.statistics,
+        _environment_bwd_kernel[(n, back_rows // back.rows)](
+            edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, self.statistics,
             d_row, d_gate, **smooth, R=back.rows, num_warps=1,
         )  # fmt: skip
-        return energy
 
-    def _energies(
-        self, chunk: Chunk, moments: Tensor, blocks: int, n_row: Tensor, first_type: Tensor, rows: int
-    ) -> tuple[Tensor, Tensor]:
-        """Energies (B,) and dE/dX (B, 4, MP)."""
-        atoms, width = len(chunk.center), self.config.dim_fitting_in
-        x, d_x = self._new(atoms, 4, self.mp), self._new(atoms, 4, self.mp)
-        inputs, d_inputs = self._new(atoms, width), self._new(atoms, width)
-        inputs[:, width - chunk.inputs.shape[1] :] = chunk.inputs
+    def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
+        """dE/dX (B, 4, MP); energies go to ``atoms``."""
+        n, width = len(atoms), self.config.dim_fitting_in
+        x, d_x = self._new(n, 4, self.mp), self._new(n, 4, self.mp)
+        inputs, d_inputs = self._new(n, width), self._new(n, width)
         shape = {**self.shape, **self.axes, "num_warps": 4, "num_stages": 1}
-        _contraction_fwd_kernel[(atoms,)](
-            chunk.count, chunk.center_type, first_type, moments, n_row, self.empty, self.order, self.axis, x, inputs,
-            blocks, width, EMPTY=self.carries, TYPES=self.config.ntypes, R=rows, **shape,
+        _contraction_fwd_kernel[(n,)](
+            atoms.count, atoms.center_type, atoms.first_type, moments, atoms.n_row, self.empty, self.order, self.axis,
+            atoms.extras, x, inputs, blocks, width, EMPTY=self.carries, TYPES=self.config.ntypes, R=rows, **self.extras,
+            **shape,
         )  # fmt: skip
-        energy = self._net(chunk, inputs, d_inputs, self.bias, backward=True)
+        self._net(atoms, inputs, d_inputs, self.bias, atoms.energy, backward=True)
         if self.config.fitting.subtract_vacuum:
-            inputs[:, : self.config.dim_descrpt] = 0.0
-            energy -= self._net(chunk, inputs, d_inputs, self.no_bias, backward=False)
-        _contraction_bwd_kernel[(atoms,)](x, self.order, self.axis, d_inputs, d_x, width, **shape)
-        return energy, d_x
+            inputs[:, : self.config.dim_descrpt].zero_()
+            vacuum = torch.empty_like(atoms.energy)
+            self._net(atoms, inputs, d_inputs, self.no_bias, vacuum, backward=False)
+            atoms.energy.sub_(vacuum)
+        _contraction_bwd_kernel[(n,)](x, self.order, self.axis, d_inputs, d_x, width, **shape)
+        return d_x
 
-    def _net(self, chunk: Chunk, inputs: Tensor, d_inputs: Tensor, bias: Tensor, *, backward: bool) -> Tensor:
-        atoms, total = len(inputs), max(1, sum(self.fitting.widths[1:]))
-        hidden, slopes, d_hidden = (self._new(atoms, total) for _ in range(3))
-        energy = torch.empty(atoms, dtype=torch.float64, device=self.device)
-        _energy_net_kernel[(-(-atoms // NET_ATOMS),)](
-            chunk.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, self.fit_weights, self.fit_vectors,
-            self.fit_last, self.alive, bias, atoms, inputs.shape[1], total, **self.net_layout, BACKWARD=backward,
+    def _net(
+        self, atoms: Atoms, inputs: Tensor, d_inputs: Tensor, bias: Tensor, energy: Tensor, *, backward: bool
+    ) -> None:
+        n, total = len(inputs), max(1, sum(self.fitting.widths[1:]))
+        hidden, slopes, d_hidden = (self._new(n, total) for _ in range(3))
+        _energy_net_kernel[(-(-n // NET_ATOMS),)](
+            atoms.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, self.fit_weights, self.fit_vectors,
+            self.fit_last, self.alive, bias, n, inputs.shape[1], total, **self.net_layout, BACKWARD=backward,
             R=NET_ATOMS, C=32, W=NET_COLUMNS, PREC=self.products, num_warps=4, num_stages=1,
         )  # fmt: skip
-        return energy
 
-    def _sums(self, batch: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Forces (n, 3) in eV/Å and virials (S, 3, 3) in eV."""
+    def _sums(self, batch: Any, edges: Edges, neighbor: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        """Forces (n, 3) in eV/Å and virials (S, 3, 3) in eV. neighbor: sorted, arriving: whose edges these are."""
         n = batch.n_atoms
-        arriving = torch.argsort(batch.neighbor, stable=True)
-        arrivals = torch.bincount(batch.neighbor, minlength=n)
-        first_arriving = torch.nn.functional.pad(torch.cumsum(arrivals, 0), (1, 0))
+        ends = torch.arange(n + 1, dtype=torch.int32, device=self.device)
+        first_arriving = torch.searchsorted(neighbor, ends)
         forces = torch.empty(n, 3, dtype=torch.float64, device=self.device)
-        virials = torch.empty(n, 3, 3, dtype=torch.float64, device=self.device)
+        per_atom = torch.empty(n, 3, 3, dtype=torch.float64, device=self.device)
         _forces_kernel[(n,)](
-            gradient, batch.vector, batch.first_edge, arriving, first_arriving, forces, virials,
+            edges.gradient, edges.vector, batch.first_edge, arriving, first_arriving, forces, per_atom,
             R=FORCE_ROWS, num_warps=1,
         )  # fmt: skip
         if batch.n_structures == 1:
-            return forces, virials.sum(0, keepdim=True)
-        return forces, torch.segment_reduce(virials.view(n, 9), "sum", offsets=batch.offsets).view(-1, 3, 3)
+            return forces, per_atom.sum(0, keepdim=True)
+        virials = torch.empty(batch.n_structures, 3, 3, dtype=torch.float64, device=self.device)
+        _virials_kernel[(batch.n_structures,)](per_atom, batch.offsets, virials, R=VIRIAL_ROWS, num_warps=4)
+        return forces, virials

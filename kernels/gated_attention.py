@@ -163,9 +163,9 @@ def _output(
     return _normalize(z, cols, M, EPS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms", "blocks"])
 def _gated_attention_fwd_kernel(
-    at, count, empty,  # (B,) first edge in the chunk, neighbours, empty slots that the softmax sees
+    at, count, empty,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, empty slots that the softmax sees
     g, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
     g_out, lengths_out,  # out, not for the last layer
     moments,  # (B, blocks, 4, MP) out, for the last layer
@@ -184,7 +184,7 @@ def _gated_attention_fwd_kernel(
         b, block = item // blocks, item % blocks
         n = tl.load(count + b)
         if block * Q < n:
-            local = tl.load(at + b).to(tl.int64)
+            local = tl.load(at + b) - tl.load(at)
             rows = block * Q + tl.arange(0, Q)
             mask = rows < n
             # Scratch holds this block's rows alone.
@@ -376,7 +376,7 @@ def _by_key(
     return acc, d_0, d_1, d_2, d_w
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def _gated_attention_bwd_kernel(
     at, count, empty,  # (B,)
     g, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
@@ -405,7 +405,7 @@ def _gated_attention_bwd_kernel(
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)
         moment = d_x + tl.full((), 4 * MP, tl.int64) * b
-        local = tl.load(at + b).to(tl.int64)
+        local = tl.load(at + b) - tl.load(at)
         for q in range(0, n, Q):
             zero = _fresh_zero(count, b, n)
             rows = q + tl.arange(0, Q)

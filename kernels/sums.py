@@ -45,3 +45,22 @@ def _forces_kernel(
     tl.store(own, tl.sum(w_x, axis=0), mask=xyz < 3)
     tl.store(own + 1, tl.sum(w_y, axis=0), mask=xyz < 3)
     tl.store(own + 2, tl.sum(w_z, axis=0), mask=xyz < 3)
+
+
+@triton.jit
+def _virials_kernel(
+    virials,  # (n, 3, 3) eV, of each atom, float64
+    offsets,  # (S + 1,) where structures begin
+    out,  # (S, 3, 3) out
+    R: tl.constexpr,
+):  # fmt: skip
+    """One program a structure."""
+    k = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, 16)
+    total = tl.zeros([R, 16], tl.float64)
+    stop = tl.load(offsets + k + 1)
+    for i in range(tl.load(offsets + k), stop, R):
+        rows = i + tl.arange(0, R)
+        keep = (rows < stop)[:, None] & (cols < 9)[None, :]
+        total += tl.load(virials + (rows[:, None] * 9 + cols[None, :]), mask=keep, other=0.0)
+    tl.store(out + k * 9 + cols, tl.sum(total, axis=0), mask=cols < 9)

@@ -35,6 +35,21 @@ def _poisoned_memory_and_seeds() -> Iterator[None]:
 
 
 @pytest.fixture
+def rows_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in Triton's interpreter that round every row of a tile alike, as a tensor core does.
+
+    numpy's are those of its BLAS, which on some processors rounds a row by its place among the others.
+    """
+    from triton.runtime import interpreter
+
+    def dot(self: Any, a: Any, b: Any, acc: Any, *_: Any) -> Any:
+        product = np.einsum("ij,jk->ik", a.data.astype(acc.data.dtype), b.data.astype(acc.data.dtype))
+        return interpreter.TensorHandle(product + acc.data, acc.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+
+
+@pytest.fixture
 def quiet() -> Iterator[None]:
     """For models whose traits the engine warns of, where the warning is not what is tested."""
     with warnings.catch_warnings():

@@ -78,7 +78,7 @@ def from_optimade(attributes: Json) -> Atoms:
     cell = None
     if vectors is not None:  # vectors of axes that aren't periodic may be rows of null
         rows = [
-            [0.0] * 3 if row is None or (not p and None in row) else row for row, p in zip(vectors, pbc, strict=True)
+            [0.0] * 3 if row is None or (not p and None in row) else row for row, p in zip(vectors, pbc, strict=False)
         ]
         cell = numbers(rows, (3, 3), "lattice_vectors")
     elif pbc.any():

@@ -100,7 +100,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
     identity = options.identity(inputs, engine.backend, str(engine.device))
     if options.overwrite:
         _clear(options.output)
-    began = time.perf_counter()
+    began, started = time.perf_counter(), round(time.time(), 3)
     with Journal(options.output, identity) as journal:
         now = Progress(before=journal.position.index, failed=sum(b["failed"] for b in journal.blocks))
         complete = journal.ended
@@ -114,7 +114,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
                     sink.resume(journal.states.get(sink.name))
                 left = blocks(sources, journal.position, [not x for x in inputs.values()])
                 for done in _evaluation(options, engines)(left):
-                    _write(done, outputs, journal, hull)
+                    _write(done, outputs, journal, hull, started)
                     now.structures += len(done.written.rows)
                     now.atoms += done.atoms
                     now.failed += done.failed
@@ -140,14 +140,15 @@ def _index(journal: Journal) -> int:
     return Position(**journal.blocks[-1]["end"]).index
 
 
-def _write(done: Done, outputs: list[sinks.Sink], journal: Journal, hull: Hull | None) -> None:
+def _write(done: Done, outputs: list[sinks.Sink], journal: Journal, hull: Hull | None, started: float) -> None:
     if hull is not None:
         for row in done.written.rows:
             if row["status"] == "ok":
                 row["e_above_hull"] = hull.above(row["formula"], row["energy_per_atom"])
     states = {sink.name: sink.append(done.written) for sink in outputs}
     told = {"structures": len(done.written.rows), "atoms": done.atoms, "failed": done.failed}
-    journal.commit(done.block.end, states, time=round(time.time(), 3), **told)
+    # When this run began is told too, so that the report knows where the job was resumed.
+    journal.commit(done.block.end, states, time=round(time.time(), 3), began=started, **told)
 
 
 def _evaluation(options: Options, engines: list[Engine]) -> Evaluate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from .streams import head_of
 
 HEAD = 2000
 """Bytes that tell what a file is, as many as ASE looks at."""
+
+XYZ = re.compile(rb"[0-9]+[ \t\r]*\n[^\n]*\n[ \t]*[A-Z][a-z]?(?:[ \t]+[-+0-9.eE]+){3}[^\n]*\n")
+"""A number, any line, then a symbol and its coordinates."""
 
 JSON_KINDS = ("", "json", "jsonl", "ndjson", "extxyz")
 """What ASE calls files that may hold JSON: by such endings, or none. Its other formats may begin with a brace too."""
@@ -45,7 +49,8 @@ class FileSource:
         text = head.lstrip()
         if not text and len(head) < HEAD:
             return
-        kind = format_of(self.path)
+        # ASE's own guess takes longer than reading a small file, and of plain XYZ there may be very many.
+        kind = "extxyz" if XYZ.match(text) else format_of(self.path)
         if head.startswith(b"SQLite format 3\0"):
             from .ase_db import read_sqlite
 

@@ -35,6 +35,8 @@ class Edges:
 def _search_cell(structure: Structure) -> NDArray[np.float64]:
     """A cell of full rank: non-periodic axes get any vector outside the span of the periodic ones."""
     cell, pbc = structure.cell.copy(), structure.pbc
+    if pbc.all():
+        return cell
     _, _, basis = np.linalg.svd(np.where(pbc[:, None], cell, 0.0))
     cell[~pbc] = basis[int(pbc.sum()) :]
     return cell

@@ -34,7 +34,7 @@ from .errors import StructureError
 from .neighbors import OVERLAP, Edges, overlap, search
 from .structure import SMALLEST_HEIGHT, Structure, make_structure
 
-SKIN = 0.4
+SKIN = 0.8
 """Å. Wider: fewer searches, more candidates in vain."""
 
 MARGIN = 1e-9
@@ -79,7 +79,7 @@ def find_candidates(structure: Structure, cutoff: float) -> Candidates:
     """
     n = len(structure)
     lattice = np.where(structure.pbc[:, None], structure.cell, 0.0)
-    dual = np.linalg.pinv(lattice)
+    dual = np.linalg.inv(lattice) if structure.pbc.all() else np.linalg.pinv(lattice)
     length = np.linalg.norm(dual[:, structure.pbc], axis=0)
     height = 1.0 / float(length.max()) if structure.pbc.any() else np.inf
     if not (structure.types >= 0).any():

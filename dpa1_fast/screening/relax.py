@@ -79,25 +79,24 @@ def relax(
         raise TypeError("relax takes a list of structures; for one structure give [atoms]")
     if not fmax > 0.0 or steps < 0:
         raise ValueError(f"fmax must be positive and steps not negative; got {fmax} and {steps}")
-    out: list[Relaxed | StructureError | None] = [None] * len(structures)
+    ends: dict[int, _End | StructureError] = {}
     ready: dict[int, tuple[Structure, NDArray[np.float64] | None]] = {}
     for k, atoms in enumerate(structures):
+        name = f"structure {k}"
         try:
             if isinstance(atoms, StructureError):
                 raise atoms
-            ready[k] = (_right_handed(from_ase(engine.config, atoms, f"structure {k}")), _free(atoms, f"structure {k}"))
+            ready[k] = _right_handed(from_ase(engine.config, atoms, name)), _free(atoms, name)
         except StructureError as error:
-            out[k] = error
+            ends[k] = error
     with _few_threads(engine):
         for with_cell in (False, True):
             group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
-            if not group:
-                continue
-            model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
-            ends = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
-            for k, end in zip(group, ends, strict=True):
-                out[k] = end if isinstance(end, StructureError) else _relaxed(engine, structures[k], k, end)
-    return [x for x in out if x is not None]
+            if group:
+                model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
+                found = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
+                ends |= dict(zip(group, found, strict=True))
+        return list(_evaluated(engine, structures, [ends[k] for k in range(len(structures))]))
 
 
 @contextmanager
@@ -197,16 +196,26 @@ def _free(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
     return free
 
 
-def _relaxed(engine: Engine, before: Atoms, k: int, end: _End) -> Relaxed | StructureError:
-    """Puts the end of a relaxation into a copy of what came in, and evaluates that."""
-    atoms = before.copy()
-    # Positions are as they came: not wrapped, and through constraints, which have been heeded.
+def _evaluated(
+    engine: Engine, structures: Sequence[Any], ends: Sequence[_End | StructureError]
+) -> Iterator[Relaxed | StructureError]:
+    after = [
+        end if isinstance(end, StructureError) else _moved(a, end) for a, end in zip(structures, ends, strict=True)
+    ]
+    for atoms, end, result in zip(after, ends, engine.stream(after), strict=True):
+        if isinstance(result, StructureError):
+            yield result
+        elif isinstance(end, _End):
+            yield Relaxed(atoms, result, end.before, end.converged, end.steps)
+
+
+def _moved(before: Atoms, end: _End) -> Atoms:
+    """A copy of what came in, as it ended."""
+    atoms: Atoms = before.copy()
+    # Not through constraints, which have been heeded.
     atoms.set_positions(end.positions, apply_constraint=False)
     if end.cell is not None:
-        sign = np.sign(np.linalg.det(before.cell[:]) * np.linalg.det(end.cell))
-        atoms.set_cell(sign * end.cell, apply_constraint=False)
-    try:
-        result = engine.evaluate([from_ase(engine.config, atoms, f"structure {k}")])[0]
-    except StructureError as error:
-        return error
-    return Relaxed(atoms, result, end.before, end.converged, end.steps)
+        # Back to the hand that the cell had.
+        hand = np.sign(np.linalg.det(before.cell[:]))
+        atoms.set_cell(hand * end.cell, apply_constraint=False)
+    return atoms

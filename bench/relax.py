@@ -1,0 +1,131 @@
+"""200 mixed structures relaxed by ``relax`` and one by one by ASE: same minima? how fast?
+
+    python -m bench.relax [--cell] [--precision float32] [--structures 200] [--rounds 3]
+
+Both sides have the same engine, so what differs is who moves the atoms. They take turns, and ratios are medians of
+turns. Writes build/bench_relax.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.cluster import Octahedron
+from ase.filters import UnitCellFilter
+from ase.optimize import FIRE
+
+import dpa1_fast
+from dpa1_fast.drivers.ase import DPA1Calculator
+from dpa1_fast.screening.relax import Relaxed, relax
+
+ELEMENTS, VOLUME = ("Al", "Mg", "Cu"), {"Al": 16.5, "Mg": 23.0, "Cu": 11.8}
+SAME = 1e-3
+"""eV per structure: closer than this counts as the same minimum."""
+
+
+def mixed(count: int, seed: int = 0) -> list[Atoms]:
+    """Rattled random alloys of 2 to 40 atoms: crystals, slabs, wires, clusters, in turn."""
+    rng = np.random.default_rng(seed)
+    out = []
+    while len(out) < count:
+        kind = ("crystal", "slab", "crystal", "cluster", "crystal", "wire")[len(out) % 6]
+        if kind == "slab":
+            atoms = fcc111("Al", (int(rng.integers(1, 3)), 2, int(rng.integers(2, 6))), a=4.05, vacuum=7.0)
+            atoms.pbc = (True, True, False)
+        elif kind == "cluster":
+            atoms = Octahedron("Al", int(rng.integers(2, 4)), latticeconstant=4.05)
+            del atoms[rng.permutation(len(atoms))[: int(rng.integers(0, 4))]]
+        else:
+            cell = bulk("Al", str(rng.choice(["fcc", "bcc"])), a=4.05, cubic=True)
+            cell = cell if len(cell) == 4 else bulk("Al", "bcc", a=3.2, cubic=True)
+            most = 40 // len(cell)
+            repeats = [
+                r for r in ((1, 1, 1), (2, 1, 1), (2, 2, 1), (3, 1, 1), (2, 2, 2), (3, 3, 1)) if np.prod(r) <= most
+            ]
+            atoms = cell * repeats[int(rng.integers(len(repeats)))]
+            if kind == "wire":
+                atoms.center(vacuum=7.0, axis=(0, 1))
+                atoms.pbc = (False, False, True)
+        atoms.symbols[:] = rng.choice(ELEMENTS, len(atoms), p=rng.dirichlet([2, 2, 2]))
+        size = np.mean([VOLUME[s] for s in atoms.symbols]) / VOLUME["Al"]
+        atoms.set_cell(atoms.cell[:] * size ** (1 / 3), scale_atoms=True)
+        if not atoms.pbc.any():
+            atoms.positions *= size ** (1 / 3)
+        atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
+        out.append(atoms)
+    return out
+
+
+def one_by_one(engine: Any, structures: list[Atoms], cell: bool, fmax: float, steps: int) -> list[tuple[Atoms, int]]:
+    """ASE's own way. → relaxed atoms and how many steps they took."""
+    out = []
+    for before in structures:
+        atoms = before.copy()
+        atoms.calc = DPA1Calculator(engine)
+        optimizer = FIRE(UnitCellFilter(atoms) if cell and atoms.pbc.all() else atoms, logfile=None)
+        optimizer.run(fmax=fmax, steps=steps)
+        out.append((atoms, optimizer.nsteps))
+    return out
+
+
+def timed(work: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="almgcu-demo")
+    parser.add_argument("--cell", action="store_true")
+    parser.add_argument("--precision", default="float64")
+    parser.add_argument("--structures", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fmax", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, default=500)
+    args = parser.parse_args()
+    engine = dpa1_fast.load(args.model, precision=args.precision)
+    structures = mixed(args.structures)
+    how = {"cell": args.cell, "fmax": args.fmax, "steps": args.steps}
+    relax(engine, structures[:6], **how)
+    ours, theirs = [], []
+    for _ in range(args.rounds):
+        found, seconds = timed(lambda: relax(engine, structures, **how))
+        ours.append(seconds)
+        expected, seconds = timed(lambda: one_by_one(engine, structures, **how))
+        theirs.append(seconds)
+    done = [(f, e) for f, e in zip(found, expected, strict=True) if isinstance(f, Relaxed)]
+    gap = [abs(f.result.energy - float(e.get_potential_energy())) for f, (e, _) in done]
+    taken = sum(n for _, n in expected)
+    report = {
+        **vars(args),
+        "threads": engine.threads,
+        "atoms": sum(map(len, structures)),
+        "failed": len(structures) - len(done),
+        "converged": sum(f.converged for f, _ in done),
+        "steps": taken,
+        "other_steps": sum(f.steps != n for f, (_, n) in done),
+        "other_minima": sum(g > SAME for g in gap),
+        "largest_gap_eV": max(gap),
+        "ours_s": ours,
+        "one_by_one_s": theirs,
+        "ours_us_per_step": 1e6 * statistics.median(ours) / taken,
+        "one_by_one_us_per_step": 1e6 * statistics.median(theirs) / taken,
+        "times_faster": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
+    }
+    for key, value in report.items():
+        print(f"{key:24} {value}")
+    path = Path("build") / "bench_relax.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

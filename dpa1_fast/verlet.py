@@ -15,7 +15,8 @@ norm. A structure is searched again unless
 which for a fixed cell is the usual max|u| ≤ skin / 2. Atoms that are wrapped into the cell have moved far.
 
 Candidates are sorted by (i, j, S): what a step gives depends on positions and cells, never on when lists were made.
-A fresh list (``neighbors.py``) holds the same pairs, those of one atom in another order.
+A fresh list (``neighbors.py``) holds the same pairs, those of one atom in another order (which one of two equally far
+``sel`` cuts off may therefore differ).
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _free(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
 def _evaluated(
     engine: Engine, structures: Sequence[Any], ends: Sequence[_End | StructureError]
 ) -> Iterator[Relaxed | StructureError]:
-    after = [
+    after: list[Any] = [
         end if isinstance(end, StructureError) else _moved(a, end) for a, end in zip(structures, ends, strict=True)
     ]
     for atoms, end, result in zip(after, ends, engine.stream(after), strict=True):

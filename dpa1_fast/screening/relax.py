@@ -73,12 +73,12 @@ def relax(
         max_atoms: that are relaxed at a time; a larger structure is relaxed alone. By default 4096.
 
     Raises:
-        ValueError: fmax or steps make no sense.
+        ValueError: fmax, steps or max_atoms make no sense.
     """
     if isinstance(structures, Atoms):
         raise TypeError("relax takes a list of structures; for one structure give [atoms]")
-    if not fmax > 0.0 or steps < 0:
-        raise ValueError(f"fmax must be positive and steps not negative; got {fmax} and {steps}")
+    if not fmax > 0.0 or steps < 0 or (max_atoms is not None and max_atoms < 1):
+        raise ValueError(f"fmax, steps and max_atoms must be positive; got {fmax}, {steps} and {max_atoms}")
     ends: dict[int, _End | StructureError] = {}
     ready: dict[int, tuple[Structure, NDArray[np.float64] | None]] = {}
     for k, atoms in enumerate(structures):

@@ -1,0 +1,194 @@
+"""Relaxing many at once takes ASE's steps to ASE's minima, and nothing that happens to one touches another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch_sim")
+
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian
+
+import dpa1_fast
+from bench.relax import mixed, one_by_one
+from dpa1_fast.drivers.moving import Moving, Step
+from dpa1_fast.errors import StructureError
+from dpa1_fast.screening.relax import Relaxed, relax
+
+ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
+
+
+def relaxed(structures: list[Any], **how: Any) -> list[Relaxed]:
+    found = relax(ENGINE, structures, **how)
+    assert all(isinstance(f, Relaxed) for f in found), found
+    return found  # type: ignore[return-value]
+
+
+def equal(a: Relaxed, b: Relaxed) -> bool:
+    return (
+        a.steps == b.steps
+        and a.result.energy == b.result.energy
+        and np.array_equal(a.atoms.positions, b.atoms.positions)
+        and np.array_equal(a.atoms.cell[:], b.atoms.cell[:])
+    )
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_same_steps_and_same_minima_as_ase(cell: bool) -> None:
+    """Crystals, slabs, clusters and wires in one call against ASE's FIRE (with cells: UnitCellFilter) one by one."""
+    structures = mixed(12)
+    found = relaxed(structures, cell=cell)
+    for ours, (atoms, steps) in zip(found, one_by_one(ENGINE, structures, cell, 0.05, 500), strict=True):
+        assert ours.converged
+        assert ours.steps == steps
+        assert ours.result.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert np.allclose(ours.atoms.positions, atoms.positions, atol=1e-7)
+        assert np.allclose(ours.atoms.cell[:], atoms.cell[:], atol=1e-7)
+        assert ours.result.energy < ours.energy_before
+
+
+def test_results_are_the_engines_and_inputs_stay_as_they_were() -> None:
+    structures = mixed(6)
+    for k, atoms in enumerate(structures):
+        atoms.info["name"] = f"number {k}"
+        atoms.set_tags(range(len(atoms)))
+    before = [a.copy() for a in structures]
+    found = relaxed(structures, cell=True)
+    assert structures == before
+    expected = ENGINE.evaluate([f.atoms for f in found])
+    first = ENGINE.evaluate(structures)
+    for f, r, r0, atoms in zip(found, expected, first, structures, strict=True):
+        assert f.result.energy == r.energy
+        assert np.array_equal(f.result.forces, r.forces)
+        assert f.energy_before == pytest.approx(r0.energy, abs=1e-11)
+        assert f.atoms.info == atoms.info
+        assert np.array_equal(f.atoms.numbers, atoms.numbers)
+        assert np.array_equal(f.atoms.get_tags(), atoms.get_tags())
+        assert np.array_equal(f.atoms.pbc, atoms.pbc)
+        assert np.array_equal(f.atoms.cell[:], atoms.cell[:]) != atoms.pbc.all()
+        # Where a cell moved, ASE's criterion is on forces as seen from the cell at the start.
+        assert np.linalg.norm(r.forces, axis=1).max() < 0.05 * (1.1 if atoms.pbc.all() else 1.0)
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_company_changes_nothing_to_the_last_bit(cell: bool) -> None:
+    structures = mixed(9)
+    together = relaxed(structures, cell=cell)
+    backwards = relaxed(structures[::-1], cell=cell)[::-1]
+    few_at_a_time = relaxed(structures, cell=cell, max_atoms=40)
+    alone = [relaxed([s], cell=cell)[0] for s in structures]
+    for a, *others in zip(together, backwards, few_at_a_time, alone, strict=True):
+        assert all(equal(a, b) for b in others)
+
+
+def test_bad_structures_fail_in_their_places() -> None:
+    good = mixed(3)
+    overlapping, lost, foreign, flat = (good[0].copy() for _ in range(4))
+    overlapping.positions[1] = overlapping.positions[0]
+    lost.positions[0, 2] = np.nan
+    foreign.symbols[0] = "Fe"
+    flat.cell[2] = flat.cell[1]
+    before = StructureError("file.xyz", "could not be read")
+    found = relax(ENGINE, [overlapping, good[0], lost, good[1], foreign, flat, before, good[2]])
+    reasons = {k: str(f) for k, f in enumerate(found) if isinstance(f, StructureError)}
+    assert "structure 0: atoms 0 and 1 overlap" in reasons[0]
+    assert "structure 2: position of atom 0 is not finite" in reasons[2]
+    assert "structure 4: the model does not know the element Fe" in reasons[4]
+    assert "structure 5: singular cell" in reasons[5]
+    assert found[6] is before
+    assert sorted(reasons) == [0, 2, 4, 5, 6]
+    for k, f in zip((1, 3, 7), relaxed(good), strict=True):
+        assert equal(found[k], f)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_a_structure_that_fails_on_its_way_leaves_and_others_go_on(cell: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    structures, calls = mixed(4), []
+    expected = relaxed(structures, cell=cell)
+    step = Moving.step
+
+    def explodes(self: Moving, positions: Any, cells: Any) -> Step:
+        out = step(self, positions, cells)
+        for k, s in enumerate(self.verlet.structures):
+            if s.name == "structure 2":
+                calls.append(k)
+                if len(calls) > 5:
+                    out.errors[k] = StructureError(s.name, "boom")
+                    out.forces[self.verlet._offsets[k] : self.verlet._offsets[k + 1]] = 0.0
+        return out
+
+    monkeypatch.setattr(Moving, "step", explodes)
+    found = relax(ENGINE, structures, cell=cell)
+    assert isinstance(found[2], StructureError)
+    assert "boom" in str(found[2])
+    assert len(calls) == 6, "it left the batch at once"
+    assert all(equal(found[k], expected[k]) for k in (0, 1, 3))  # type: ignore[arg-type]
+
+
+def test_what_does_not_converge_says_so() -> None:
+    structures = mixed(5)
+    full = relaxed(structures)
+    cut = relaxed(structures, steps=15)
+    assert [f.converged for f in cut] == [f.steps <= 15 for f in full]
+    assert [f.steps for f in cut] == [min(f.steps, 15) for f in full]
+    none = relaxed(structures, steps=0)
+    assert [f.steps for f in none] == [0] * 5
+    assert all(f.result.energy == pytest.approx(f.energy_before, abs=1e-11) for f in none)
+
+
+def test_what_is_relaxed_already_takes_no_step() -> None:
+    crystal = bulk("Al", a=4.05)
+    found = relaxed([crystal, *mixed(2)])
+    assert (found[0].steps, found[0].converged) == (0, True)
+    assert np.array_equal(found[0].atoms.positions, crystal.positions)
+    assert relax(ENGINE, []) == []
+
+
+def test_constraints_are_heeded_or_named() -> None:
+    held, sliding, odd = (mixed(1)[0] for _ in range(3))
+    held.set_constraint(FixAtoms([0, 2]))
+    sliding.set_constraint(FixCartesian([1], mask=(True, False, True)))
+    odd.set_constraint(FixBondLength(0, 1))
+    found = relax(ENGINE, [held, sliding, odd, mixed(1)[0]])
+    assert "FixBondLengths is not supported" in str(found[2])
+    for before, after in zip((held, sliding), found, strict=False):
+        ((ase, steps),) = one_by_one(ENGINE, [before], False, 0.05, 500)
+        assert isinstance(after, Relaxed)
+        assert after.steps == steps
+        assert np.allclose(after.atoms.positions, ase.positions, atol=1e-7)
+        assert len(after.atoms.constraints) == 1
+    moved = found[0].atoms.positions - held.positions  # type: ignore[union-attr]
+    assert (moved[[0, 2]] == 0).all()
+    assert (np.linalg.norm(moved, axis=1)[[1, 3]] > 0).all()
+
+
+def test_a_left_handed_cell_relaxes_as_its_mirror_name_does() -> None:
+    right = mixed(1)[0]
+    left = right.copy()
+    left.set_cell(-right.cell[:], scale_atoms=False)
+    a, b = relaxed([right, left], cell=True)
+    assert b.result.energy == pytest.approx(a.result.energy, abs=1e-9)
+    assert np.allclose(b.atoms.cell[:], -a.atoms.cell[:], atol=1e-9)
+
+
+def test_a_cell_relaxes_to_no_pressure() -> None:
+    squeezed = bulk("Cu", "fcc", a=3.4)
+    (found,) = relaxed([squeezed], cell=True, fmax=1e-4)
+    assert found.result.stress is not None
+    assert np.abs(found.result.stress).max() < 1e-4 / 10
+    assert found.atoms.get_volume() > squeezed.get_volume()
+
+
+def test_arguments_that_make_no_sense_are_refused_and_threads_restored() -> None:
+    threads = torch.get_num_threads()
+    with pytest.raises(TypeError, match="list"):
+        relax(ENGINE, Atoms("Al"))  # type: ignore[arg-type]
+    for wrong in ({"fmax": 0.0}, {"fmax": float("nan")}, {"steps": -1}, {"max_atoms": 0}):
+        with pytest.raises(ValueError, match="positive"):
+            relax(ENGINE, mixed(1), **wrong)  # type: ignore[arg-type]
+    assert torch.get_num_threads() == threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Result", "__version__", "load"]
+__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Result", "__version__", "load", "screen"]
 
 if TYPE_CHECKING:
     from .config import DPA1Config
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .engine import Engine, Result
     from .loading import load
     from .model import DPA1
+    from .screening import screen
 
 _HOMES = {
     "DPA1": "model",
@@ -21,6 +22,7 @@ _HOMES = {
     "Engine": "engine",
     "Result": "engine",
     "load": "loading",
+    "screen": "screening",
 }
 
 

@@ -23,7 +23,8 @@ from .options import Options, fingerprints
 from .sinks import summary
 from .sources import find_sources
 
-OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", "report.html*")
+REPORT = "report.html"
+OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", f"{REPORT}*")
 """What a job may leave in its folder, and what ``overwrite`` deletes there."""
 
 Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
@@ -86,6 +87,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
         ModelFileError, BackendError, SourceError, OptionError, JobError: before anything is written.
         StoppedError: the disk is full, or the folder is gone; everything written before is kept.
     """
+    find_sources(options.inputs, ())  # what is not there is said before a model is loaded
     engines = [
         load(
             m, device=options.device, backend=options.backend, precision=options.precision, head=options.head,
@@ -132,6 +134,8 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
             journal.end()
         else:
             found = _totals(options)
+            if not (options.output / REPORT).exists():
+                _report(options, identity, journal, found)
     spent = time.perf_counter() - began
     return Outcome(found, now.before, complete, spent, now.structures, now.atoms, engine, options.output)
 

@@ -68,7 +68,7 @@ class Cost:
         # Relative errors count; what is not known yet stays near the first guess, brought to this machine's speed.
         rows = np.stack([f / s for f, s in self._seen])
         guess = self._guess * float(np.median([s / (self._guess @ f) for f, s in self._seen]))
-        weak = 0.1 * np.diag(1.0 / np.maximum(guess, 1e-6 * guess.max()))
+        weak = 0.02 * np.diag(1.0 / np.maximum(guess, 1e-6 * guess.max()))
         left, right = np.concatenate([rows, weak]), np.concatenate([np.ones(len(rows)), weak @ guess])
         found = np.maximum(np.linalg.lstsq(left, right, rcond=None)[0], 0.0)
         if found.any():

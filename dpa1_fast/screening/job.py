@@ -31,17 +31,7 @@ Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
 
 
 class StoppedError(DPA1Error, RuntimeError):
-    """A job that had to stop; what it has done is safe.
-
-    Args:
-        reason: why. safe: structures that are written.
-    """
-
-    def __init__(self, reason: object, safe: int) -> None:
-        self.safe = safe
-        super().__init__(
-            f"{reason}; {safe:,} structures are written and safe, the same command goes on from there once it can"
-        )
+    """A job that had to stop; what it has written is kept, unless somebody removed it."""
 
 
 @dataclass
@@ -129,8 +119,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
                 found = _totals(options)
                 _report(options, identity, journal, found)
             except OSError as error:
-                what = f"{error.filename or options.output}: {error.strerror or error}"
-                raise StoppedError(what, journal.position.index if not journal.blocks else _index(journal)) from error
+                raise StoppedError(_why(error, journal, options.output)) from error
             journal.end()
         else:
             found = _totals(options)
@@ -140,8 +129,14 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
     return Outcome(found, now.before, complete, spent, now.structures, now.atoms, engine, options.output)
 
 
-def _index(journal: Journal) -> int:
-    return Position(**journal.blocks[-1]["end"]).index
+def _why(error: OSError, journal: Journal, folder: Path) -> str:
+    if not journal.there:
+        return f"{folder} was removed or replaced while the job was running, and what it held with it; start it again"
+    safe = Position(**journal.blocks[-1]["end"]).index if journal.blocks else 0
+    return (
+        f"{error.filename or folder}: {error.strerror or error}; {safe:,} structures are written and safe, the same "
+        "command goes on from there once it can"
+    )
 
 
 def _write(done: Done, outputs: list[sinks.Sink], journal: Journal, hull: Hull | None, started: float) -> None:

@@ -7,6 +7,7 @@ job dies at, what lies behind the last whole line is thrown away and done again,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -119,9 +120,10 @@ class Journal:
             states: what each output needs to know to go on from here. told: figures, for the report.
 
         Raises:
-            JobError: the folder is not there any more.
+            FileNotFoundError: the folder is not there any more.
         """
-        self._still_there()
+        if not self.there:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         entry = {"block": end.block - 1, "end": asdict(end), "states": dict(states), **told}
         self._append(entry)
         self.blocks.append(entry)
@@ -136,10 +138,10 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _still_there(self) -> None:
+    @property
+    def there(self) -> bool:
+        """Whether the file that is being written is still the one under its name."""
         try:
-            same = os.stat(self.path).st_ino == os.fstat(self._file.fileno()).st_ino
+            return os.stat(self.path).st_ino == os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:
-            same = False
-        if not same:
-            raise JobError(f"{self.path.parent} was removed or replaced while the job was running; start it again")
+            return False

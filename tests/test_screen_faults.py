@@ -1,0 +1,143 @@
+"""What goes wrong overnight: it is named, recorded, and the rest is done; nothing that was written is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from screening import MODEL, alloys, command, everything, input_file, rows, screen
+
+from dpa1_fast.screening import journal
+
+
+def test_one_structure_of_many_with_nan_and_one_with_an_unknown_element(tmp_path: Path) -> None:
+    structures = alloys(3000, 2)
+    structures[1234].positions[0, 1] = np.nan
+    structures[2345] = Atoms("AlU", [[0, 0, 0], [0, 0, 2.6]])
+    write(tmp_path / "in.extxyz", structures)
+    done = screen("in.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    table = rows(tmp_path / "out")
+    assert len(table) == 3000
+    failed = {r["index"]: r["error"] for r in table if r["status"] != "ok"}
+    assert sorted(failed) == [1234, 2345]
+    assert "position of atom 0 is not finite" in failed[1234]
+    assert "does not know the element U" in failed[2345]
+    for words in ("1234", "2345", "not finite", "element U", "2 failed", "failures.csv"):
+        assert words in done.stdout, words
+
+
+def test_an_input_that_ends_in_the_middle(tmp_path: Path) -> None:
+    text = input_file(tmp_path, 40).read_text()
+    (tmp_path / "in.extxyz").write_text(text[: len(text) // 2])
+    write(tmp_path / "z.extxyz", alloys(5))
+    done = screen("*.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    table = rows(tmp_path / "out")
+    (cut,) = [r for r in table if r["frame"] == -1]
+    assert cut["source"] == "in.extxyz"
+    assert f"after {cut['index']} structures" in cut["error"]
+    assert [r["status"] for r in table if r["source"] == "z.extxyz"] == ["ok"] * 5
+    assert 10 < cut["index"] < 30
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB, where one may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+WORDS = ("in.extxyz", "--model", MODEL, "--write", "extxyz", "--no-report")
+
+
+def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    input_file(tmp_path, 600)
+    full = screen(*WORDS, "--output", "disk/out", cwd=tmp_path, small_blocks=50)
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1
+    assert "No space left on device" in full.stderr
+    assert "structures are written and safe" in full.stderr
+    safe = int(full.stderr.split("; ")[1].split()[0].replace(",", ""))
+    assert 50 <= safe < 600
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    again = screen(*WORDS, "--output", "disk/out", cwd=tmp_path, small_blocks=50)
+    assert again.returncode == 1, again.stderr
+    assert f"600 structures ({safe:,} of them in an earlier run)" in again.stdout
+    screen(*WORDS, "--output", "whole", cwd=tmp_path, small_blocks=50)
+    assert everything(small_disk / "out") == everything(tmp_path / "whole")
+
+
+def test_a_quota_on_the_size_of_files(tmp_path: Path) -> None:
+    """The same, where nobody may mount anything: a file may not grow beyond 60 kB."""
+    input_file(tmp_path, 600)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    full = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=50, preexec_fn=limited)
+    assert full.returncode == 1
+    assert "File too large" in full.stderr
+    assert "structures are written and safe" in full.stderr
+    again = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=50)
+    assert again.returncode == 1, again.stderr
+    screen(*WORDS, "--output", "whole", cwd=tmp_path, small_blocks=50)
+    assert everything(tmp_path / "out") == everything(tmp_path / "whole")
+
+
+def test_the_output_folder_is_removed_while_the_job_runs(tmp_path: Path) -> None:
+    input_file(tmp_path, 3000)
+    process = subprocess.Popen(
+        command(*WORDS, "--output", "out", small_blocks=20), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    path = tmp_path / "out" / journal.NAME
+    while not path.exists() or path.read_bytes().count(b"\n") < 3:
+        time.sleep(0.002)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode in (1, 2)
+    assert said.count("\n") == 1
+    assert "out" in said
+    assert "removed" in said
+    again = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=1000)
+    assert again.returncode == 1, again.stderr
+    assert len(rows(tmp_path / "out")) == 3000
+
+
+def test_an_output_that_cannot_be_made(tmp_path: Path) -> None:
+    input_file(tmp_path, 3)
+    (tmp_path / "file").write_text("")
+    done = screen("in.extxyz", "--model", MODEL, "--output", "file/out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "file/out" in done.stderr
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    """Thousands of files of one structure each: no more are open at a time than a shell allows."""
+    for k, atoms in enumerate(alloys(300)):
+        write(tmp_path / f"{k:03d}.extxyz", atoms)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    done = screen("*.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path, preexec_fn=limited)
+    assert done.returncode == 0, done.stderr
+    assert [os.path.basename(r["source"]) for r in rows(tmp_path / "out")] == [f"{k:03d}.extxyz" for k in range(300)]

@@ -18,7 +18,7 @@ from . import report_sections as sections
 from .report_numbers import Numbers, read, rows
 from .report_pace import Pace, pace
 from .report_sections import Section
-from .report_text import count, duration, listed, number, rate, share
+from .report_text import count, duration, listed, number, rate, share, times
 from .sinks import summary
 from .sinks.base import write_file
 from .totals import Totals
@@ -74,9 +74,9 @@ def _on_structures(table: Path, numbers: Numbers, identity: Mapping[str, Any], f
     wanted = {g.index for g in numbers.groups} if numbers.kind else set()
     wanted |= {k for _, k in [*deviation.low, *deviation.high]} if deviation else set()
     known = rows(table, sorted(wanted)) if wanted else {}
-    out = [sections.energies(numbers, known), sections.forces(numbers)]
-    if found.ok > 1:
-        out.append(sections.energies_and_forces(numbers))
+    out = []
+    if found.ok > 1:  # one alone has its line in the table
+        out += [sections.energies(numbers, known), sections.forces(numbers), sections.energies_and_forces(numbers)]
     if "steps" in numbers.columns:
         out.append(sections.relaxation(numbers, found, identity))
     if deviation:
@@ -103,25 +103,25 @@ def _figures(found: Totals, numbers: Numbers | None, went: Pace) -> list[tuple[s
     """The key figures: (what, value, remark)."""
     every = found.ok + found.failed
     out: list[tuple[str, Any, Any]] = [
-        ("evaluated", count(found.ok), f"of {count(every, 'structure')}"),
+        ("evaluated", count(found.ok), f"of {count(every, 'structure')}" if found.failed else "all structures"),
         *([("failed", count(found.failed), share(found.failed, every))] if found.failed else []),
-        ("atoms", count(found.atoms), f"{found.atoms / max(found.ok, 1):,.1f} a structure"),
     ]
     if numbers is not None:
+        out.append(("atoms", count(found.atoms), f"{found.atoms / found.ok:,.1f} a structure"))
         lowest = min(numbers.groups, key=lambda g: g.energy)
-        out.append(("lowest energy", number(lowest.energy), f"eV/atom, # {lowest.index:,}"))
+        out.append(("lowest energy", number(lowest.energy), f"eV/atom, #{lowest.index:,}"))
         out.append(("largest force", number(numbers.columns["max_force"].median, 3), "eV/Å, median"))
     if numbers is not None and "steps" in numbers.columns:
         converged = found.ok - found.not_converged
         out.append(("converged", share(converged, found.ok), f"{count(found.not_converged)} not"))
     if numbers is not None and "max_devi_f" in numbers.columns:
-        out.append(("models disagree by", number(numbers.columns["max_devi_f"].median), "eV/Å, median"))
+        out.append(("disagreement", number(numbers.columns["max_devi_f"].median), "eV/Å, median"))
     if numbers is not None and "e_above_hull" in numbers.columns:
         column = numbers.columns["e_above_hull"]
-        out.append(("on or below the hull", count(column.at_most_zero), f"of {count(column.count)}"))
-    if went.seconds > 0:
+        out.append(("on or below hull", count(column.at_most_zero), f"of {count(column.count)}"))
+    if went.seconds > 0 and found.ok:
         out.append(("speed", rate(went.structures / went.seconds), "structures/s"))
-        out.append(("time", duration(went.seconds), "resumed " + count(len(went.marks), "time") if went.marks else ""))
+        out.append(("time", duration(went.seconds), f"resumed {times(len(went.marks))}" if went.marks else ""))
     return out
 
 
@@ -143,8 +143,8 @@ def _facts(identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> 
         out.append(("relaxed", [f"{what}, {limits}"]))
     if "references" in identity:
         out.append(("references", list(identity["references"])))
-    written = [summary.NAME, *(f"results ({x})" for x in identity["write"])]
-    out.append(("written", [listed(written)]))
+    if identity["write"]:
+        out.append(("also written", [f"structures as {listed(identity['write'])}"]))
     if blocks:
         out.append(("finished", [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(blocks[-1]["time"]))]))
     out.append(("dpa1-fast", [identity["version"]]))

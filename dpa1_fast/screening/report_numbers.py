@@ -155,14 +155,11 @@ def rows(summary: Path, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
 
 
 def robust(values: np.ndarray) -> tuple[float, float]:
-    """A range that holds nearly all values, however far the few others are. At least one in twenty may be anything."""
-    if len(values) < 4:
+    """A range that holds nearly all values and is not stretched by few: one in twenty at either end may be anything."""
+    if len(values) < 8:
         return float(values.min()), float(values.max())
-    low, q1 = np.quantile(values, (0.05, 0.25), method="higher")
-    q3, high = np.quantile(values, (0.75, 0.95), method="lower")
-    left = min(q1 - 5 * (q3 - q1), low - (high - low) / 2)
-    right = max(q3 + 5 * (q3 - q1), high + (high - low) / 2)
-    return float(left), float(right)
+    low, high = float(np.quantile(values, 0.05, method="higher")), float(np.quantile(values, 0.95, method="lower"))
+    return low - 4 * (high - low), high + 4 * (high - low)
 
 
 def _survey(

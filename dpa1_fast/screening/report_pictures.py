@@ -116,8 +116,10 @@ def throughput(edges: np.ndarray, rates: np.ndarray, marks: Sequence[float], uni
             axes.axvline(mark, color=MARK, linewidth=0.9, linestyle=(0, (3, 2)))
             if k == 0:
                 left = mark < (edges[0] + edges[-1]) / 2
-                text = " resumed" if left else "resumed "
-                axes.text(mark, top, text, color=MARK, ha="left" if left else "right", va="top", fontsize=6.5)
+                axes.annotate(
+                    "resumed", (mark, top), xytext=(3 if left else -3, 0), textcoords="offset points", color=MARK,
+                    ha="left" if left else "right", va="top", fontsize=6.5,
+                )  # fmt: skip
         axes.set_ylim(0, top)
         axes.set_xlim(edges[0], edges[-1])
         _numbers(axes.xaxis, False)
@@ -172,11 +174,11 @@ def _legend(axes: Any, labels: Sequence[str]) -> None:
 
 def _numbers(axis: Any, log: bool, most: int = 5) -> None:
     """Numbers as people write them: no powers, no offsets, few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if log:
         axis.set_major_locator(LogLocator(numticks=6))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(most))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x, () if log else axis.get_majorticklocs())))

@@ -12,13 +12,24 @@ from markupsafe import Markup
 from . import report_pictures as pictures
 from .report_numbers import NO_FORCE, Column, Numbers
 from .report_pace import Pace
-from .report_text import QUANTITIES, axis, count, duration, formula, number, place, quantity, rate, share, system
+from .report_text import QUANTITIES, axis, count, duration, formula, number, place, quantity, rate, share, system, times
 from .totals import FAILURES, Totals
 
 POINTS = 2_500
 """Dots of a picture at most."""
 DOTTED = 25
 REASONS = 12
+HEADS = {
+    "energy_per_atom": "E / atom\n(eV)",
+    "energy": "E\n(eV)",
+    "max_force": "max |F|\n(eV/Å)",
+    "pressure": "pressure\n(eV/Å³)",
+    "volume": "volume\n(Å³)",
+    "steps": "steps",
+    "max_devi_f": "deviation\n(eV/Å)",
+    "e_above_hull": "above hull\n(eV/atom)",
+}
+"""Of the table's columns, in two lines."""
 UNITS = (("s", 1), ("min", 60), ("h", 3600))
 
 Rows = Mapping[int, Mapping[str, Any]]
@@ -54,12 +65,12 @@ class Section:
 def best(found: Totals, by: str) -> Section:
     """The structures with the smallest ``by``: a table and a picture."""
     words = QUANTITIES[by][0]
-    out = Section("best", f"Lowest {len(found.best)} in {words}" if len(found.best) > 1 else f"By {words}", wide=True)
+    out = Section(
+        "best", f"Lowest {len(found.best)} in {words}" if len(found.best) > 1 else f"Lowest in {words}", wide=True
+    )
     wanted = ["energy_per_atom", "energy", "max_force"]
     wanted += [c for c in (by, "steps", "max_devi_f", "e_above_hull") if c not in wanted and c in found.best[0]]
-    names = {"energy_per_atom": "E / atom (eV)", "energy": "E (eV)", "max_force": "max |F| (eV/Å)", "steps": "steps",
-             "max_devi_f": "max. deviation (eV/Å)", "e_above_hull": "above hull (eV/atom)"}  # fmt: skip
-    columns = [("#", "num"), ("formula", ""), ("atoms", "num"), *((names.get(c, axis(c)), "num") for c in wanted)]
+    columns = [("#", "num"), ("formula", ""), ("atoms", "num"), *((HEADS[c], "num") for c in wanted)]
     out.tables.append(Table("", [*columns, ("source", "source")], [
         [count(r["index"]), formula(r["formula"]), count(r["natoms"]),
          *(count(r[c]) if c == "steps" and r[c] is not None else number(r[c], 3 if c == "energy" else 4)
@@ -108,7 +119,8 @@ def energies_and_forces(numbers: Numbers) -> Section:
         if tiny.any():
             out.text.append(f"{count(int(tiny.sum()))} with practically no force are drawn at the lower edge.")
     else:
-        bottom -= 0.03 * (top - bottom)
+        bottom, top = bottom - 0.04 * (top - bottom), top + 0.04 * (top - bottom)
+    left, right = left - 0.03 * (right - left), right + 0.03 * (right - left)
     inside = (xs >= left) & (xs <= right) & (ys >= bottom) & (ys <= top)
     labels, drawn_as = _labels(numbers)
     drawn = np.array([drawn_as.get(int(g), 0) for g in group[inside]])
@@ -178,10 +190,8 @@ def throughput(went: Pace) -> Section:
     told = f"Structures per second while the job was running, between {rate(rates.min())} and {rate(rates.max())}"
     out.draw(told, pictures.throughput, np.array(went.edges) / size, rates, [m / size for m in went.marks], unit)
     if went.marks:
-        times = count(len(went.marks), "time")
-        out.text.append(
-            f"The job was interrupted and resumed {times}; the {duration(went.away)} between its runs are left out."
-        )
+        gap = f"the {duration(went.away)} between its runs are left out"
+        out.text.append(f"The job was interrupted and resumed {times(len(went.marks))}; {gap}.")
     return out
 
 
@@ -211,19 +221,18 @@ def failures(found: Totals) -> Section:
 
 
 def _distribution(numbers: Numbers, name: str, title: str, digits: int = 4) -> Section:
-    """A histogram, its smallest, middle and largest value, and what it leaves out."""
+    """A histogram, its range and middle, and what it leaves out."""
     column, out = numbers.columns[name], Section(name, title)
     edges, counts = column.histogram.shown()
     labels, places = _labels(numbers) if len(counts) > 1 else ([""], {0: 0})
     counts = counts[list(places)]
     about = "≈ " if numbers.sampled else ""
-    out.figures = [("smallest", quantity(column.least, name, digits)),
-                   ("median", about + quantity(column.median, name, digits)),
-                   ("largest", quantity(column.largest, name, digits))]  # fmt: skip
-    words = f"Histogram of {count(int(counts.sum()), 'structure')} by {axis(name)}, " + ", ".join(
-        f"{k} {v}" for k, v in out.figures
-    )
-    out.draw(words, pictures.histogram, edges, counts, labels, axis(name), column.histogram.log, name == "steps")
+    ends = f"{number(column.least, digits)} to {quantity(column.largest, name, digits)}"
+    out.figures = [("from", ends), ("median", about + quantity(column.median, name, digits))]
+    words = f"Histogram of {count(int(counts.sum()), 'structure')} by {axis(name)}, from {ends}"
+    if column.least < column.largest:
+        log, whole = column.histogram.log, name == "steps"
+        out.draw(words, pictures.histogram, edges, counts, labels, axis(name), log, whole)
     out.text += _outside(column, name, float(edges[0]), float(edges[-1]))
     return out
 

@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/c
 
 demo: $(VENV)/.installed
 	$(BIN)/dpa1-fast info almgcu-demo
-	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output --plot
+	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -46,7 +46,7 @@ kernel-report: $(VENV)/.installed
 
 $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0'
+	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0' ase
 	touch $@
 
 bench-peer: $(VENV)/.installed $(PEER)/.installed

@@ -51,6 +51,7 @@ def test_every_file_of_the_wheel_is_under_dpa1_fast(tmp_path: Path) -> None:
     for needed in (
         "kernels/reference.py",
         "screening/job.py",
+        "screening/report.html.j2",
         "checkpoint/pth.py",
         "models/almgcu-demo.safetensors",
         "py.typed",

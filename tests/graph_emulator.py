@@ -107,8 +107,8 @@ def poison(x: Tensor) -> None:
 
 
 @contextmanager
-def recording(strict: bool = True) -> Iterator[list[Step]]:
-    """All that the block does on the device, as it comes. strict: refuse what a capture would."""
+def recording(strict: bool = True, launch: bool = True) -> Iterator[list[Step]]:
+    """All that the block does on the device, as it comes. strict: refuse what a capture would. launch: run kernels."""
     steps: list[Step] = []
     inside = [False]
     executor, call = interpreter.GridExecutor, interpreter.GridExecutor.__call__
@@ -121,7 +121,8 @@ def recording(strict: bool = True) -> Iterator[list[Step]]:
             inside[0] = False
 
     def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
-        quietly(self, *args, **kwargs)
+        if launch:
+            quietly(self, *args, **kwargs)
         steps.append(Step(self.fn.__name__, "launch", lambda: call(self, *args, **kwargs)))
 
     executor.__call__ = recorded
@@ -133,25 +134,23 @@ def recording(strict: bool = True) -> Iterator[list[Step]]:
 
 
 class EmulatedCapture:
-    """Stands where ``CudaCapture`` does. After a capture its results are poisoned: only a replay writes them.
+    """Stands where ``CudaCapture`` does. As there, kernels don't run while they are captured, only when replayed.
 
     Attributes:
-        replays: how many there were. steps: of the last capture.
+        steps: of the last capture.
     """
 
     def __init__(self) -> None:
-        self.replays = 0
         self.steps: list[Step] = []
 
     def __call__(self, run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        with recording() as steps:
+        with recording(launch=False) as steps:
             out = run()
         self.steps = steps
         for x in out:
             poison(x)
 
         def replay() -> None:
-            self.replays += 1
             for step in steps:
                 step.again()
 

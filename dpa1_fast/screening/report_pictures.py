@@ -56,6 +56,7 @@ def histogram(edges: np.ndarray, counts: np.ndarray, labels: Sequence[str], name
     with _axes(name, "structures") as (axes, out):
         base = np.zeros(counts.shape[1])
         for k, (row, label) in enumerate(zip(counts, labels, strict=True)):
+            label = short(label)
             axes.stairs(base + row, edges, baseline=base, fill=True, color=SERIES[k], linewidth=0, label=label or None)
             base = base + row
         if log:
@@ -79,7 +80,7 @@ def scatter(
         size = 16 if len(x) < 100 else 9 if len(x) < 600 else 4
         for k, label in enumerate(labels):
             here = group == k
-            axes.scatter(x[here], y[here], s=size, color=SERIES[k], alpha=0.7, linewidths=0, label=label or None)
+            axes.scatter(x[here], y[here], s=size, color=SERIES[k], alpha=0.7, linewidths=0, label=short(label) or None)
         if log:
             axes.set_yscale("log")
         _numbers(axes.yaxis, log)
@@ -160,6 +161,11 @@ def _inline(svg: str) -> str:
     body = re.sub(r'<g id="[^"]*">', "<g>", body)
     body = re.sub(r"#(1000|2000)(0\d)", lambda m: f"var(--{'p' if m[1] == '1000' else 's'}{int(m[2])})", body)
     return f"<svg {box[0]} focusable='false' aria-hidden='true'>{body}"
+
+
+def short(label: str) -> str:
+    """A label that leaves room for the picture; tables have the whole of it."""
+    return label if len(label) <= 18 else f"{label[:17]}…"
 
 
 def _legend(axes: Any, labels: Sequence[str]) -> None:

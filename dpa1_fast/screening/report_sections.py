@@ -79,7 +79,7 @@ def best(found: Totals, by: str) -> Section:
     ]))  # fmt: skip
     dotted = found.best[:DOTTED]
     if len(dotted) > 1:
-        labels = [f"{r['formula']}  #{r['index']}" for r in dotted]
+        labels = [f"{pictures.short(r['formula'])}  #{r['index']}" for r in dotted]
         told = f"The {words} of the best {len(dotted)}, from {quantity(dotted[0][by], by)} to "
         out.draw(told + quantity(dotted[-1][by], by), pictures.dots, labels, [r[by] for r in dotted], axis(by))
     return out

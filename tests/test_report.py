@@ -14,7 +14,7 @@ from report_pages import IDENTITY, Page, broken, made, structures, summary_of
 from screening import MODEL, input_file
 
 from dpa1_fast import screen as screen_here
-from dpa1_fast.screening import blocks, report_numbers, report_pictures
+from dpa1_fast.screening import blocks, report_numbers
 from dpa1_fast.screening.report_pace import pace
 from dpa1_fast.screening.report_text import duration, number, share
 from dpa1_fast.screening.sinks import summary
@@ -87,8 +87,7 @@ def test_a_real_job_writes_it_and_the_same_command_writes_it_again(
 
 def test_without_matplotlib_everything_but_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_pictures = made(tmp_path / "a", structures(50))
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(report_pictures.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_svg", None)
     without = made(tmp_path / "b", structures(50))
     assert without.sections == with_pictures.sections
     assert "pip install 'dpa1-fast[plot]'" in without.text[""]

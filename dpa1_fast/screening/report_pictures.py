@@ -5,7 +5,6 @@ Colours are names there (``var(--ink)``), so that a page shows the same picture 
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -43,7 +42,11 @@ STYLE = {
 
 def available() -> bool:
     """Whether pictures can be drawn: they need matplotlib."""
-    return importlib.util.find_spec("matplotlib") is not None
+    try:
+        import matplotlib.backends.backend_svg  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def histogram(edges: np.ndarray, counts: np.ndarray, labels: Sequence[str], name: str, log: bool, ticks: bool) -> str:
@@ -170,8 +173,9 @@ def short(label: str) -> str:
 
 def _legend(axes: Any, labels: Sequence[str]) -> None:
     if len(labels) > 1:
-        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0, handlelength=0.9,
-                             columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+        columns = 3 if max(map(len, labels)) <= 12 else 2
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0,
+                             handlelength=0.9, columnspacing=1.2, handletextpad=0.5)  # fmt: skip
         for handle in legend.legend_handles:
             handle.set_alpha(1.0)
             if hasattr(handle, "set_sizes"):

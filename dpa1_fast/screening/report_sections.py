@@ -70,7 +70,7 @@ def best(found: Totals, by: str) -> Section:
     )
     wanted = ["energy_per_atom", "energy", "max_force"]
     wanted += [c for c in (by, "steps", "max_devi_f", "e_above_hull") if c not in wanted and c in found.best[0]]
-    columns = [("#", "num"), ("formula", ""), ("atoms", "num"), *((HEADS[c], "num") for c in wanted)]
+    columns = [("#", "num"), ("formula", "formula"), ("atoms", "num"), *((HEADS[c], "num") for c in wanted)]
     out.tables.append(Table("", [*columns, ("source", "source")], [
         [count(r["index"]), formula(r["formula"]), count(r["natoms"]),
          *(count(r[c]) if c == "steps" and r[c] is not None else number(r[c], 3 if c == "energy" else 4)
@@ -91,7 +91,13 @@ def energies(numbers: Numbers, known: Rows) -> Section:
     if numbers.kind:
         what = "formula" if numbers.kind == "formula" else "elements"
         out.text.append("Energies of different compositions do not compare with each other directly.")
-        columns = [(what, ""), ("structures", "num"), ("lowest (eV/atom)", "num"), ("that is", ""), ("#", "num")]
+        columns = [
+            (what, "formula"),
+            ("structures", "num"),
+            ("lowest (eV/atom)", "num"),
+            ("that is", "formula"),
+            ("#", "num"),
+        ]
         out.tables.append(Table("", columns, [
             [_kind(g.label, numbers.kind), count(g.count), number(g.energy), formula(known[g.index]["formula"]),
              count(g.index)] for g in numbers.groups
@@ -157,7 +163,7 @@ def deviation(numbers: Numbers, known: Rows) -> Section:
     out = _distribution(numbers, "max_devi_f", "Disagreement of the models")
     out.text.insert(0, "Of each structure the largest standard deviation of a force between the models.")
     column = numbers.columns["max_devi_f"]
-    columns = [("#", "num"), ("formula", ""), ("deviation (eV/Å)", "num"), ("source", "source")]
+    columns = [("#", "num"), ("formula", "formula"), ("deviation (eV/Å)", "num"), ("source", "source")]
     for title, ends in (("The models agree best on", column.low), ("The models disagree most on", column.high[::-1])):
         if column.count > 5 or title.endswith("best on"):
             out.tables.append(Table(title, columns, [
@@ -209,7 +215,7 @@ def failures(found: Totals) -> Section:
         )
     columns = [("reason", "reason"), ("structures", "num"), ("", "bars")]
     out.tables.append(Table("By reason (… stands for a number)", columns, lines))
-    columns = [("#", "num"), ("formula", ""), ("reason", "reason"), ("source", "source")]
+    columns = [("#", "num"), ("formula", "formula"), ("reason", "reason"), ("source", "source")]
     title = f"The first {len(found.failures)}" if found.failed > len(found.failures) else "Each of them"
     out.tables.append(Table(title, columns, [
         [count(r["index"]), formula(r["formula"]), r["error"], place(r)] for r in found.failures

@@ -11,7 +11,7 @@ from bench import cost
 from bench.compile_all import Compiler
 from bench.launches import Variant, variants
 from dpa1_fast.kernels import tiles
-from dpa1_fast.kernels.tiles import BUCKETS, Tile, Tiles
+from dpa1_fast.kernels.tiles import BUCKETS, CANDIDATES, Tile, Tiles
 
 TILES = Path(tiles.__file__).with_name("tiles.json")
 WATER, WATER_BUCKET = 90, 128
@@ -19,23 +19,6 @@ WATER, WATER_BUCKET = 90, 128
 
 BACKWARD = ("attention_bwd_first", "attention_bwd_last", "attention_bwd_middle", "embedding_bwd")
 FORWARD = ("attention_fwd", "attention_fwd_last", "embedding_fwd", "embedding_fwd_no_attention")
-CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int]]]] = {
-    "forward": {
-        False: [
-            (16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 8), (32, 16, 32, 4), (32, 16, 32, 8),
-            (32, 32, 32, 8), (32, 32, 64, 8), (64, 32, 32, 8), (64, 32, 64, 8),
-        ],
-        True: [(16, 16, 16, 4), (16, 16, 32, 4), (32, 16, 16, 4), (32, 16, 32, 4), (32, 32, 32, 4), (64, 32, 32, 8)],
-    },
-    "backward": {
-        False: [
-            (16, 16, 16, 4), (16, 16, 16, 8), (16, 16, 64, 8), (32, 16, 16, 8), (32, 16, 32, 8), (32, 16, 64, 8),
-            (32, 32, 64, 8), (64, 16, 16, 8), (64, 16, 64, 8), (64, 32, 16, 8),
-        ],
-        True: [(16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 4), (32, 16, 64, 4), (64, 16, 16, 4)],
-    },
-}  # fmt: skip
-"""Tiles (rows, keys, chunk, warps) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide."""
 
 
 def neighbors(bucket: int) -> int:

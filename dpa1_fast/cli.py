@@ -1,4 +1,4 @@
-"""``dpa1-fast``: info, convert, screen. Exit code 2 with one line on stderr where nothing could be done."""
+"""``dpa1-fast``: info, convert, tune, screen. Exit code 2 with one line on stderr where nothing could be done."""
 
 from __future__ import annotations
 
@@ -138,6 +138,30 @@ def convert(
         except OSError as error:
             raise fail(f"{target}: cannot be written ({error.strerror or error})") from None
         print(f"{target}: written from {loaded.path} ({loaded.kind})")
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Option(help="a model file, or the name of a bundled model")] = "almgcu-demo",
+    head: HeadOption = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 (the default), float64, tf32, bfloat16 or float16; may be repeated"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="which card: auto, cuda, cuda:1 …")] = "auto",
+) -> None:
+    """Time the Triton kernels' tiles on this GPU and keep the fastest for models of this one's widths.
+
+    Exit code: 0 done, 1 a precision could not be tuned, 2 nothing could be done (there is no GPU, say).
+    """
+    with one_line_errors():
+        from .tuning import tune_command
+
+        try:
+            code = tune_command(model, head, precision or ["float32"], device)
+        except OSError as error:
+            raise fail(f"{error.filename}: cannot be written ({error.strerror or error})") from None
+    raise typer.Exit(code)
 
 
 @app.command(cls=ManyModels)

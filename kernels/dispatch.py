@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import tile_cache
 from .cpu import library
 from .weights import Weights
 
@@ -87,6 +88,28 @@ def check_fixed_shape(fixed_shape: bool, backend: str, device: str) -> None:
         raise ValueError(f"fixed_shape=True needs backend 'triton' on a GPU, not {backend!r} on {device}")
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a device is to the Triton kernels: its name, architecture ("sm_90" and the like, None in the interpreter),
+    how many programs walk over atoms, and bytes for a chunk."""
+
+    name: str
+    architecture: str | None
+    programs: int
+    chunk_bytes: int
+
+
+def card_of(device: torch.device) -> Card:
+    """A GPU, or the interpreter on a CPU."""
+    if device.type == "cpu":
+        return Card("interpreter", None, 4, CHUNK_BYTES["cpu"])
+    found = torch.cuda.get_device_properties(device)
+    chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
+    architecture = getattr(found, "gcnArchName", "").split(":")[0] or f"sm_{found.major}{found.minor}"
+    # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
+    return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
+
+
 def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, fixed_shape: bool = False) -> Any:
     """The Triton kernels, on a GPU or in the interpreter.
 
@@ -102,15 +125,13 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
 
     from . import fused, graph, sums
 
-    if device.type == "cpu":
-        if not isinstance(sums._forces_kernel, InterpretedFunction):
-            raise ValueError(TOO_LATE)
-        return fused.TritonEvaluator(weights, precision, device, None, programs=4, chunk_bytes=CHUNK_BYTES["cpu"])
-    card = torch.cuda.get_device_properties(device)
-    chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
-    name = getattr(card, "gcnArchName", "").split(":")[0] or f"sm_{card.major}{card.minor}"
-    # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
-    evaluator = fused.TritonEvaluator(weights, precision, device, name, 2 * card.multi_processor_count, chunk)
+    if device.type == "cpu" and not isinstance(sums._forces_kernel, InterpretedFunction):
+        raise ValueError(TOO_LATE)
+    card = card_of(device)
+    tuned = tile_cache.read(tile_cache.path_for(card.name, weights.config)) if card.architecture else None
+    evaluator = fused.TritonEvaluator(
+        weights, precision, device, card.architecture, card.programs, card.chunk_bytes, tuned=tuned
+    )
     return graph.GraphedEvaluator(evaluator, graph.CudaCapture()) if fixed_shape else evaluator
 
 

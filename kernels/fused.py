@@ -27,6 +27,7 @@ from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
 from .reference import activation, network
 from .sums import _forces_kernel, _virials_kernel
+from .tile_cache import Tuned
 from .tiles import Tiles, tiles_for
 from .weights import Weights
 
@@ -55,16 +56,18 @@ class TritonEvaluator:
         weights: the model's. precision: one of ``precision.PRODUCTS``. device: where.
         architecture: "sm_90" and the like, to look tiles up; None in the interpreter.
         programs: how many programs walk over atoms at a time. chunk_bytes: device memory for one chunk.
+        tiles: for all atoms, whatever the table says. tuned: what was measured on this card, see ``tile_cache.py``.
     """
 
     def __init__(
         self, weights: Weights, precision: str, device: torch.device, architecture: str | None,
-        programs: int, chunk_bytes: int, tiles: Tiles | None = None,
+        programs: int, chunk_bytes: int, tiles: Tiles | None = None, tuned: Tuned | None = None,
     ) -> None:  # fmt: skip
         w = weights.double().to(torch.device("cpu"))
         self.weights, self.config, self.device = w, w.config, device
         self.precision, self.architecture, self.programs = precision, architecture, programs
         self.chunk_bytes, self.tiles = chunk_bytes, tiles
+        self.tuned = (tuned or {}).get(precision)
         self.work, self.products = WORK[precision], PRODUCTS[precision]
         if architecture is None and precision == "bfloat16":
             self.products = "rounded_bfloat16"
@@ -210,7 +213,7 @@ class TritonEvaluator:
 
     def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk) -> None:
         """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
-        tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most)
+        tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most, self.tuned)
         there, back = tiles.forward, tiles.backward
         common = {"PREC": self.products, **self.shape, "num_stages": 1}
         n, blocks = len(atoms), max(1, -(-chunk.most // there.rows))

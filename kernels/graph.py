@@ -38,7 +38,7 @@ class CudaCapture:
 
     def __call__(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         """See ``Capture``. Runs once before: kernels are compiled and loaded then, which a capture can't do."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             run()
@@ -61,8 +61,8 @@ class _Atoms:
     @classmethod
     def of(cls, batch: Any) -> _Atoms:
         """A batch's."""
-        host = (x.to("cpu", copy=True) for x in (batch.types, batch.active, batch.offsets))
-        return cls(*host, _shapes(batch))
+        types, active, offsets = (x.to("cpu", copy=True) for x in (batch.types, batch.active, batch.offsets))
+        return cls(types, active, offsets, _shapes(batch))
 
     def same(self, batch: Any) -> bool:
         """Whether a batch is of these."""

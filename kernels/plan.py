@@ -8,7 +8,7 @@ its own before its first kernel. Where chunks are cut is settled on the host, by
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ class Atoms:
         return Atoms(*(getattr(self, f.name)[chunk.start : chunk.stop] for f in fields(self)))
 
 
-class Order(NamedTuple):
+@dataclass(frozen=True)
+class Order:
     """All atoms of a batch, active ones first, by rising neighbour count. (n,) each; see ``INACTIVE``."""
 
     count: Tensor

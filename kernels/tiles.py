@@ -1,11 +1,13 @@
 """Which tile a kernel is launched with: by architecture, precision and neighbour count, from ``tiles.json``.
 
-The table is made by ``bench/static_report.py`` from what each variant compiles to.
+The table is made by ``bench/static_report.py`` from what each variant compiles to. What ``dpa1-fast tune`` measured on
+a card comes before it (``tile_cache.py``).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +42,26 @@ INTERPRETED = Tile(32, 32, 64, 4)
 """The interpreter pays by the operation, so it gets few and large ones."""
 
 
+CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int]]]] = {
+    "forward": {
+        False: [
+            (16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 8), (32, 16, 32, 4), (32, 16, 32, 8),
+            (32, 32, 32, 8), (32, 32, 64, 8), (64, 32, 32, 8), (64, 32, 64, 8),
+        ],
+        True: [(16, 16, 16, 4), (16, 16, 32, 4), (32, 16, 16, 4), (32, 16, 32, 4), (32, 32, 32, 4), (64, 32, 32, 8)],
+    },
+    "backward": {
+        False: [
+            (16, 16, 16, 4), (16, 16, 16, 8), (16, 16, 64, 8), (32, 16, 16, 8), (32, 16, 32, 8), (32, 16, 64, 8),
+            (32, 32, 64, 8), (64, 16, 16, 8), (64, 16, 64, 8), (64, 32, 16, 8),
+        ],
+        True: [(16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 4), (32, 16, 64, 4), (64, 16, 16, 4)],
+    },
+}  # fmt: skip
+"""Tiles (rows, keys, chunk, warps) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide:
+``bench/tile_search.py`` by what they compile to, ``dpa1-fast tune`` by the clock."""
+
+
 def bucket(most: int) -> int:
     """The neighbour count, of those that tiles are chosen for, that serves atoms with up to ``most``."""
     return next((b for b in BUCKETS if most <= b), BUCKETS[-1])
@@ -52,15 +74,21 @@ def table() -> dict[str, dict[str, dict[str, dict[str, list[int]]]]]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def tiles_for(architecture: str | None, precision: str, most: int) -> Tiles:
+def tiles_for(
+    architecture: str | None, precision: str, most: int, tuned: Mapping[str, Mapping[str, Tile]] | None = None
+) -> Tiles:
     """The tiles for atoms with up to ``most`` neighbours.
 
     Args:
         architecture: "sm_90" and the like; None in the interpreter.
         precision: see ``precision.py``.
+        tuned: what was measured for this precision, bucket → direction → tile; comes before the table.
     """
     if architecture is None:
-        return Tiles(INTERPRETED, INTERPRETED)
-    plain = SMALL if most <= 16 else PLAIN
-    found = table().get(architecture, {}).get(precision, {}).get(str(bucket(most)), {})
-    return Tiles(*(Tile(*found[k]) if k in found else plain for k in ("forward", "backward")))
+        shipped = Tiles(INTERPRETED, INTERPRETED)
+    else:
+        plain = SMALL if most <= 16 else PLAIN
+        found = table().get(architecture, {}).get(precision, {}).get(str(bucket(most)), {})
+        shipped = Tiles(*(Tile(*found[k]) if k in found else plain for k in ("forward", "backward")))
+    own = (tuned or {}).get(str(bucket(most)), {})
+    return Tiles(own.get("forward", shipped.forward), own.get("backward", shipped.backward))

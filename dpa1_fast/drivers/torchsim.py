@@ -14,13 +14,17 @@ import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import NDArray
-from torch_sim.models.interface import ModelInterface
 
 from ..engine import Engine
 from ..loading import load
 from ..structure import Structure, from_ase
 from ..verlet import SKIN, Array
 from .moving import Moving, Step, stress
+
+try:
+    from torch_sim.models.interface import ModelInterface
+except ImportError as error:
+    raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[relax]'") from error
 
 
 class DPA1Model(ModelInterface):  # type: ignore[misc]

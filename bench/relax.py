@@ -99,6 +99,13 @@ def timed(work: Any) -> tuple[Any, float, float]:
     return work(), time.perf_counter() - began, time.process_time() - spent
 
 
+def show(report: dict[str, Any]) -> None:
+    print("\n".join(f"{key:28} {value}" for key, value in report.items()), flush=True)
+    path = Path("build") / "bench_relax.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="almgcu-demo")
@@ -145,6 +152,7 @@ def main() -> None:
         "times_faster": statistics.median(t[2] / t[0] for t in turns),
         "times_less_cpu": statistics.median(t[3] / t[1] for t in turns),
     }
+    show(report)
     if args.deepmd:
         few = [s for s in structures if s.pbc.all() or not s.pbc.any()][: args.deepmd]
         peer = deepmd(args.model, few, args.fmax, args.steps, engine.threads)
@@ -154,11 +162,7 @@ def main() -> None:
         report["deepmd_us_per_step"] = 1e6 * peer["seconds"] / sum(peer["steps"])
         report["times_faster_than_deepmd"] = peer["seconds"] / seconds
         report["times_less_cpu_than_deepmd"] = peer["cpu_seconds"] / spent
-    for key, value in report.items():
-        print(f"{key:24} {value}")
-    path = Path("build") / "bench_relax.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+        show(report)
 
 
 if __name__ == "__main__":

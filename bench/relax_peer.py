@@ -18,8 +18,11 @@ def main(model: str, structures: str, out: str, fmax: float, steps: int, threads
     from ase.io import read
     from ase.optimize import FIRE
     from deepmd.calculator import DP
+    from deepmd.entrypoints.convert_backend import convert_backend
 
-    calc = DP(model)
+    # A .dp runs on numpy there; TorchScript is what it is fast in.
+    convert_backend(INPUT=model, OUTPUT=model + ".pth")
+    calc = DP(model + ".pth")
 
     def relax(atoms: Any) -> tuple[float, int]:
         atoms.calc = calc

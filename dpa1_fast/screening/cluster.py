@@ -8,6 +8,8 @@ those of a job without Ray, to the byte.
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -71,6 +73,7 @@ class RayEvaluation:
         except ImportError:
             raise OptionError("--ray needs Ray: pip install 'dpa1-fast[ray]'") from None
         self._ray: Any = ray
+        self._new: Any = None
 
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Done]:
         """Blocks in their order, whichever engine is done first."""
@@ -81,6 +84,11 @@ class RayEvaluation:
             self._ray.shutdown()
 
     def _connect(self) -> None:
+        if found := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", self.options.ray or ""):
+            try:  # Ray itself would ask for minutes
+                socket.create_connection((found[1], int(found[2])), timeout=10).close()
+            except OSError as error:
+                raise OptionError(f"no Ray cluster at {self.options.ray!r} ({error.strerror or error})") from None
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.options.ray == LOCAL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..engine import Engine
-from ..errors import DPA1Error
+from ..errors import DPA1Error, DPA1Warning
 from ..loading import load
 from . import rows, sinks, totals
 from .blocks import Block, Position, blocks
@@ -46,6 +47,13 @@ class Progress:
     atoms: int = 0
     failed: int = 0
     share: float = float("nan")
+
+    def add(self, done: Done) -> None:
+        """Takes a block in."""
+        self.structures += len(done.written.rows)
+        self.atoms += done.atoms
+        self.failed += done.failed
+        self.share = done.block.share
 
 
 @dataclass
@@ -97,36 +105,35 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
         now = Progress(before=journal.position.index, failed=sum(b["failed"] for b in journal.blocks))
         complete = journal.ended
         if not complete:
-            schema = rows.schema(options.fields, options.relax is not None, len(options.models), hull is not None)
-            outputs = sinks.sinks_for(
-                options.output, schema, options.write, "descriptor" in options.fields, _provenance(identity)
-            )
+            left = blocks(sources, journal.position, [not x for x in inputs.values()])
             try:
-                for sink in outputs:
-                    sink.resume(journal.states.get(sink.name))
-                left = blocks(sources, journal.position, [not x for x in inputs.values()])
+                outputs = _outputs(options, journal, identity)
                 for done in _evaluation(options, engines)(left):
                     _write(done, outputs, journal, hull, started)
-                    now.structures += len(done.written.rows)
-                    now.atoms += done.atoms
-                    now.failed += done.failed
-                    now.share = done.block.share
+                    now.add(done)
                     if progress:
                         progress(now)
                 for sink in outputs:
                     sink.finish()
                 totals.write_failures(options.output / summary.NAME, options.output / totals.FAILURES)
-                found = _totals(options)
-                _report(options, identity, journal, found)
+                journal.end()
             except OSError as error:
                 raise StoppedError(_why(error, journal, options.output)) from error
-            journal.end()
-        else:
-            found = _totals(options)
-            if not (options.output / REPORT).exists():
-                _report(options, identity, journal, found)
+        found = totals.total(options.output / summary.NAME, options.by, options.top)
+        if options.report and not (complete and (options.output / REPORT).exists()):
+            _report(options, identity, journal, found)
     spent = time.perf_counter() - began
     return Outcome(found, now.before, complete, spent, now.structures, now.atoms, engine, options.output)
+
+
+def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:
+    """The outputs, brought back to where the journal says that they are."""
+    schema = rows.schema(options.fields, options.relax is not None, len(options.models), options.references is not None)
+    descriptor = "descriptor" in options.fields
+    out = sinks.sinks_for(options.output, schema, options.write, descriptor, _provenance(identity))
+    for sink in out:
+        sink.resume(journal.states.get(sink.name))
+    return out
 
 
 def _why(error: OSError, journal: Journal, folder: Path) -> str:
@@ -158,15 +165,14 @@ def _evaluation(options: Options, engines: list[Engine]) -> Evaluate:
     return RayEvaluation(options)
 
 
-def _totals(options: Options) -> totals.Totals:
-    return totals.total(options.output / summary.NAME, options.by, options.top)
-
-
 def _report(options: Options, identity: dict[str, Any], journal: Journal, found: totals.Totals) -> None:
-    if options.report:
-        from .report import write_report
+    from .report import write_report
 
+    try:
         write_report(options.output, identity, journal.blocks, found, options.by)
+    except Exception as error:  # a page may not cost a night's results
+        why = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{options.output / REPORT} was not written ({why}); all else is", DPA1Warning, stacklevel=3)
 
 
 def _provenance(identity: dict[str, Any]) -> dict[str, str]:

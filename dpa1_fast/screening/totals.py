@@ -4,17 +4,16 @@ times the job was interrupted."""
 from __future__ import annotations
 
 import csv
-import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset as ds
 
 FAILURES = "failures.csv"
-SHOWN = ("index", "source", "frame", "formula", "natoms", "energy", "energy_per_atom", "max_force")
 
 
 @dataclass
@@ -49,27 +48,22 @@ def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
     """
     out = Totals()
     data = ds.dataset(summary, format="parquet")
-    columns = ["index", "natoms", "status", *([by] if by != "index" else [])]
+    columns = list(dict.fromkeys(["index", "natoms", "status", by]))
     columns += ["converged"] if "converged" in data.schema.names else []
-    best: list[tuple[float, int]] = []  # a heap whose first is the worst of the best
+    best = np.zeros((0, 2))  # value and index
     for batch in data.to_batches(columns=columns):
-        table = batch.to_pydict()
-        for k, status in enumerate(table["status"]):
-            if status != "ok":
-                out.failed += 1
-                continue
-            out.ok += 1
-            out.atoms += table["natoms"][k]
-            out.not_converged += table.get("converged", [True] * (k + 1))[k] is False
-            value = table[by][k]
-            if value is None or value != value:
-                continue
-            entry = (-value, -table["index"][k])
-            if len(best) < top:
-                heapq.heappush(best, entry)
-            elif top and entry > best[0]:
-                heapq.heapreplace(best, entry)
-    wanted = [-index for _, index in sorted(best, reverse=True)]
+        ok = batch.column("status").to_numpy(zero_copy_only=False) == "ok"
+        out.ok += int(ok.sum())
+        out.failed += int((~ok).sum())
+        out.atoms += int(batch.column("natoms").to_numpy(zero_copy_only=False)[ok].sum())
+        if "converged" in columns:
+            out.not_converged += sum(x is False for x in batch.column("converged").to_pylist())
+        value = np.array(batch.column(by).to_numpy(zero_copy_only=False), dtype=np.float64)
+        index = batch.column("index").to_numpy(zero_copy_only=False)
+        keep = ok & ~np.isnan(value)
+        best = np.concatenate([best, np.column_stack([value[keep], index[keep]])])
+        best = best[np.lexsort((best[:, 1], best[:, 0]))[:top]]
+    wanted = best[:, 1].astype(int).tolist()
     if wanted:
         shown = [name for name in data.schema.names if name not in ("forces", "descriptor", "stress")]
         rows = data.to_table(columns=shown, filter=ds.field("index").isin(wanted)).to_pylist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from .base import Parts, Written, durable
 NAME = "summary.parquet"
 ROWS = 1_000_000
 """Rows of a file of the finished summary."""
+GROUP = 8_192
+"""Rows that are read and written at a time."""
 
 
 class SummarySink:
@@ -57,19 +60,27 @@ class SummarySink:
 
     def _gather(self, folder: Path) -> None:
         writer, rows, number = None, 0, 0
-        for path in self.parts.all():
-            table = pq.read_table(path, schema=self.schema)
+        for table in self._tables():
             if writer is None:
-                target = folder / f"part-{number:05d}.parquet"
-                writer, rows, number = pq.ParquetWriter(target, self.schema), 0, number + 1
+                writer = pq.ParquetWriter(folder / f"part-{number:05d}.parquet", self.schema)
+                rows, number = 0, number + 1
             writer.write_table(table)
             rows += len(table)
             if rows >= ROWS:
                 writer.close()
                 writer = None
-        if writer is None and number == 0:
-            writer = pq.ParquetWriter(folder / "part-00000.parquet", self.schema)
         if writer is not None:
             writer.close()
         for path in folder.iterdir():
             durable(path)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """The parts' rows in larger groups; one without rows where there are none."""
+        waiting: list[pa.Table] = [self.schema.empty_table()]
+        for path in self.parts.all():
+            waiting.append(pq.read_table(path, schema=self.schema))
+            if sum(map(len, waiting)) >= GROUP:
+                yield pa.concat_tables(waiting)
+                waiting = []
+        if waiting:
+            yield pa.concat_tables(waiting)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 
-.PHONY: demo test lint bench bench-peer bench-relax bench-gpu rounding peer peer-check kernel-report clean help
+.PHONY: demo test lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
+	@echo "make bench-screen 100,000 structures: memory, overhead, against DeePMD-kit's calculator"
 	@echo "make bench-relax relax 200 structures, and again one by one with ASE"
 	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
 	@echo "make kernel-report  compile the Triton kernels for all architectures and report (20 minutes, no GPU)"
@@ -54,6 +55,9 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m bench.gpu
+
+bench-screen: $(VENV)/.installed $(PEER)/.installed
+	$(BIN)/python -m bench.screen
 
 bench-relax: $(VENV)/.installed
 	$(BIN)/python -m bench.relax

@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,3 +57,14 @@ def test_the_python_blocks_run_one_after_another() -> None:
         exec(compile(block, "README.md", "exec"), space)
     assert len(space["results"]) == 3  # type: ignore[arg-type]
     assert space["force"].shape == (4, 12, 3)  # type: ignore[attr-defined]
+
+
+def test_the_python_blocks_of_the_page_on_screening_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {}
+    text = (ROOT / "docs" / "screening.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "screening.md", "exec"), space)
+    assert len(space["table"]) == space["outcome"].totals.ok >= 40

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .job import Outcome, StoppedError, run
@@ -89,7 +90,7 @@ def best_table(found: Totals, by: str) -> Table:
         numbers = [f"{row['energy_per_atom']:.4f}", f"{row['energy']:.3f}", f"{row['max_force']:.3f}"]
         numbers += [f"{row[x]:.4f}" for x in extra]
         source = f"{Path(row['source']).name}:{row['frame']}"
-        table.add_row(str(row["index"]), row["formula"], str(row["natoms"]), *numbers, source)
+        table.add_row(str(row["index"]), row["formula"], str(row["natoms"]), *numbers, escape(source))
     return table
 
 
@@ -99,7 +100,7 @@ def failures_table(found: Totals) -> Table:
     for name in ("#", "source", "frame", "reason"):
         table.add_column(name, justify="right" if name in ("#", "frame") else "left", overflow="fold")
     for row in found.failures:
-        table.add_row(str(row["index"]), row["source"], str(row["frame"]), row["error"])
+        table.add_row(str(row["index"]), escape(row["source"]), str(row["frame"]), escape(row["error"]))
     if found.failed > len(found.failures):
         table.add_row("…", f"{found.failed - len(found.failures):,} more", "", f"see {FAILURES}")
     return table

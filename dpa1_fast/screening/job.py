@@ -20,7 +20,7 @@ from .evaluate import Done, Evaluation
 from .hull import Hull
 from .journal import NAME as JOURNAL
 from .journal import Journal
-from .options import Options, fingerprints
+from .options import OptionError, Options, fingerprints
 from .sinks import summary
 from .sources import find_sources
 
@@ -85,7 +85,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
         ModelFileError, BackendError, SourceError, OptionError, JobError: before anything is written.
         StoppedError: the disk is full, or the folder is gone; everything written before is kept.
     """
-    find_sources(options.inputs, ())  # what is not there is said before a model is loaded
+    _complain_early(options)
     engines = [
         load(
             m, device=options.device, backend=options.backend, precision=options.precision, head=options.head,
@@ -124,6 +124,16 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
             _report(options, identity, journal, found)
     spent = time.perf_counter() - began
     return Outcome(found, now.before, complete, spent, now.structures, now.atoms, engine, options.output)
+
+
+def _complain_early(options: Options) -> None:
+    """Says what is missing before a model is loaded."""
+    find_sources(options.inputs, ())
+    if options.relax:
+        try:
+            from . import relax  # noqa: F401
+        except ImportError as error:
+            raise OptionError(str(error)) from None
 
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:

@@ -37,6 +37,8 @@ def _search_cell(structure: Structure) -> NDArray[np.float64]:
     cell, pbc = structure.cell.copy(), structure.pbc
     if pbc.all():
         return cell
+    if not pbc.any():
+        return np.eye(3)
     _, _, basis = np.linalg.svd(np.where(pbc[:, None], cell, 0.0))
     cell[~pbc] = basis[int(pbc.sum()) :]
     return cell

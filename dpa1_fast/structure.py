@@ -67,6 +67,8 @@ def check_cell(name: str, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> 
     Raises:
         StructureError: naming the axis.
     """
+    if not pbc.any():
+        return
     periodic = cell[pbc]
     lengths = np.linalg.norm(periodic, axis=1)
     if (lengths < SMALLEST_HEIGHT).any():

@@ -23,8 +23,8 @@ from bench.rounded_model import MODES, Products, RoundedModel
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.checkpoint import read_model
-from dpa1_fast.tiled import TiledEvaluator
 from dpa1_fast.structure import from_ase
+from dpa1_fast.tiled import TiledEvaluator
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,18 +10,18 @@ others; on a GPU up to the rounding of its sums.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
 
 from ..engine import Engine, Result
 from ..errors import StructureError
+from ..kernels.cpu.threads import one_thread
 from ..structure import Structure, from_ase
 from .fire import KnownStructures, begin, largest_force, stepper
 
@@ -89,7 +89,7 @@ def relax(
             ready[k] = _right_handed(from_ase(engine.config, atoms, name)), _free(atoms, name)
         except StructureError as error:
             ends[k] = error
-    with _few_threads(engine):
+    with one_thread() if engine.backend == "cpu" else nullcontext():
         for with_cell in (False, True):
             group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
             if group:
@@ -97,18 +97,6 @@ def relax(
                 found = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
                 ends |= dict(zip(group, found, strict=True))
         return list(_evaluated(engine, structures, [ends[k] for k in range(len(structures))]))
-
-
-@contextmanager
-def _few_threads(engine: Engine) -> Iterator[None]:
-    """One thread for torch beside the CPU engine's own: its small tensors would keep a second one waiting."""
-    before = torch.get_num_threads()
-    try:
-        if engine.backend == "cpu":
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

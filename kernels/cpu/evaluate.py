@@ -13,6 +13,7 @@ from ..reference import environment_matrix
 from ..weights import Weights
 from . import basis, numbers, radial
 from .library import NativeModel, Request
+from .threads import one_thread
 
 MOST_SERIES = 4096
 """Only the first so many pairs of types are fitted, about 70 kB each; others are evaluated by the net. By their number
@@ -60,7 +61,8 @@ class CpuEvaluator:
         first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
         extras = self._parameters(batch, center)
         with self._lock:
-            which = self._prepare(batch, center)
+            with one_thread():
+                which = self._prepare(batch, center)
             request = Request(
                 count=len(center), center=center.data_ptr(), type=batch.types.data_ptr(),
                 first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),

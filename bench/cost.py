@@ -6,8 +6,8 @@ A MODEL, NOT A MEASUREMENT. What is counted, per atom with n neighbours:
   tile with fewer blocks of 16×8 (NVIDIA; 16×16 AMD) than the program has warps is computed by several; that is counted.
 - instructions: those of the compiled kernel by class. In loops over products: times executed over static tensor-core
   work of a warp, one number for all such loops of a kernel. Outside: times how often a block of rows comes.
-- L2: all that loops load and store, weights again for each block of rows, scratch included; no credit for L1, so this
-  is an estimate from above.
+- L2: all that loops load and store, weights again for each block of rows, scratch included, masked elements (rows that
+  are not there, filled-up columns of g) not; no credit for L1, so this is an estimate from above.
 - DRAM: each element of a global array once per kernel and direction, filled-up elements included. Weights and scratch
   are not counted: they stay in L2 (scratch belongs to a program, which uses it again for its next atom).
   ``minimum`` leaves out fillings, what a kernel writes for itself alone, and second visits.
@@ -88,7 +88,8 @@ def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
 class Work:
     """For one atom: products (m, n, k) → how many, bytes to and from L2, global bytes, and the least of them.
 
-    ``runs``: how often what is outside of loops over products runs.
+    ``runs``: how often what is outside of loops over products runs, at most. ``least``: how often products outside of
+    such loops do, at least; what is left of all products is in loops. Both err towards more instructions.
     """
 
     dots: Counter[tuple[int, int, int]] = field(default_factory=Counter)
@@ -96,6 +97,7 @@ class Work:
     dram: float = 0.0
     minimum: float = 0.0
     runs: float = 1.0
+    least: float | None = None
 
     def product(self, m: int, n: int, k: int, times: float, a: float = 0, b: float = 0) -> None:
         """``times`` products whose operands are a and b bytes an element from memory, 0 where they are on chip."""
@@ -116,49 +118,75 @@ def _embed(work: Work, c: dict[str, Any], rows: int, times: float, size: int, ba
             work.product(rows, k_in, n_out // 2, 2 * times, b=size)
 
 
-def _lengths(work: Work, c: dict[str, Any], rows: int, times: float, size: int, operand: int) -> None:
-    chunk, steps = c["C"], c["MP"] // c["C"]
-    work.product(rows, chunk, chunk, times * 3 * (c["LW"] // chunk) * steps, size, operand)
+def _score_rows(c: dict[str, Any]) -> int:
+    """How often a loop reads the rows whose products with others it makes: once whole, twice in chunks."""
+    return 1 if c["C"] == c["MP"] else 2
 
 
-def _attend(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    q, k, chunk, mp = c["Q"], c["K"], c["C"], c["MP"]
-    blocks, keys, steps = math.ceil(n / q), math.ceil(n / k), mp // chunk
-    work.product(q, mp, chunk, blocks * steps, size, operand)
-    work.product(q, k, chunk, blocks * keys * steps, size, size)
-    work.product(q, mp, k, blocks * keys, 0, size)
-    work.product(q, mp, chunk, blocks * steps, size, operand)
-    work.l2 += blocks * (2 * q * mp + q * c["M"] + keys * k * 7) * size
+def _attend(work: Work, c: dict[str, Any], n: int, size: int) -> None:
+    """Blocks of queries, all keys passing by."""
+    q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
+    blocks, keys = math.ceil(n / q), math.ceil(n / k)
+    work.product(q, k, chunk, blocks * keys * (mp // chunk))
+    work.product(q, mp, k, blocks * keys)
+    work.l2 += blocks * q * mp * (1 if chunk == mp else keys) * size  # t
+    work.l2 += blocks * n * (m * _score_rows(c) + 6) * size
+
+
+def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int) -> None:
+    """Products of all rows with matrices (MP, MP), a block of rows at a time."""
+    steps = c["MP"] // c["W"]
+    work.product(c["B"], c["MP"], c["W"], matrices * math.ceil(n / c["B"]) * steps, 0, operand)
+
+
+def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    """All rows up to LayerNorm."""
+    m, mp, filled = c["M"], c["MP"], math.ceil(n / c["Q"]) * c["Q"]
+    _weights(work, c, 2, n, operand)
+    _attend(work, c, n, size)
+    # g for t; t, y and z put down, y taken up; numbers of rows.
+    work.l2 += (n * m + 3 * filled * mp + n * mp + filled * 10) * size
 
 
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["Q"])
-    work.runs = blocks
-    _attend(work, c, n, size, operand)
-    work.array(n * (m + 4 + 3) + 1, size)
+    m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["B"])
+    work.runs, work.least = math.ceil(n / c["Q"]), blocks
+    _layer(work, c, n, size, operand)
+    work.l2 += (n * mp + n * m) * size  # z and g
+    if c["NORMALIZE"]:
+        columns = 64 if c["LW"] % 128 else 128
+        parts = c["LW"] // columns
+        work.product(c["B"], columns, c["W"], blocks * 3 * parts * (mp // c["W"]), 0, operand)
+        work.l2 += 3 * parts * n * m * size
+        work.array(n * 3, size)
+    work.array(n * (m + 4) + 1, size)
     work.array(3, 4)
     if c["LAST"]:
         work.array(n * 4, size)
-        work.array(blocks * 4 * mp, size, 4 * m)
+        work.array(4 * mp, size, 4 * m)
     else:
-        work.array(n * (m + 3), size)
-        _lengths(work, c, c["Q"], blocks, size, operand)
+        work.array(n * m, size)
 
 
 def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
-    blocks, steps = math.ceil(n / q), mp // c["C"]
-    pairs = blocks * math.ceil(n / k)
-    work.runs = blocks
+    blocks = math.ceil(n / q)
+    work.runs, work.least = max(blocks, math.ceil(n / c["E"]) if c["FIRST"] else 0), math.ceil(n / c["B"])
+    pairs, steps = blocks * math.ceil(n / k), mp // c["C"]
+    filled, twice = blocks * q, _score_rows(c)
+    _layer(work, c, n, size, operand)
+    _weights(work, c, 2 + (3 if c["NORMALIZE"] else 0), n, operand)
     # Rows as queries, keys passing by; then rows as keys, queries passing by.
-    _attend(work, c, n, size, operand)
-    work.product(q, mp, chunk, 2 * blocks * steps, size, operand)
-    work.product(q, k, chunk, 2 * pairs * steps, size, size / 2)
-    work.product(q, mp, k, pairs, 0, size)
-    work.product(q, k, chunk, 2 * pairs * steps, size / 2, size)
-    work.product(q, mp, k, 2 * pairs, 0, size)
-    work.product(q, mp, chunk, 3 * blocks * steps, size, operand)
-    work.l2 += (blocks * (q * mp * 7 + q * m) + pairs * k * (7 + 16)) * size
+    work.product(q, k, chunk, 4 * pairs * steps)
+    work.product(q, mp, k, 3 * pairs)
+    # Rows of scratch: z taken and put, and taken; ȳ put; S g put and taken; dE/dg taken and put, and taken.
+    work.l2 += (filled * mp * 6 + n * mp * 3) * size
+    work.l2 += 2 * filled * mp * (1 if chunk == mp else math.ceil(n / k)) * size  # t and ȳ of queries
+    work.l2 += blocks * 2 * math.ceil(n / k) * k * mp * twice * size  # t and ȳ passing by
+    # g: for z, passing by as keys, as rows that are keys, and for the three lengths.
+    work.l2 += (n * m * (1 + (3 if c["NORMALIZE"] else 0)) + blocks * n * m * twice) * size
+    work.l2 += n * m * (1 if chunk == mp else math.ceil(n / k)) * size
+    work.l2 += (blocks * n * (4 + 9) + filled * 30) * size  # numbers of rows
     work.array(n * (m + 4 + 3) + 1, size)
     work.array(3, 4)
     if c["LAST"]:
@@ -169,7 +197,7 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     if c["FIRST"]:
         edges = math.ceil(n / c["E"])
         _embed(work, c, c["E"], edges, size, back=True)
-        work.l2 += edges * c["E"] * mp * 2 * size
+        work.l2 += (filled + edges * c["E"]) * mp * size
         work.array(n * (0 if c["LAST"] else 4) + n * 4, size)
         work.array(n * 4, size)
         work.array(n * 4, size, n)
@@ -184,8 +212,7 @@ def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.array(n * 3, 8)
     work.array(n + 6, 4)
     if c["ATTENTION"]:
-        work.array(n * (c["M"] + 4 + 4 + 3), size)
-        _lengths(work, c, c["R"], blocks, size, operand)
+        work.array(n * (c["M"] + 4 + 4), size)
     else:
         work.array(blocks * 4 * c["MP"], size, 4 * c["M"])
 
@@ -269,7 +296,8 @@ def _executed(measured: dict[str, Any], work: Work, flops: float, warps: int) ->
     total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
     once = work.runs * warps
     if inside:
-        scale = max(0.0, flops - (total - inside) * once) / inside
+        least = work.runs if work.least is None else work.least
+        scale = max(0.0, flops - (total - inside) * least * warps) / inside
     else:
         once = max(once, flops / total if total else 0.0)
         scale = once

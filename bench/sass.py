@@ -47,7 +47,7 @@ AMD_CLASSES = {
     "control": r"s_(cbranch|branch|endpgm|setpc|swappc|nop|sleep)\w*",
     "scalar": r"s_\w+",
 }
-OUTER = {"_gated_attention_fwd_kernel": 1, "_gated_attention_bwd_kernel": 2}
+OUTER = {"_gated_attention_fwd_kernel": 2, "_gated_attention_bwd_kernel": 2}
 """Loops that walk over atoms and blocks of rows, around all products."""
 NOTHING = ("NOP", "s_nop")
 

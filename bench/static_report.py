@@ -48,7 +48,8 @@ def row(
     out: dict[str, Any] = {
         "kernel": variant.kernel, "arch": launch.architecture, "precision": precision, "tile": bucket,
         "default": default, "evaluation": variant.evaluation, "rows": tile.rows, "keys": tile.keys,
-        "chunk": tile.chunk, "warps": launch.options["num_warps"], "products": launch.constants.get("PREC"),
+        "chunk": tile.chunk, "warps": launch.options["num_warps"], "block": tile.block,
+        "products": launch.constants.get("PREC"),
         "neighbors": neighbors(bucket), "model": NOTE,
     }  # fmt: skip
     if "error" in measured:
@@ -126,7 +127,7 @@ TOTAL_COLUMNS = (
     "bytes_over_minimum", "stack_bytes", "fma_products", "errors", "slowest", "slowest_limit",
 )  # fmt: skip
 ROW_COLUMNS = (
-    "kernel", "rows", "keys", "chunk", "warps", "registers", "stack_bytes", "shared_bytes", "occupancy",
+    "kernel", "rows", "keys", "chunk", "warps", "block", "registers", "stack_bytes", "shared_bytes", "occupancy",
     "tensor_core_kind", "tensor_core_products", "fma_products", "global_bytes_per_atom", "minimum_bytes_per_atom",
     "model_us_per_atom", "limit",
 )  # fmt: skip

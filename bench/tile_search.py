@@ -54,7 +54,7 @@ def tune(compiler: Compiler, architectures: Sequence[str], precisions: Sequence[
                 ranks = {tuple(vars(t).values()): _rank(compiler, found[t], WATER) for t in ranked[:4]}
                 print(f"  {architecture} {precision} {direction}: {ranks}", flush=True)
             place = table.setdefault(architecture, {}).setdefault(precision, {}).setdefault(str(bucket), {})
-            place[direction] = [best.rows, best.keys, best.chunk, best.warps]
+            place[direction] = list(vars(best).values())
     return table
 
 

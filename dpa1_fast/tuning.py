@@ -211,14 +211,14 @@ def chosen(trials: Sequence[Trial]) -> tile_cache.Tuned:
 
 
 def _words(tile: Tile) -> str:
-    return f"{tile.rows} × {tile.keys} × {tile.chunk}, {tile.warps} warps"
+    return f"{tile.rows} × {tile.keys} × {tile.chunk} × {tile.block}, {tile.warps} warps"
 
 
 def table(trials: Sequence[Trial]) -> Table:
     """Winner against shipped, a line for each precision, bucket and direction."""
     from rich.table import Table
 
-    out = Table(title="tiles: rows × keys × chunk; µs per atom, whole evaluation")
+    out = Table(title="tiles: rows × keys × chunk × block; µs per atom, whole evaluation")
     for name in ("precision", "neighbours", "direction", "shipped", "µs/atom", "fastest", "µs/atom", "times faster"):
         out.add_column(name, justify="right" if name in ("neighbours", "µs/atom", "times faster") else "left")
     for own in (t for t in trials if t.shipped):

@@ -33,7 +33,7 @@ def _contraction_fwd_kernel(
     x_b = x_out + b * (4 * MP)
     for c in tl.static_range(0, 4):
         x = tl.zeros([MP], x_out.dtype.element_ty)
-        for block in range(0, tl.cdiv(n, R)):
+        for block in range(0, tl.minimum(tl.cdiv(n, R), blocks)):
             x += tl.load(moments + (b * blocks + block) * (4 * MP) + c * MP + cols)
         if EMPTY:
             pair = tl.load(first_type + b) * TYPES + tl.load(center_type + b)

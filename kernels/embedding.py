@@ -116,20 +116,21 @@ def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
 
 @triton.jit
 def lengths_of(
-    g, rows, mask, lengths, factors, biases,
-    M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr, R: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr,
+    LC: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
 
-    factors: L (MP, LW) of q, k and v, zero beyond its own width; biases (LW) likewise.
+    factors: L (MP, LW) of q, k and v, zero beyond its own width, of which LC columns are taken at a time; biases (LW)
+    likewise.
     """
     for which in range(0, 3):
         squares = tl.zeros([R], biases.dtype.element_ty)
-        for n in range(0, LW, C):
-            acc = tl.zeros([R, C], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, C))[None, :]
-            for k in range(0, MP, C):
-                part = load_matrix(factors + which * (MP * LW), k, n, LW, C, C)
-                acc = dot(load_rows(g, rows, mask, k, M, M, C), part, acc, PREC)
+        for n in range(0, LW, LC):
+            acc = tl.zeros([R, LC], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, LC))[None, :]
+            for k in range(0, MP, W):
+                part = load_matrix(factors + which * (MP * LW), k, n, LW, W, LC)
+                acc = dot(load_rows(g, rows, mask, k, M, M, W), part, acc, PREC)
             squares += tl.sum(acc * acc, axis=1)
         tl.store(lengths + rows * 3 + which, tl.maximum(tl.sqrt(squares), 1e-12), mask=mask)
 
@@ -170,15 +171,14 @@ def _embedding_fwd_kernel(
     neighbor_type,  # (edges of the batch,) int32
     first, at, count, center_type,  # (B,) first edge in the batch, at − at[0] in the chunk (int64), neighbours, type
     statistics,  # (types, 8) float64
-    net, factors, matrices, vectors,  # see packing.py; the last two: how the first layer's lengths are found
-    row, gate,  # (edges of the chunk, 4) out; with attention
-    g, lengths,  # (edges of the chunk, M), (…, 3) out; with attention
+    net, factors,  # see packing.py
+    row, gate, g,  # (edges of the chunk, 4), (…, 4), (…, M) out; with attention
     moments,  # (B, blocks, 4, MP) out; without attention
     blocks,
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
-    SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr, NORMALIZE: tl.constexpr,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
     WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr, R: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
@@ -205,9 +205,6 @@ def _embedding_fwd_kernel(
             cols = tl.arange(0, MP)
             g_rows = g + local * M
             tl.store(g_rows + (rows[:, None] * M + cols[None, :]), e, mask=mask[:, None] & (cols < M)[None, :])
-            if NORMALIZE:
-                tl.debug_barrier()
-                lengths_of(g_rows, rows, mask, lengths + local * 3, matrices, vectors, M, MP, LW, R, C, PREC)
         else:
             store_moments(moments + (b * blocks + block).to(tl.int64) * (4 * MP), e, s, x, y, z, MP)
 

@@ -22,21 +22,24 @@ from .cpu import numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
-from .gated_attention import _gated_attention_bwd_kernel, _gated_attention_fwd_kernel
+from .gated_attention import _gated_attention_fwd_kernel
+from .gated_attention_bwd import _gated_attention_bwd_kernel
 from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
 from .reference import activation, network
 from .sums import _forces_kernel, _virials_kernel
 from .tile_cache import Tuned
-from .tiles import Tiles, tiles_for
+from .tiles import Tile, Tiles, tiles_for
 from .weights import Weights
 
-STATS = 16
+STATS = 20
 """Numbers per row that a program of the way back keeps."""
 EDGES = 16
 """Edges at a time at the end of the way back, where the embedding is."""
 NET_ATOMS, NET_COLUMNS = 16, 64
 """The tile of the energy net."""
+WEIGHT_CHUNK = 32
+"""Of the inner dimension of products with weights, at most."""
 FORCE_ROWS, VIRIAL_ROWS = 32, 64
 
 
@@ -216,45 +219,40 @@ class TritonEvaluator:
         tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most, self.tuned)
         there, back = tiles.forward, tiles.backward
         common = {"PREC": self.products, **self.shape, "num_stages": 1}
-        n, blocks = len(atoms), max(1, -(-chunk.most // there.rows))
-        back_rows = max(1, -(-chunk.most // back.rows)) * back.rows
         layers, size = len(self.layers), max(1, chunk.edges)
+        n, blocks = len(atoms), 1 if layers else max(1, -(-chunk.most // there.rows))
+        there_rows, back_rows = (max(1, -(-chunk.most // x.rows)) * x.rows for x in (there, back))
         row, gate = (self._new(size, 4) if layers else self.net for _ in range(2))
         g = [self._new(size, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
         lengths = [self._new(size, 3) for _ in range(layers)] or [self.net]
         moments = self._new(n, blocks, 4, self.mp)
         numbers_of = (self.statistics, self.net, self.factors)
-        matrices, vectors, at_factors, at_biases = self.layers[0] if layers else (self.net, self.net, 0, 0)
-        _embedding_fwd_kernel[(n, blocks)](
+        _embedding_fwd_kernel[(n, max(1, -(-chunk.most // there.rows)))](
             edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
-            matrices[at_factors:], vectors[at_biases:], row, gate, g[0], lengths[0], moments, blocks,
-            **self.environment, **self.options, **self.embedding, ATTENTION=layers > 0, LW=self.factor_width,
-            R=there.rows, C=min(there.chunk, self.mp), num_warps=there.warps, **common,
+            row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
+            DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=there.rows,
+            num_warps=min(there.warps, 8), **common,
         )  # fmt: skip
-        programs = min(self.programs, n * blocks)
-        scratch = self._new(max(programs * 2 * there.rows, min(programs, n) * 3 * back_rows) * self.mp)
+        programs = min(self.programs, n)
+        scratch = self._new(programs, max(there_rows, back_rows), 4, self.mp)
+        stats = self._new(programs, max(there_rows, back_rows), STATS)
         attention = {"SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options}
         for k in range(layers):
-            matrices, vectors, *_ = self.layers[k]
+            matrices, vectors, at_factors, at_biases = self.layers[k]
             last = k + 1 == layers
-            following = k if last else k + 1
-            next_matrices, next_vectors, at_factors, at_biases = self.layers[following]
             _gated_attention_fwd_kernel[(programs,)](
-                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[following], lengths[following],
-                moments, scratch, matrices, vectors, next_matrices[at_factors:], next_vectors[at_biases:], n, blocks,
-                **attention, LAST=last, LW=self.factor_width, Q=there.rows, K=there.keys, C=min(there.chunk, self.mp),
-                num_warps=there.warps, **common,
+                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
+                scratch, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
+                **attention, LAST=last, LW=self.factor_width, **self._tile(there), **common,
             )  # fmt: skip
         d_x = self._energies(atoms, moments, blocks, there.rows)
         if not layers:
-            _embedding_bwd_kernel[(n, back_rows // back.keys)](
+            _embedding_bwd_kernel[(n, -(-back_rows // EDGES))](
                 edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, *numbers_of,
-                d_x, **self.environment, SMOOTH=self.options["SMOOTH"], **self.embedding, MP=self.mp, R=back.keys,
+                d_x, **self.environment, SMOOTH=self.options["SMOOTH"], **self.embedding, MP=self.mp, R=EDGES,
                 PREC=self.products, num_warps=back.warps, num_stages=1,
             )  # fmt: skip
             return
-        programs = min(self.programs, n)
-        stats = self._new(programs, back_rows, STATS)
         d_g, d_row, d_gate = self._new(size, self.config.neuron[-1]), self._new(size, 4), self._new(size, 4)
         for k in reversed(range(layers)):
             matrices, vectors, *_ = self.layers[k]
@@ -262,13 +260,20 @@ class TritonEvaluator:
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
                 stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net, self.factors, n,
                 back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers, TYPES=self.config.ntypes, **self.embedding,
-                Q=back.rows, K=back.keys, C=min(back.chunk, self.mp), E=EDGES, num_warps=back.warps, **common,
+                **self._tile(back), E=EDGES, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
         _environment_bwd_kernel[(n, back_rows // back.rows)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, self.statistics,
             d_row, d_gate, **smooth, R=back.rows, num_warps=1,
         )  # fmt: skip
+
+    def _tile(self, tile: Tile) -> dict[str, int]:
+        """A tile as the kernels of attention take it."""
+        return {
+            "Q": tile.rows, "K": tile.keys, "C": min(tile.chunk, self.mp), "W": min(tile.chunk, WEIGHT_CHUNK, self.mp),
+            "B": max(tile.rows, tile.block), "num_warps": tile.warps,
+        }  # fmt: skip
 
     def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
         """dE/dX (B, 4, MP); energies go to ``atoms``."""

@@ -1,4 +1,4 @@
-"""One layer of neighbour-wise gated attention, forward and backward (``reference.gated_attention_layer``).
+"""One layer of neighbour-wise gated attention (``reference.gated_attention_layer``).
 
 Keys and values are the embeddings g themselves: with ĝ = [g, 1] and Ŵ = [W; b],
 
@@ -12,16 +12,20 @@ scale·sw_q/|q|, a_k = sw_k/|k|, u = r̂·sw (``environment.gate_fwd``), p the s
 
 (every logit is raised by 20, so that an empty slot has logit 0). Back from z̄, with ȳ = z̄ W_voᵀ, w̄_k = ȳ·g_k + z̄·b_vo:
 
-    δ = Σ_k w̄ w = ȳ·y + (z̄·b_vo) Σ w,      x̄ = p (w̄ G − δ),      S = x̄ a_q a_k
+    δ = Σ_k w̄ w = z̄·((w g) W_vo + (Σ w) b_vo),      x̄ = p (w̄ G − δ),      S = x̄ a_q a_k
     query:   ḡ += z̄ + (S g) (Ŵ_q Ŵ_kᵀ)ᵀ,   ū += Σ_k w̄ p u_k/|v_k|
     key:     ḡ += Sᵀ t + wᵀ ȳ,   β̄ = Σ_q w̄ p u_q,   ū += β̄/|v|
     lengths: x − 20 sw_q sw_k goes as 1/|q|: ḡ −= (Σ_k x̄ (x − 20 sw_q sw_k)/|q|²) ĝ P_q, P_q = Ŵ_q Ŵ_qᵀ; likewise k;
              w goes as 1/|v|: ḡ −= (β̄·u/|v|)/|v|² ĝ P_v;      sw̄ = Σ x̄ x/sw, over keys and over queries.
 
 The backward evaluates its layer again: nothing is kept between forward and backward but each layer's input and the
-three lengths. A program takes whole atoms. What it has made for its rows (t, ȳ and the like) it puts down in
-``scratch``, which belongs to the program and is used again for its next atom, so it stays in the cache; the barriers
-stand where rows that one warp put down are read by another.
+three lengths. Forward stands here, backward in ``gated_attention_bwd.py``.
+
+A program takes whole atoms, phase by phase: t; scores and y; products with W_vo; LayerNorm; and back. Each phase has
+the tile that suits it: products with weights take as many rows as registers hold, since every block of rows reads all
+weights; scores take Q rows by K keys; what goes row by row takes few rows, so that vectors over channels are short.
+What a phase has made it puts down in ``scratch``, which belongs to the program and is used again for its next atom, so
+it stays in the cache; a barrier stands between phases.
 """
 
 from __future__ import annotations
@@ -29,11 +33,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .embedding import lengths_of, moments_bwd, pairs_of_types, row_bwd, rows_bwd, store_moments
-from .products import dot, load_columns, load_four, load_rows, store_four, times_matrix
+from .embedding import lengths_of
+from .products import dot, load_columns, load_four, load_matrix, load_rows, put, take, times_matrix
 
 SHIFT: tl.constexpr = tl.constexpr(20.0)
-STATS: tl.constexpr = tl.constexpr(16)  # 9 numbers a row, then at 10 · rows four more
 
 # Where a layer's numbers stand in ``matrices`` (MP·MP each) and ``vectors`` (MP each); packing.py puts them there.
 LOGITS: tl.constexpr = tl.constexpr(0)
@@ -54,6 +57,26 @@ REST: tl.constexpr = tl.constexpr(9)
 BIASES: tl.constexpr = tl.constexpr(10)
 
 
+# Numbers of a row that a program keeps, one column of ``stats`` each.
+REST_Q: tl.constexpr = tl.constexpr(0)
+LOG_Z: tl.constexpr = tl.constexpr(1)
+DELTA: tl.constexpr = tl.constexpr(2)
+D_TOTAL: tl.constexpr = tl.constexpr(3)
+D_GATE: tl.constexpr = tl.constexpr(4)  # four
+TOTAL_W: tl.constexpr = tl.constexpr(8)
+BETA_K: tl.constexpr = tl.constexpr(10)  # three
+A_K: tl.constexpr = tl.constexpr(13)
+A_Q: tl.constexpr = tl.constexpr(14)
+D_REST: tl.constexpr = tl.constexpr(15)
+PULL: tl.constexpr = tl.constexpr(16)  # three
+NUMBERS: tl.constexpr = tl.constexpr(19)
+
+STEP: tl.constexpr = tl.constexpr(16)
+
+NORM_ROWS: tl.constexpr = tl.constexpr(32)
+"""Rows at a time of what goes row by row."""
+
+
 @triton.jit
 def _fresh_zero(count, b, n):
     """Zero, in a way that the compiler can't see: what one phase computes from it is not kept for the next."""
@@ -70,6 +93,28 @@ def _length(lengths, rows, mask, WHICH: tl.constexpr, NORMALIZE: tl.constexpr, D
 
 
 @triton.jit
+def place(rows):
+    """Where the numbers of rows begin in ``stats``: sixteen rows' first numbers, their second ones, and so on."""
+    return rows // STEP * (STEP * NUMBERS) + rows % STEP
+
+
+@triton.jit
+def _prepare(
+    gate, lengths, stats, rows, mask, filled, SCALE: tl.constexpr, NORMALIZE: tl.constexpr,
+):  # fmt: skip
+    """Puts down a_q, a_k and β = u/|v| of rows, which are needed once per pair of blocks."""
+    u0, u1, u2, w = load_four(gate, rows, mask)
+    work = gate.dtype.element_ty
+    v_length = _length(lengths, rows, mask, 2, NORMALIZE, work)
+    own = stats + place(rows)
+    tl.store(own + BETA_K * STEP, u0 / v_length, mask=filled)
+    tl.store(own + (BETA_K + 1) * STEP, u1 / v_length, mask=filled)
+    tl.store(own + (BETA_K + 2) * STEP, u2 / v_length, mask=filled)
+    tl.store(own + A_K * STEP, w / _length(lengths, rows, mask, 1, NORMALIZE, work), mask=filled)
+    tl.store(own + A_Q * STEP, SCALE * w / _length(lengths, rows, mask, 0, NORMALIZE, work), mask=filled)
+
+
+@triton.jit
 def _gate_of(q0, q1, q2, k0, k1, k2, DOTR: tl.constexpr):
     """u_q·β_k. (Q, K)"""
     gate = q0[:, None] * k0[None, :]
@@ -79,36 +124,44 @@ def _gate_of(q0, q1, q2, k0, k1, k2, DOTR: tl.constexpr):
 
 
 @triton.jit
-def _logits(s, rest, a_q, w_q, a_k, w_k, keys, SMOOTH: tl.constexpr):
-    """x (Q, K) from q·k − rest, −∞ in masked columns."""
+def _logits(s, rest, a_q, w_q, a_k, w_k, SMOOTH: tl.constexpr):
+    """x (Q, K) from q·k − rest."""
     x = (s + rest[:, None]) * a_q[:, None] * a_k[None, :]
     if SMOOTH:
         x += SHIFT * w_q[:, None] * w_k[None, :]
-    return tl.where(keys[None, :], x, float("-inf"))
+    return x
+
+
+@triton.jit
+def _logit_rows(
+    g, rows, mask, matrices, vectors,
+    M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """t (R, MP) and r (R,) of rows of g."""
+    work = g.dtype.element_ty
+    cols = tl.arange(0, MP)
+    t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
+    rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
+    for k in range(0, MP, W):
+        a = load_rows(g, rows, mask, k, M, M, W)
+        rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
+        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, MP, W, MP), t, PREC)
+    return t, rest
 
 
 @triton.jit
 def _attend(
-    g, gate, lengths, t_rows, n, empty, rows, mask, matrices, vectors, SCALE: tl.constexpr,
-    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
+    g, gate, own_rows, stats, n, empty, rows, mask, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Attention of Q rows to all n neighbours: y = w g (Q, MP), Σ w, r and log Z; t is left in ``t_rows``."""
+    """Attention of Q rows, whose t lies in scratch, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
-    cols = tl.arange(0, MP)
-    t = tl.zeros([Q, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
-    rest = tl.zeros([Q], work) + tl.load(vectors + REST * MP)
-    for k in range(0, MP, C):
-        a = load_rows(g, rows, mask, k, M, M, C)
-        rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, C))[None, :], axis=1)
-        part = tl.load(matrices + LOGITS * MP * MP + ((k + tl.arange(0, C))[:, None] * MP + cols[None, :]))
-        t = dot(a, part, t, PREC)
-    tl.debug_barrier()
-    tl.store(t_rows + (rows[:, None] * MP + cols[None, :]), t)
-    tl.debug_barrier()
+    t = tl.zeros([Q, MP], work)
+    if C == MP:
+        t = take(own_rows, rows, 0, 4 * MP, MP)
+    own = stats + place(rows)
+    rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
     q0, q1, q2, w_q = load_four(gate, rows, mask)
-    length = _length(lengths, rows, mask, 0, NORMALIZE, work)
-    a_q = SCALE * w_q / length
     # Empty slots have logit 0; without them a floor keeps the first difference finite.
     top = tl.full([Q], 0.0 if SMOOTH else -1e30, work)
     total = tl.zeros([Q], work)
@@ -120,23 +173,29 @@ def _attend(
         keys = k0 + tl.arange(0, K)
         real = keys < n
         s = tl.zeros([Q, K], work)
-        for c in range(0, MP, C):
-            key = load_columns(g, keys, real, c, M, M, C)
-            s = dot(tl.load(t_rows + (rows[:, None] * MP + (c + tl.arange(0, C))[None, :])), key, s, PREC)
-        k_0, k_1, k_2, w_k = load_four(gate, keys, real)
-        k_length = _length(lengths, keys, real, 1, NORMALIZE, work)
-        v_length = _length(lengths, keys, real, 2, NORMALIZE, work)
-        x = _logits(s, rest, a_q, w_q, w_k / k_length, w_k, real, SMOOTH)
+        if C == MP:
+            key = load_rows(g, keys, real, 0, M, M, MP)
+            s = dot(t, tl.trans(key), s, PREC)
+        else:
+            for c in range(0, MP, C):
+                s = dot(take(own_rows, rows, c, 4 * MP, C), load_columns(g, keys, real, c, M, M, C), s, PREC)
+        other = stats + place(keys)
+        a_k = tl.load(other + A_K * STEP)
+        w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
+        x = tl.where(real[None, :], _logits(s, rest, a_q, w_q, a_k, w_k, SMOOTH), float("-inf"))
         higher = tl.maximum(top, tl.max(x, axis=1))
         less = tl.exp(top - higher)
         e = tl.exp(x - higher[:, None])
         total = total * less + tl.sum(e, axis=1)
-        w = e * _gate_of(q0, q1, q2, k_0 / v_length, k_1 / v_length, k_2 / v_length, DOTR)
+        k_0, k_1 = tl.load(other + BETA_K * STEP), tl.load(other + (BETA_K + 1) * STEP)
+        w = e * _gate_of(q0, q1, q2, k_0, k_1, tl.load(other + (BETA_K + 2) * STEP), DOTR)
         total_w = total_w * less + tl.sum(w, axis=1)
-        y = dot(w, load_rows(g, keys, real, 0, M, M, MP), y * less[:, None], PREC)
+        if C < MP:
+            key = load_rows(g, keys, real, 0, M, M, MP)
+        y = dot(w, key, y * less[:, None], PREC)
         top = higher
     total = tl.where(total > 0, total, 1.0)
-    return y / total[:, None], total_w / total, rest, top + tl.log(total)
+    return y / total[:, None], total_w / total, top + tl.log(total)
 
 
 @triton.jit
@@ -149,310 +208,119 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def _output(
-    g, y, total_w, y_rows, rows, mask, matrices, vectors,
-    M: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, EPS: tl.constexpr, PREC: tl.constexpr,
-):  # fmt: skip
-    """x̂ (Q, MP) and 1/std of z = g + y W_vo + (Σ w) b_vo + b_out; y is put down in ``y_rows``."""
-    cols = tl.arange(0, MP)
-    tl.store(y_rows + (rows[:, None] * MP + cols[None, :]), y)
-    z = load_rows(g, rows, mask, 0, M, M, MP) + tl.load(vectors + OUT * MP + cols)[None, :]
-    z += total_w[:, None] * tl.load(vectors + TO_VALUE * MP + cols)[None, :]
-    tl.debug_barrier()
-    z = times_matrix(z, y_rows, rows, mask, matrices + VALUES * MP * MP, MP, MP, MP, C, PREC)
-    return _normalize(z, cols, M, EPS)
-
-
-@triton.jit(do_not_specialize=["atoms", "blocks"])
-def _gated_attention_fwd_kernel(
-    at, count, empty,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, empty slots that the softmax sees
-    g, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
-    g_out, lengths_out,  # out, not for the last layer
-    moments,  # (B, blocks, 4, MP) out, for the last layer
-    scratch,  # (programs, 2, rows, MP)
-    matrices, vectors,  # this layer's
-    next_factors, next_biases,  # how the next layer's lengths are found
-    atoms, blocks,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
-):  # fmt: skip
-    """Programs walk over (atom, block of Q rows)."""
-    cols = tl.arange(0, MP)
-    own = scratch + tl.program_id(0).to(tl.int64) * (2 * Q * MP)
-    for item in range(tl.program_id(0), atoms * blocks, tl.num_programs(0)):
-        b, block = item // blocks, item % blocks
-        n = tl.load(count + b)
-        if block * Q < n:
-            local = tl.load(at + b) - tl.load(at)
-            rows = block * Q + tl.arange(0, Q)
-            mask = rows < n
-            # Scratch holds this block's rows alone.
-            t_rows, y_rows = own - block * (Q * MP), own + Q * MP - block * (Q * MP)
-            y, total_w, _rest, _log_z = _attend(
-                g + local * M, gate + local * 4, lengths + local * 3, t_rows, n, tl.load(empty + b), rows, mask,
-                matrices, vectors, SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, PREC,
-            )  # fmt: skip
-            x, _rstd = _output(
-                g + local * M, y, total_w, y_rows, rows, mask, matrices, vectors, M, MP, C, EPS, PREC
-            )  # fmt: skip
-            x = x * tl.load(vectors + GAMMA * MP + cols)[None, :] + tl.load(vectors + BETA * MP + cols)[None, :]
-            if LAST:
-                s, a, b_, c = load_four(row + local * 4, rows, mask)
-                store_moments(moments + tl.full((), 4 * MP, tl.int64) * item, x, s, a, b_, c, MP)
-            else:
-                base = g_out + local * M
-                tl.store(base + (rows[:, None] * M + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
-                if NORMALIZE:
-                    tl.debug_barrier()
-                    lengths_of(
-                        base, rows, mask, lengths_out + local * 3, next_factors, next_biases, M, MP, LW, Q, C, PREC
-                    )  # fmt: skip
-
-
-@triton.jit
-def _by_query(
-    g, row, gate, lengths, d_g, d_row, d_x, t_rows, y_rows, z_rows, stats, n, empty, rows, mask, matrices, vectors,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
-):  # fmt: skip
-    """What Q rows receive as queries. Leaves t, ȳ and dE/dg so far in scratch, numbers per row in
-    ``stats``."""
-    work = gate.dtype.element_ty
-    cols = tl.arange(0, MP)
-    inside = mask[:, None] & (cols < M)[None, :]
-    y, total_w, rest, log_z = _attend(
-        g, gate, lengths, t_rows, n, empty, rows, mask, matrices, vectors,
-        SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, PREC,
-    )  # fmt: skip
-    normed, rstd = _output(g, y, total_w, y_rows, rows, mask, matrices, vectors, M, MP, C, EPS, PREC)
-    gamma = tl.load(vectors + GAMMA * MP + cols)
-    if LAST:
-        r_s, r_a, r_b, r_c = load_four(row, rows, mask)
-        out = normed * gamma[None, :] + tl.load(vectors + BETA * MP + cols)[None, :]
-        d_s, d_a, d_b, d_c = rows_bwd(d_x, out, MP)
-        store_four(d_row, rows, mask, d_s, d_a, d_b, d_c)
-        d_z = moments_bwd(d_x, r_s, r_a, r_b, r_c, MP)
-    else:
-        d_z = load_rows(d_g, rows, mask, 0, M, M, MP)
-    # LayerNorm: z̄ = (γḡ − mean(γḡ) − x̂ mean(γḡ x̂))/std
-    d_z = d_z * gamma[None, :]
-    d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
-    d_z = tl.where(inside, d_z * rstd[:, None], 0.0)
-    d_total = tl.sum(d_z * tl.load(vectors + TO_VALUE * MP + cols)[None, :], axis=1)
-    tl.store(z_rows + (rows[:, None] * MP + cols[None, :]), d_z)
-    tl.debug_barrier()
-    d_y = times_matrix(
-        tl.zeros([Q, MP], work), z_rows, rows, mask, matrices + VALUES_T * MP * MP, MP, MP, MP, C, PREC
-    )  # fmt: skip
-    y = tl.load(y_rows + (rows[:, None] * MP + cols[None, :]))
-    delta = tl.sum(d_y * y, axis=1) + d_total * total_w
-    tl.debug_barrier()
-    tl.store(y_rows + (rows[:, None] * MP + cols[None, :]), d_y)
-    tl.debug_barrier()
-    q0, q1, q2, w_q = load_four(gate, rows, mask)
-    length = _length(lengths, rows, mask, 0, NORMALIZE, work)
-    a_q = SCALE * w_q / length
-    along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
-    d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
-    d_rest = tl.zeros([Q], work)
-    d_t = tl.zeros([Q, MP], work)
-    for k0 in range(0, n, K):
-        keys = k0 + tl.arange(0, K)
-        real = keys < n
-        s, v = tl.zeros([Q, K], work), tl.zeros([Q, K], work)
-        for c in range(0, MP, C):
-            key = load_columns(g, keys, real, c, M, M, C)
-            s = dot(tl.load(t_rows + (rows[:, None] * MP + (c + tl.arange(0, C))[None, :])), key, s, PREC)
-            v = dot(tl.load(y_rows + (rows[:, None] * MP + (c + tl.arange(0, C))[None, :])), key, v, PREC)
-        k_0, k_1, k_2, w_k = load_four(gate, keys, real)
-        k_length = _length(lengths, keys, real, 1, NORMALIZE, work)
-        v_length = _length(lengths, keys, real, 2, NORMALIZE, work)
-        k_0, k_1, k_2, a_k = k_0 / v_length, k_1 / v_length, k_2 / v_length, w_k / k_length
-        x = _logits(s, rest, a_q, w_q, a_k, w_k, real, SMOOTH)
-        p = tl.exp(x - log_z[:, None])
-        v += d_total[:, None]
-        d_x_ = p * (v * _gate_of(q0, q1, q2, k_0, k_1, k_2, DOTR) - delta[:, None])
-        v = v * p
-        d_0 += tl.sum(v * k_0[None, :], axis=1)
-        if DOTR:
-            d_1 += tl.sum(v * k_1[None, :], axis=1)
-            d_2 += tl.sum(v * k_2[None, :], axis=1)
-        along += tl.sum(tl.where(real[None, :], d_x_ * x, 0.0), axis=1)
-        if SMOOTH:
-            shifts += tl.sum(d_x_ * w_k[None, :], axis=1)
-        d_s_ = d_x_ * a_q[:, None] * a_k[None, :]
-        d_rest += tl.sum(d_s_, axis=1)
-        d_t = dot(d_s_, load_rows(g, keys, real, 0, M, M, MP), d_t, PREC)
-    d_z = tl.load(z_rows + (rows[:, None] * MP + cols[None, :]))
-    d_z += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    tl.debug_barrier()
-    tl.store(z_rows + (rows[:, None] * MP + cols[None, :]), d_t)
-    tl.debug_barrier()
-    d_z = times_matrix(d_z, z_rows, rows, mask, matrices + LOGITS_T * MP * MP, MP, MP, MP, C, PREC)
-    tl.debug_barrier()
-    tl.store(z_rows + (rows[:, None] * MP + cols[None, :]), d_z)
-    d_w = tl.where(w_q != 0, along / w_q, 0.0)
-    pull = -(along - SHIFT * w_q * shifts if SMOOTH else along) / (length * length)
-    numbers = stats + rows * 9
-    tl.store(numbers, rest)
-    tl.store(numbers + 1, log_z)
-    tl.store(numbers + 2, delta)
-    tl.store(numbers + 3, d_total)
-    tl.store(numbers + 4, pull)
-    tl.store(numbers + 5, d_0)
-    tl.store(numbers + 6, d_1)
-    tl.store(numbers + 7, d_2)
-    tl.store(numbers + 8, d_w)
-
-
-@triton.jit
-def _by_key(
-    g, gate, lengths, t_rows, y_rows, z_rows, stats, n, keys, real, matrices, vectors,
+def _layer(
+    at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
     SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
+    B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """dE/dg (K, MP) of K rows, all that ``_by_query`` found included, and dE/d(gate), four columns."""
-    work = gate.dtype.element_ty
-    cols = tl.arange(0, MP)
-    k_0, k_1, k_2, w_k = load_four(gate, keys, real)
-    k_length = _length(lengths, keys, real, 1, NORMALIZE, work)
-    v_length = _length(lengths, keys, real, 2, NORMALIZE, work)
-    k_0, k_1, k_2, a_k = k_0 / v_length, k_1 / v_length, k_2 / v_length, w_k / k_length
-    along, shifts = tl.zeros([K], work), tl.zeros([K], work)
-    d_0, d_1, d_2 = tl.zeros([K], work), tl.zeros([K], work), tl.zeros([K], work)
-    acc = tl.zeros([K, MP], work)
+    """All rows of atom b up to LayerNorm: leaves t and (w g) W_vo in scratch, and numbers of each row.
+
+    Products with weights take B rows at a time, since each block reads all weights; scores take Q by K. Each phase
+    finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what keeps
+    registers free. Rows up to a multiple of Q are put down, so that scores need no mask there.
+    """
+    filled = (n + Q - 1) // Q * Q
+    for r in range(0, n, B):
+        zero = _fresh_zero(count, b, n)
+        e0 = tl.load(at + b) - tl.load(at) + zero
+        own_stats = stats + (program + zero) * NUMBERS
+        rows = r + zero + tl.arange(0, B)
+        _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
+        t, rest = _logit_rows(g + e0 * M, rows, rows < n, matrices + zero, vectors + zero, M, MP, B, W, PREC)
+        put(scratch + (program + zero) * (4 * MP), rows, rows < filled, t, 4 * MP, MP)
+        tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
+    tl.debug_barrier()
     for q in range(0, n, Q):
-        rows = q + tl.arange(0, Q)
-        mask = rows < n
-        s, v = tl.zeros([K, Q], work), tl.zeros([K, Q], work)
-        for c in range(0, MP, C):
-            key = load_rows(g, keys, real, c, M, M, C)
-            s = dot(key, load_columns(t_rows, rows, mask, c, MP, MP, C), s, PREC)
-            v = dot(key, load_columns(y_rows, rows, mask, c, MP, MP, C), v, PREC)
-        numbers = stats + rows * 9
-        rest, log_z = tl.load(numbers, mask=mask, other=0.0), tl.load(numbers + 1, mask=mask, other=0.0)
-        delta, d_total = tl.load(numbers + 2, mask=mask, other=0.0), tl.load(numbers + 3, mask=mask, other=0.0)
-        q0, q1, q2, w_q = load_four(gate, rows, mask)
-        length = _length(lengths, rows, mask, 0, NORMALIZE, work)
-        a_q = SCALE * w_q / length
-        x = (s + rest[None, :]) * a_k[:, None] * a_q[None, :]
-        if SMOOTH:
-            x += SHIFT * w_k[:, None] * w_q[None, :]
-        p = tl.where(real[:, None] & mask[None, :], tl.exp(x - log_z[None, :]), 0.0)
-        v += d_total[None, :]
-        w = _gate_of(k_0, k_1, k_2, q0, q1, q2, DOTR)
-        d_x = p * (v * w - delta[None, :])
-        w = w * p
-        v = v * p
-        d_0 += tl.sum(v * q0[None, :], axis=1)
-        if DOTR:
-            d_1 += tl.sum(v * q1[None, :], axis=1)
-            d_2 += tl.sum(v * q2[None, :], axis=1)
-        along += tl.sum(d_x * x, axis=1)
-        if SMOOTH:
-            shifts += tl.sum(d_x * w_q[None, :], axis=1)
-        d_x = d_x * a_k[:, None] * a_q[None, :]
-        acc = dot(d_x, load_rows(t_rows, rows, mask, 0, MP, MP, MP), acc, PREC)
-        acc = dot(w, load_rows(y_rows, rows, mask, 0, MP, MP, MP), acc, PREC)
-    acc += load_rows(z_rows, keys, real, 0, MP, MP, MP)
-    numbers = stats + keys * 9
-    if NORMALIZE:
-        pull_q = tl.load(numbers + 4, mask=real, other=0.0)
-        pull_k = -(along - SHIFT * w_k * shifts if SMOOTH else along) / (k_length * k_length)
-        pull_v = -(d_0 * k_0 + d_1 * k_1 + d_2 * k_2) / (v_length * v_length)
-        for which in tl.static_range(0, 3):
-            pull = pull_q if which == 0 else (pull_k if which == 1 else pull_v)
-            acc += pull[:, None] * tl.load(vectors + (SQUARES_ROW + which) * MP + cols)[None, :]
-            for k in range(0, MP, C):
-                a = load_rows(g, keys, real, k, M, M, C) * pull[:, None]
-                part = matrices + (SQUARES + which) * MP * MP + ((k + tl.arange(0, C))[:, None] * MP + cols[None, :])
-                acc = dot(a, tl.load(part), acc, PREC)
-    d_w = tl.load(numbers + 8, mask=real, other=0.0) + tl.where(w_k != 0, along / w_k, 0.0)
-    d_0 = d_0 / v_length + tl.load(numbers + 5, mask=real, other=0.0)
-    d_1 = d_1 / v_length + tl.load(numbers + 6, mask=real, other=0.0)
-    d_2 = d_2 / v_length + tl.load(numbers + 7, mask=real, other=0.0)
-    return acc, d_0, d_1, d_2, d_w
+        zero = _fresh_zero(count, b, n)
+        e0 = tl.load(at + b) - tl.load(at) + zero
+        own_rows, own_stats = scratch + (program + zero) * (4 * MP), stats + (program + zero) * NUMBERS
+        some = q + zero + tl.arange(0, Q)
+        y, total_w, log_z = _attend(
+            g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n,
+            SMOOTH, DOTR, M, MP, Q, K, C, PREC,
+        )  # fmt: skip
+        put(own_rows + MP, some, some >= 0, y, 4 * MP, MP)
+        tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
+        tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
+    tl.debug_barrier()
+    for r in range(0, n, B):
+        zero = _fresh_zero(count, b, n)
+        own_rows = scratch + (program + zero) * (4 * MP)
+        rows = r + zero + tl.arange(0, B)
+        z = tl.zeros([B, MP], g.dtype.element_ty)
+        z = times_matrix(
+            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, MP, 4 * MP, MP, W, PREC
+        )  # fmt: skip
+        put(own_rows + 2 * MP, rows, rows < filled, z, 4 * MP, MP)
+    tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["atoms"])
-def _gated_attention_bwd_kernel(
-    at, count, empty,  # (B,)
-    g, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
-    d_g,  # (edges of the chunk, M) in (but for the last layer) and out (but for the first)
-    d_row, d_gate,  # (edges of the chunk, 4); added up from layer to layer
-    d_x,  # (B, 4, MP) dE/dX, for the last layer
-    scratch, stats,  # (programs, 3, rows, MP), (programs, rows, STATS)
+def _gated_attention_fwd_kernel(
+    at, count, empty,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, empty slots that the softmax sees
+    g, row, gate,  # (edges of the chunk, M), (…, 4), (…, 4)
+    lengths,  # (…, 3) out
+    g_out,  # (edges of the chunk, M) out, not for the last layer
+    moments,  # (B, 4, MP) out, for the last layer
+    scratch, stats,  # (programs, rows, 4, MP), (programs, rows, NUMBERS)
     matrices, vectors,  # this layer's
-    neighbor_type, first, center_type, net, factors,  # for the first layer
+    factors, biases,  # part of them: how lengths are found
     atoms, scratch_rows,
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
-    TYPES: tl.constexpr, STRIP: tl.constexpr,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, PREC: tl.constexpr,
+    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr,
+    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. After the first layer comes the embedding: d_row and d_gate then hold all that the
-    environment needs."""
+    """Programs walk over atoms."""
+    R: tl.constexpr = NORM_ROWS if NORM_ROWS < Q else Q
+    LC: tl.constexpr = 64 if LW % 128 else 128
     cols = tl.arange(0, MP)
-    program = tl.program_id(0).to(tl.int64)
-    t_rows = scratch + program * scratch_rows * (3 * MP)
-    y_rows = t_rows + scratch_rows * MP
-    z_rows = y_rows + scratch_rows * MP
-    own_stats = stats + program * scratch_rows * STATS
+    program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)
-        moment = d_x + tl.full((), 4 * MP, tl.int64) * b
-        local = tl.load(at + b) - tl.load(at)
-        for q in range(0, n, Q):
+        if NORMALIZE:
+            for r in range(0, n, B):
+                zero = _fresh_zero(count, b, n)
+                e0 = tl.load(at + b) - tl.load(at) + zero
+                rows = r + zero + tl.arange(0, B)
+                lengths_of(
+                    g + e0 * M, rows, rows < n, lengths + e0 * 3, factors + zero, biases + zero,
+                    M, MP, LW, LC, B, W, PREC,
+                )  # fmt: skip
+            tl.debug_barrier()
+        _layer(
+            at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
+            SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, W, B, PREC,
+        )  # fmt: skip
+        work = g.dtype.element_ty
+        m_s, m_a = tl.zeros([MP], work), tl.zeros([MP], work)
+        m_b, m_c = tl.zeros([MP], work), tl.zeros([MP], work)
+        for r in range(0, n, R):
             zero = _fresh_zero(count, b, n)
-            rows = q + tl.arange(0, Q)
-            _by_query(
-                g + local * M, row + local * 4, gate + local * 4, lengths + local * 3, d_g + local * M,
-                d_row + local * 4, moment, t_rows, y_rows, z_rows, own_stats, n, tl.load(empty + b), rows, rows < n,
-                matrices + zero, vectors + zero, SCALE, EPS, SMOOTH, DOTR, NORMALIZE, LAST, M, MP, Q, K, C, PREC,
-            )  # fmt: skip
-        tl.debug_barrier()
-        # Here keys come in blocks of Q rows, and queries pass by K at a time: weights are read once a block.
-        for k in range(0, n, Q):
-            zero = _fresh_zero(count, b, n)
-            keys = k + tl.arange(0, Q)
-            real = keys < n
-            acc, d_0, d_1, d_2, d_w = _by_key(
-                g + local * M, gate + local * 4, lengths + local * 3, t_rows, y_rows, z_rows, own_stats,
-                n, keys, real, matrices + zero, vectors + zero, SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, K, Q, C, PREC,
-            )  # fmt: skip
-            if not LAST:
-                e_0, e_1, e_2, e_w = load_four(d_gate + local * 4, keys, real)
-                d_0, d_1, d_2, d_w = d_0 + e_0, d_1 + e_1, d_2 + e_2, d_w + e_w
-            if FIRST:
-                tl.store(z_rows + (keys[:, None] * MP + cols[None, :]), acc)
-                store_four(own_stats + 10 * scratch_rows, keys, real, d_0, d_1, d_2, d_w)
+            e0 = tl.load(at + b) - tl.load(at) + zero
+            few = r + zero + tl.arange(0, R)
+            mask = few < n
+            total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
+            z = take(scratch + (program + zero) * (4 * MP) + 2 * MP, few, 0, 4 * MP, MP)
+            z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
+            z += load_rows(g + e0 * M, few, mask, 0, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
+            x, _rstd = _normalize(z, cols, M, EPS)
+            gamma, beta = tl.load(vectors + zero + GAMMA * MP + cols), tl.load(vectors + zero + BETA * MP + cols)
+            x = x * gamma[None, :] + beta[None, :]
+            if LAST:
+                s, a, b_, c = load_four(row + e0 * 4, few, mask)
+                m_s += tl.sum(x * s[:, None], axis=0)
+                m_a += tl.sum(x * a[:, None], axis=0)
+                m_b += tl.sum(x * b_[:, None], axis=0)
+                m_c += tl.sum(x * c[:, None], axis=0)
             else:
                 tl.store(
-                    d_g + local * M + (keys[:, None] * M + cols[None, :]), acc,
-                    mask=real[:, None] & (cols < M)[None, :],
+                    g_out + e0 * M + (few[:, None] * M + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :]
                 )  # fmt: skip
-                store_four(d_gate + local * 4, keys, real, d_0, d_1, d_2, d_w)
+        if LAST:
+            base = moments + tl.full((), 4 * MP, tl.int64) * b
+            tl.store(base + cols, m_s)
+            tl.store(base + MP + cols, m_a)
+            tl.store(base + 2 * MP + cols, m_b)
+            tl.store(base + 3 * MP + cols, m_c)
         tl.debug_barrier()
-        if FIRST:
-            type_i, edge = tl.load(center_type + b), tl.load(first + b).to(tl.int64)
-            for e in range(0, n, E):
-                zero = _fresh_zero(count, b, n)
-                edges = e + tl.arange(0, E)
-                real_e = edges < n
-                d_s, d_a, d_b, d_c = load_four(d_row + local * 4, edges, real_e)
-                u_0, u_1, u_2, u_w = load_four(own_stats + 10 * scratch_rows, edges, real_e)
-                s, x, y, z = load_four(row + local * 4, edges, real_e)
-                sw = tl.load(gate + local * 4 + 3 + edges * 4, mask=real_e, other=0.0)
-                pair = pairs_of_types(neighbor_type + edge, edges, real_e, type_i, TYPES)
-                d_s, d_a, d_b, d_c, d_sw = row_bwd(
-                    load_rows(z_rows, edges, real_e, 0, MP, MP, MP), d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w,
-                    s, x, y, z, sw, pair, net + zero, factors, zero,
-                    SMOOTH, DOTR, STRIP, True, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
-                )  # fmt: skip
-                store_four(d_row + local * 4, edges, real_e, d_s, d_a, d_b, d_c)
-                tl.store(d_gate + local * 4 + 3 + edges * 4, d_sw, mask=real_e)
-            tl.debug_barrier()

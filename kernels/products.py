@@ -77,6 +77,18 @@ def times_matrix(
 
 
 @triton.jit
+def put(place, rows, mask, x, STRIDE: tl.constexpr, MP: tl.constexpr):
+    """Rows x (R, MP) into memory of the program's own, (…, STRIDE)."""
+    tl.store(place + (rows[:, None] * STRIDE + tl.arange(0, MP)[None, :]), x, mask=mask[:, None])
+
+
+@triton.jit
+def take(place, rows, c0, STRIDE: tl.constexpr, C: tl.constexpr):
+    """Columns c0 … c0 + C of rows of memory of the program's own. (R, C)."""
+    return tl.load(place + (rows[:, None] * STRIDE + (c0 + tl.arange(0, C))[None, :]))
+
+
+@triton.jit
 def _tanh(x):
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)

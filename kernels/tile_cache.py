@@ -1,7 +1,7 @@
 """Tiles that ``dpa1-fast tune`` measured on this user's card: a file in the user's cache folder.
 
 It is read when an evaluator is made, and never after. One file for a card, widths and version of Triton:
-precision → bucket → direction → [rows, keys, chunk, warps].
+precision → bucket → direction → [rows, keys, chunk, warps, block].
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def _directions(bucket: str, found: dict[str, list[int]]) -> dict[str, Tile]:
     return {k: _tile(*x) for k, x in found.items()}
 
 
-def _tile(rows: int, keys: int, chunk: int, warps: int) -> Tile:
-    numbers, least = (rows, keys, chunk, warps), (16, 16, 16, 1)
+def _tile(rows: int, keys: int, chunk: int, warps: int, block: int = 32) -> Tile:
+    numbers, least = (rows, keys, chunk, warps, block), (16, 16, 16, 1, 16)
     good = all(type(x) is int and least[k] <= x <= 256 and x & (x - 1) == 0 for k, x in enumerate(numbers))
     if not good or keys > rows or warps > 16:
         raise ValueError(f"{list(numbers)} is no tile")
-    return Tile(rows, keys, chunk, warps)
+    return Tile(rows, keys, chunk, warps, block)
 
 
 def write(path: Path, tuned: Tuned) -> None:

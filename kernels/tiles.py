@@ -18,13 +18,15 @@ BUCKETS = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Tile:
-    """rows: of one atom that a program holds at a time. keys: neighbours at a time. chunk: of the inner dimension.
-    warps: of a program. Rows are a multiple of keys."""
+    """rows: of one atom that scores are made for at a time. keys: neighbours at a time. chunk: of the inner dimension
+    of scores; where it is whole, rows stay on chip. warps: of a program. block: rows of products with weights, at least
+    ``rows``. Rows are a multiple of keys."""
 
     rows: int
     keys: int
     chunk: int
     warps: int
+    block: int = 32
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,27 @@ class Tiles:
 SMALL, PLAIN = Tile(16, 16, 16, 4), Tile(32, 16, 16, 8)
 """What serves on a card that the table does not know: small tiles, which fit any."""
 
-INTERPRETED = Tile(32, 32, 64, 4)
+INTERPRETED = Tile(32, 32, 128, 4, 64)
 """The interpreter pays by the operation, so it gets few and large ones."""
 
 
-CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int]]]] = {
+CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int, int]]]] = {
     "forward": {
         False: [
-            (16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 8), (32, 16, 32, 4), (32, 16, 32, 8),
-            (32, 32, 32, 8), (32, 32, 64, 8), (64, 32, 32, 8), (64, 32, 64, 8),
+            (32, 32, 128, 16, 128), (32, 32, 128, 8, 128), (32, 32, 128, 8, 64), (32, 16, 128, 8, 64),
+            (32, 32, 16, 8, 128), (32, 32, 16, 8, 32), (32, 16, 16, 8, 32), (16, 16, 128, 4, 32), (16, 16, 16, 4, 16),
         ],
-        True: [(16, 16, 16, 4), (16, 16, 32, 4), (32, 16, 16, 4), (32, 16, 32, 4), (32, 32, 32, 4), (64, 32, 32, 8)],
+        True: [(32, 16, 128, 4, 64), (32, 16, 128, 4, 32), (32, 16, 32, 4, 32), (16, 16, 16, 4, 16)],
     },
     "backward": {
         False: [
-            (16, 16, 16, 4), (16, 16, 16, 8), (16, 16, 64, 8), (32, 16, 16, 8), (32, 16, 32, 8), (32, 16, 64, 8),
-            (32, 32, 64, 8), (64, 16, 16, 8), (64, 16, 64, 8), (64, 32, 16, 8),
+            (32, 32, 128, 8, 128), (32, 16, 128, 8, 128), (32, 32, 128, 8, 64), (32, 16, 128, 8, 64),
+            (32, 32, 16, 8, 64), (32, 16, 16, 8, 64), (32, 32, 16, 8, 32), (16, 16, 128, 4, 32), (16, 16, 16, 4, 16),
         ],
-        True: [(16, 16, 16, 4), (16, 16, 32, 4), (16, 16, 64, 4), (32, 16, 16, 4), (32, 16, 64, 4), (64, 16, 16, 4)],
+        True: [(32, 16, 128, 4, 64), (32, 16, 128, 4, 32), (32, 16, 16, 4, 32), (16, 16, 16, 4, 16)],
     },
 }  # fmt: skip
-"""Tiles (rows, keys, chunk, warps) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide:
+"""Tiles (rows, keys, chunk, warps, block) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide:
 ``bench/tile_search.py`` by what they compile to, ``dpa1-fast tune`` by the clock."""
 
 
@@ -69,7 +71,7 @@ def bucket(most: int) -> int:
 
 @cache
 def table() -> dict[str, dict[str, dict[str, dict[str, list[int]]]]]:
-    """architecture → precision → bucket → direction → [rows, keys, chunk, warps]."""
+    """architecture → precision → bucket → direction → [rows, keys, chunk, warps, block]."""
     path = Path(__file__).with_name("tiles.json")
     return json.loads(path.read_text()) if path.exists() else {}
 

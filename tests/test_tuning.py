@@ -71,18 +71,18 @@ def test_the_command_chooses_the_fastest_tile_that_is_right(card: Path, tmp_path
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.split())
     assert "NO REAL: Device (80 GB)" in words
-    assert "│ float32 │ ≤ 16 │ forward │ 32 × 32 × 64, 4 warps │ 2 │ 16 × 16 × 32, 4 warps │ 1.5 │ 1.33 │" in words
-    assert "│ float32 │ ≤ 16 │ backward │ 32 × 32 × 64, 4 warps │ 1.5 │ 16 × 16 × 32, 4 warps │ 1 │ 1.50 │" in words
+    assert "│ float32 │ ≤ 16 │ forward │ 32 × 32 × 128 × 64, 4 warps │ 2 │ 16 × 16 × 32 × 32, 4 warps │ 1.5 │ 1.33 │" in words
+    assert "│ float32 │ ≤ 16 │ backward │ 32 × 32 × 128 × 64, 4 warps │ 1.5 │ 16 × 16 × 32 × 32, 4 warps │ 1 │ 1.50 │" in words
     for direction in tuning.DIRECTIONS:
         head = f"rejected: float32, ≤ 16, {direction}, "
-        assert f"{head}64 × 16 × 16, 4 warps: NaN" in words
-        assert f"{head}64 × 32 × 16, 4 warps: forces differ by 1.0e-03 of their RMS" in words
-        assert f"{head}48 × 16 × 16, 4 warps: InterpreterError: " in words
+        assert f"{head}64 × 16 × 16 × 32, 4 warps: NaN" in words
+        assert f"{head}64 × 32 × 16 × 32, 4 warps: forces differ by 1.0e-03 of their RMS" in words
+        assert f"{head}48 × 16 × 16 × 32, 4 warps: InterpreterError: " in words
     (kept,) = card.iterdir()
     assert kept == tile_cache.path_for(MADE_UP.name, model.config)
     assert kept.name.startswith("tiles-NO_REAL_Device_80_GB-4.8.attn12-3.")
     assert json.loads(kept.read_text()) == {
-        "float32": {"16": {"forward": [16, 16, 32, 4], "backward": [16, 16, 32, 4]}}
+        "float32": {"16": {"forward": [16, 16, 32, 4, 32], "backward": [16, 16, 32, 4, 32]}}
     }
     # The engine reads it.
     tuned = tile_cache.read(kept)["float32"]

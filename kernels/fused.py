@@ -32,8 +32,8 @@ from .tile_cache import Tuned
 from .tiles import Tile, Tiles, tiles_for
 from .weights import Weights
 
-STATS = 20
-"""Numbers per row that a program of the way back keeps."""
+STATS = 19
+"""Numbers per row that a program of the attention keeps."""
 EDGES = 16
 """Edges at a time at the end of the way back, where the embedding is."""
 NET_ATOMS, NET_COLUMNS = 16, 64

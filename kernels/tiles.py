@@ -60,7 +60,7 @@ CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int, int]]]] = {
         True: [(32, 16, 128, 4, 64), (32, 16, 128, 4, 32), (32, 16, 16, 4, 32), (16, 16, 16, 4, 16)],
     },
 }  # fmt: skip
-"""Tiles (rows, keys, chunk, warps, block) to choose from, for NVIDIA (False) and AMD (True), whose warps are twice as wide:
+"""Tiles (rows, keys, chunk, warps, block) to choose from, for NVIDIA (False) and AMD (True, warps twice as wide):
 ``bench/tile_search.py`` by what they compile to, ``dpa1-fast tune`` by the clock."""
 
 

@@ -71,8 +71,14 @@ def test_the_command_chooses_the_fastest_tile_that_is_right(card: Path, tmp_path
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.split())
     assert "NO REAL: Device (80 GB)" in words
-    assert "│ float32 │ ≤ 16 │ forward │ 32 × 32 × 128 × 64, 4 warps │ 2 │ 16 × 16 × 32 × 32, 4 warps │ 1.5 │ 1.33 │" in words
-    assert "│ float32 │ ≤ 16 │ backward │ 32 × 32 × 128 × 64, 4 warps │ 1.5 │ 16 × 16 × 32 × 32, 4 warps │ 1 │ 1.50 │" in words
+    assert (
+        "│ float32 │ ≤ 16 │ forward │ 32 × 32 × 128 × 64, 4 warps │ 2 │ 16 × 16 × 32 × 32, 4 warps │ 1.5 │ 1.33 │"
+        in words
+    )
+    assert (
+        "│ float32 │ ≤ 16 │ backward │ 32 × 32 × 128 × 64, 4 warps │ 1.5 │ 16 × 16 × 32 × 32, 4 warps │ 1 │ 1.50 │"
+        in words
+    )
     for direction in tuning.DIRECTIONS:
         head = f"rejected: float32, ≤ 16, {direction}, "
         assert f"{head}64 × 16 × 16 × 32, 4 warps: NaN" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .errors import ConfigError
@@ -101,6 +102,11 @@ class DPA1Config:
     def tebd_inputs(self) -> int:
         """Width of the type part of the embedding's input."""
         return self.tebd_dim * (1 if self.type_one_side else 2)
+
+    @cached_property
+    def types_by_name(self) -> tuple[tuple[str, int], ...]:
+        """Each name of ``type_map`` with its index."""
+        return tuple((symbol, t) for t, symbol in enumerate(self.type_map))
 
     @property
     def dim_descrpt(self) -> int:

@@ -82,8 +82,9 @@ def neighbor_edges(structure: Structure, rcut: float) -> Edges:
     if not (structure.types >= 0).any():
         none = np.zeros(0, dtype=np.int64)
         return Edges(none, none, np.zeros((0, 3)))
-    center, neighbor, vector, distance = search(structure, rcut, "ijDd")
-    if len(distance) and distance.min() < OVERLAP:
-        e = int(distance.argmin())
-        raise overlap(structure, int(center[e]), int(neighbor[e]), float(distance[e]))
+    center, neighbor, vector = search(structure, rcut, "ijD")
+    square = np.einsum("ea,ea->e", vector, vector)
+    if len(square) and square.min() < OVERLAP**2:
+        e = int(square.argmin())
+        raise overlap(structure, int(center[e]), int(neighbor[e]), float(np.sqrt(square[e])))
     return Edges(center, neighbor, vector)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from .errors import StructureError
 
 SMALLEST_HEIGHT = 0.1
 """Å. A periodic axis whose lattice planes lie closer than this is taken for a broken cell."""
+
+
+UNKNOWN = -2
+"""Stands for the type of an element that a model does not know."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,15 @@ def _aparam(config: DPA1Config, name: str, value: ArrayLike | None, natoms: int)
     return _array(name, "aparam", array, (natoms, n))
 
 
+@lru_cache(maxsize=64)
+def _type_of_number(types: tuple[tuple[str, int], ...]) -> NDArray[np.int64]:
+    """The type of each atomic number; ``UNKNOWN`` where the model has none."""
+    from ase.data import chemical_symbols
+
+    index = {"X": -1, **dict(types)}
+    return np.array([index.get(symbol, UNKNOWN) for symbol in chemical_symbols], dtype=np.int64)
+
+
 def from_ase(
     config: DPA1Config,
     atoms: Any,
@@ -181,19 +195,16 @@ def from_ase(
         TypeError: if ``atoms`` is not an ``ase.Atoms``.
     """
     try:
-        symbols: Sequence[str] = atoms.get_chemical_symbols()
-        positions, cell, pbc = atoms.positions, np.asarray(atoms.cell[:]), atoms.pbc
+        numbers, positions, cell, pbc = atoms.numbers, atoms.positions, np.asarray(atoms.cell[:]), atoms.pbc
     except AttributeError:
         raise TypeError(f"{name} is a {type(atoms).__name__}, expected an ase.Atoms") from None
-    index = dict(types) if types else {symbol: t for t, symbol in enumerate(config.type_map)}
-    index.setdefault("X", -1)
-    unknown = sorted({s for s in symbols if s not in index})
-    if unknown:
+    kinds = _type_of_number(tuple(types.items()) if types else config.types_by_name)[numbers]
+    if len(kinds) and kinds.min() == UNKNOWN:
+        unknown = ", ".join(sorted({s for s, t in zip(atoms.symbols, kinds, strict=True) if t == UNKNOWN}))
         known = " ".join(list(types or config.type_map)[:20]) + (" …" if config.ntypes > 20 else "")
-        raise StructureError(name, f"the model does not know the element {', '.join(unknown)}; it knows {known}")
+        raise StructureError(name, f"the model does not know the element {unknown}; it knows {known}")
     if fparam is None and config.fitting.numb_fparam:
         fparam = atoms.info.get("fparam")
     if aparam is None and config.fitting.numb_aparam:
         aparam = atoms.arrays.get("aparam", atoms.info.get("aparam"))
-    kinds = np.array([index[s] for s in symbols], dtype=np.int64)
     return make_structure(config, name, positions, kinds, cell, pbc, fparam, aparam)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Terminated(BaseException):
 def screen_command(options: Options) -> int:
     """Runs a job and prints what came out. Returns the exit code."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    gc.freeze()  # what was imported stays: it need not be looked through again and again
     try:
         with _terminated(), Watch() as watch:
             outcome = run(options, watch)

@@ -13,6 +13,7 @@ that Python takes to start and torch to load, which is told beside it.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -32,7 +33,9 @@ from ase.io.extxyz import write_extxyz
 
 from bench.cases import model as se_atten
 from dpa1_fast import Engine, load
+from dpa1_fast.batch import collate, neighborhood
 from dpa1_fast.checkpoint import read_model, write_model
+from dpa1_fast.structure import from_ase
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "bench_screen"
@@ -131,25 +134,39 @@ def memory(rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def bare(model: Path, loaded: list[Atoms]) -> float:
+    """Seconds of the engine without scheduler, reading or writing: packs of 512 structures one after another, each
+    prepared (checks, neighbours), put together and evaluated."""
+    engine = load(model, precision="float32")
+    began = time.perf_counter()
+    for first in range(0, len(loaded), 512):
+        parts = [neighborhood(engine.config, from_ase(engine.config, a, "s")) for a in loaded[first : first + 512]]
+        batch = collate(engine.config, parts)
+        energies = engine._run(batch)[0]
+        batch.sum_structures(energies)
+    return time.perf_counter() - began
+
+
+def streamed(model: Path, loaded: list[Atoms]) -> float:
+    """Seconds of ``Engine.evaluate``, which prepares the next pack while one is evaluated."""
+    engine = load(model, precision="float32")
+    began = time.perf_counter()
+    engine.evaluate(loaded, on_error="return")
+    return time.perf_counter() - began
+
+
 def overhead(name: str, count: int, rounds: int) -> dict[str, Any]:
-    """The whole job, from file to file, over the engine alone on the same structures, read before."""
+    """The whole job, from file to files and report, over the engine alone on the same structures, read before."""
     elements, spacing = (("Al", "Mg", "Cu"), 2.75) if name == "demo" else (("O", "H"), 1.9)
     source, model = input_file("alloys" if name == "demo" else "oh", count, elements, spacing), model_file(name)
     loaded = read(source, ":")
-    engine = load(model, precision="float32")
-    engine.evaluate(loaded[:500], on_error="return")
-    bare, job, plain = [], [], []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        engine.evaluate(loaded, on_error="return")
-        bare.append(time.perf_counter() - began)
-        job.append(command(source, model)["job"])
-        plain.append(command(source, model, "--no-report")["job"])
-    ratio = statistics.median(b / a for a, b in zip(bare, job, strict=True))
+    gc.freeze()  # structures that lie in memory are nothing that the engine should wait for
+    seen = [(bare(model, loaded), streamed(model, loaded), command(source, model)["job"]) for _ in range(rounds)]
+    engine, stream, job = (statistics.median(x) for x in zip(*seen, strict=True))
     return {
-        "model": name, "structures": count, "engine_seconds": statistics.median(bare),
-        "job_seconds": statistics.median(job), "overhead": ratio - 1.0, "bar": 0.1,
-        "overhead_without_report": statistics.median(b / a for a, b in zip(bare, plain, strict=True)) - 1.0,
+        "model": name, "structures": count, "engine_seconds": engine, "evaluate_seconds": stream, "job_seconds": job,
+        "overhead": statistics.median(c / a for a, _, c in seen) - 1.0, "bar": 0.1,
+        "overhead_over_evaluate": statistics.median(c / b for _, b, c in seen) - 1.0,
     }  # fmt: skip
 
 
@@ -201,8 +218,8 @@ def main() -> int:
     if "memory" in what:
         found["memory"] = memory(options.rounds)
     if "overhead" in what:
-        found["overhead, se_atten"] = overhead("se_atten", 4_000, options.rounds)
-        found["overhead, demo"] = overhead("demo", 10_000, options.rounds)
+        found["overhead, se_atten"] = overhead("se_atten", 10_000, options.rounds)
+        found["overhead, demo"] = overhead("demo", 40_000, options.rounds)
     if "peer" in what:
         if not PEER.exists():
             print("DeePMD-kit is not installed: make peer", file=sys.stderr)

@@ -30,7 +30,7 @@ Evaluator = Callable[[Batch], Outputs]
 BUDGET = {"cpu": 1 << 27, "cuda": 1 << 31}
 """Bytes that a pack and its results may take, and on a GPU never more than a quarter of what is free."""
 
-PACK_SECONDS = 0.2
+PACK_SECONDS = 0.1
 """Predicted work of a pack: long against what comes between packs, short against the patience of a progress bar."""
 
 SMALLEST_BUDGET = 1 << 20
@@ -88,8 +88,8 @@ class Scheduler:
     ) -> Iterator[tuple[Sequence[Neighborhood | StructureError], Batch | None, Outputs | None]]:
         """Packs with their results, on the CPU, in the order of ``parts``.
 
-        ``parts`` is read, packed and sent on a thread of its own while the packs before are evaluated; where one pack
-        holds all there is, no thread is needed and none is made.
+        ``parts`` is read, packed and sent on a thread of its own, and evaluated on another; where one pack holds all
+        there is, none is needed and none is made.
         """
         packs = self._packs(parts)
         first = next(packs, None)
@@ -99,8 +99,8 @@ class Scheduler:
         second = next(packs, None)
         if second is None:
             return
-        for pack in ahead(_chained(second, packs)):
-            yield self._evaluate(pack)
+        # Three stages: one pack is made, one evaluated, and the caller works on the results of one.
+        yield from ahead(map(self._evaluate, ahead(_chained(second, packs))), depth=1)
 
     # --- packing --------------------------------------------------------------------------------------------------
 

@@ -192,7 +192,7 @@ def peer(name: str, rounds: int, count: int = 500) -> dict[str, Any]:
     for _ in range(rounds):
         print("go", file=loop.stdin, flush=True)
         spent, energies = json.loads(loop.stdout.readline())
-        mine = command(source, model)
+        mine = command(source, model, "--no-report")  # the loop has none either
         theirs_seconds.append(spent)
         ours_seconds.append(mine["job"])
         ratios.append(spent / mine["job"])

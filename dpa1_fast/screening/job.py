@@ -127,7 +127,9 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
 
 
 def _complain_early(options: Options) -> None:
-    """Says what is missing before a model is loaded."""
+    """Says what is missing before a model is loaded, and loads ASE's readers before the clock starts."""
+    import ase.io  # noqa: F401
+
     find_sources(options.inputs, ())
     if options.relax:
         try:

@@ -8,7 +8,7 @@ PEER := build/peer
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
-	@echo "make test        run the tests (about two minutes on two cores)"
+	@echo "make test        run the tests (about ten minutes on two cores)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"

@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from .totals import LITTLE
+
 SAMPLE = 20_000
 GROUPS = 5
 """Kinds of structures that are told apart; whatever is left makes one more."""
 FINE = 4_096
-CHUNK = 65_536
+CHUNK = 8_192
 NO_FORCE = 1e-4
 """eV/Å: smaller ones are what symmetry and rounding leave, and would stretch a logarithmic axis."""
 
@@ -150,7 +152,9 @@ def read(summary: Path, ok: int, names: Sequence[str], extremes: Sequence[str] =
 def rows(summary: Path, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Where some structures came from, by index."""
     data = ds.dataset(summary, format="parquet")
-    found = data.to_table(columns=["index", "source", "frame", "formula"], filter=ds.field("index").isin(indices))
+    found = data.to_table(
+        columns=["index", "source", "frame", "formula"], filter=ds.field("index").isin(indices), **LITTLE
+    )
     return {r["index"]: r for r in found.to_pylist()}
 
 
@@ -253,7 +257,7 @@ def _chunks(data: ds.Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     reading = data.to_batches(
         columns=list(dict.fromkeys(columns)), filter=ds.field("status") == "ok", batch_size=CHUNK,
-        batch_readahead=4, fragment_readahead=1,
+        batch_readahead=1, fragment_readahead=1, use_threads=False,
     )  # fmt: skip
     for batch in reading:
         waiting.append(batch)

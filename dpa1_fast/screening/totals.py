@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow.dataset as ds
 
 FAILURES = "failures.csv"
+LITTLE: dict[str, Any] = {"batch_size": 8192, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+"""How a summary is read where it may be of any size: a little at a time."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
     columns = list(dict.fromkeys(["index", "natoms", "status", by]))
     columns += ["converged"] if "converged" in data.schema.names else []
     best = np.zeros((0, 2))  # value and index
-    for batch in data.to_batches(columns=columns):
+    for batch in data.to_batches(columns=columns, **LITTLE):
         ok = batch.column("status").to_numpy(zero_copy_only=False) == "ok"
         out.ok += int(ok.sum())
         out.failed += int((~ok).sum())
@@ -66,7 +68,7 @@ def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
     wanted = best[:, 1].astype(int).tolist()
     if wanted:
         shown = [name for name in data.schema.names if name not in ("forces", "descriptor", "stress")]
-        rows = data.to_table(columns=shown, filter=ds.field("index").isin(wanted)).to_pylist()
+        rows = data.to_table(columns=shown, filter=ds.field("index").isin(wanted), **LITTLE).to_pylist()
         place = {index: k for k, index in enumerate(wanted)}
         out.best = sorted(rows, key=lambda r: place[r["index"]])
     for row in failed_rows(summary):
@@ -79,7 +81,9 @@ def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
 def failed_rows(summary: Path) -> Iterator[dict[str, Any]]:
     """The rows that failed, in order."""
     columns = ["index", "source", "frame", "formula", "natoms", "error"]
-    for batch in ds.dataset(summary, format="parquet").to_batches(columns=columns, filter=ds.field("status") != "ok"):
+    for batch in ds.dataset(summary, format="parquet").to_batches(
+        columns=columns, filter=ds.field("status") != "ok", **LITTLE
+    ):
         yield from batch.to_pylist()
 
 

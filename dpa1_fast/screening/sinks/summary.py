@@ -17,7 +17,7 @@ from .base import Parts, Written, durable
 NAME = "summary.parquet"
 ROWS = 1_000_000
 """Rows of a file of the finished summary."""
-GROUP = 8_192
+GROUP = 4_096
 """Rows that are read and written at a time."""
 
 
@@ -78,7 +78,7 @@ class SummarySink:
         """The parts' rows in larger groups; one without rows where there are none."""
         waiting: list[pa.Table] = [self.schema.empty_table()]
         for path in self.parts.all():
-            waiting.append(pq.read_table(path, schema=self.schema))
+            waiting.append(pq.read_table(path, schema=self.schema, use_threads=False))
             if sum(map(len, waiting)) >= GROUP:
                 yield pa.concat_tables(waiting)
                 waiting = []

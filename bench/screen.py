@@ -219,7 +219,7 @@ def main() -> int:
         found["memory"] = memory(options.rounds)
     if "overhead" in what:
         found["overhead, se_atten"] = overhead("se_atten", 10_000, options.rounds)
-        found["overhead, demo"] = overhead("demo", 40_000, options.rounds)
+        found["overhead, demo"] = overhead("demo", 100_000, options.rounds)
     if "peer" in what:
         if not PEER.exists():
             print("DeePMD-kit is not installed: make peer", file=sys.stderr)

@@ -86,7 +86,7 @@ class Engine:
 
 
 def evaluation(tmp_path: Path, deaths: int) -> Any:
-    out = cluster.RayEvaluation(Options(("x",), (MODEL,), tmp_path, ray="local", workers=2))
+    out = cluster.RayEvaluation(Options(("x",), (MODEL,), tmp_path, ray="local", workers=2), ("cpu", "cpu"))
     out._ray = FakeRay(deaths)
     out._new = Engine
     return out
@@ -117,4 +117,4 @@ def test_a_block_that_kills_every_engine_is_named(tmp_path: Path) -> None:
 def test_nobody_answers(tmp_path: Path) -> None:
     input_file(tmp_path, 3)
     with pytest.raises(OptionError, match="no Ray cluster at '127.0.0.1:1'"):
-        list(cluster.RayEvaluation(Options(("x",), (MODEL,), tmp_path, ray="127.0.0.1:1"))(iter([])))
+        list(cluster.RayEvaluation(Options(("x",), (MODEL,), tmp_path, ray="127.0.0.1:1"), ("cpu", "cpu"))(iter([])))

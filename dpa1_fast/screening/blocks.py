@@ -57,11 +57,6 @@ class Block:
     end: Position
     share: float
 
-    @property
-    def atoms(self) -> list[Any]:
-        """The structures that could be read."""
-        return [i.atoms for i in self.items if i.atoms is not None]
-
 
 def blocks(sources: Sequence[Source], start: Position, once: Sequence[bool]) -> Iterator[Block]:
     """All blocks from ``start`` on.

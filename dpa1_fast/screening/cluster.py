@@ -47,6 +47,11 @@ class Worker:
         ]
         self._evaluation = Evaluation(engines, options)
 
+    def runs_on(self) -> tuple[str, str]:
+        """Backend and kind of device."""
+        engine = self._evaluation.engines[0]
+        return engine.backend, engine.device.type
+
     def evaluate(self, block: Block) -> tuple[Written, int, int]:
         """What is written of a block, its atoms, and how many of its structures could be done."""
         done = self._evaluation.one(block)
@@ -59,15 +64,15 @@ class RayEvaluation:
     Args:
         options: ``ray`` is "local" or an address, ``workers`` how many engines (by default one a GPU, or one for every
             two cores, of what the cluster has).
+        runs_on: backend and kind of device that the job says of itself; engines that are another are refused.
 
     Raises:
         OptionError: Ray is not installed, or nobody answers at the address.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    def __init__(self, options: Options, runs_on: tuple[str, str]) -> None:
+        self.options, self.runs_on = options, runs_on
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
         try:
             import ray
         except ImportError:
@@ -111,7 +116,15 @@ class RayEvaluation:
         actor = self._ray.remote(Worker).options(num_cpus=min(threads, share), num_gpus=1 if on_gpu else 0)
         models = self._ray.put([read_model(m, self.options.head).model for m in self.options.models])
         self._new = lambda: actor.remote(models, self.options, threads)
-        return [self._new() for _ in range(count)]
+        engines = [self._new() for _ in range(count)]
+        for backend, device in set(self._ray.get([engine.runs_on.remote() for engine in engines])):
+            if (backend, device) != self.runs_on:
+                mine = " on ".join(self.runs_on)
+                raise WorkerError(
+                    f"engines of the cluster are {backend} on {device}, and this job is {mine}, as on the machine that "
+                    "gave the command: name --device and --backend that both have, or start it where the engines are"
+                )
+        return engines
 
     def _run(self, blocks: Iterator[Block], engines: list[Any]) -> Iterator[Done]:
         given: dict[Any, tuple[Block, Any, int]] = {}  # reference → block, its engine, attempts so far

@@ -115,11 +115,10 @@ class Evaluation:
         if "descriptor" in fields:
             found = self.engines[0].descriptors([f.atoms for f in frames])
             for frame, descriptor in zip(frames, found, strict=True):
-                frame.descriptor = frame.row["descriptor"] = descriptor
-        for frame in frames:
-            for name in ("forces", "descriptor"):
-                if name in fields:
-                    frame.row[name] = frame.row[name].ravel()
+                frame.descriptor, frame.row["descriptor"] = descriptor, descriptor.ravel()
+        if "forces" in fields:
+            for frame in frames:
+                frame.row["forces"] = frame.result.forces.ravel()
         if not self.options.write:
             out.written.frames = []
         return out

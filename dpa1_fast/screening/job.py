@@ -174,7 +174,7 @@ def _evaluation(options: Options, engines: list[Engine]) -> Evaluate:
         return Evaluation(engines, options)
     from .cluster import RayEvaluation
 
-    return RayEvaluation(options)
+    return RayEvaluation(options, (engines[0].backend, engines[0].device.type))
 
 
 def _report(options: Options, identity: dict[str, Any], journal: Journal, found: totals.Totals) -> None:

@@ -75,7 +75,7 @@ def failed(reason: str) -> dict[str, Any]:
 
 
 def done(result: Result, atoms: Any) -> dict[str, Any]:
-    """What a row says of a structure's results; all that ``--fields`` may name is among it."""
+    """What a row says of a structure's results; forces and descriptor are added where ``--fields`` names them."""
     stress = result.stress
     real = max(1, int(np.count_nonzero(atoms.numbers)))
     return {
@@ -85,6 +85,5 @@ def done(result: Result, atoms: Any) -> dict[str, Any]:
         "volume": result.volume,
         "pressure": None if stress is None else float(-stress[:3].mean()),
         "stress": stress,
-        "forces": result.forces,
         "status": "ok",
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .base import Item, Source, SourceError
 from .files import FileSource
 
-__all__ = ["Item", "Source", "SourceError", "expand", "find_sources", "read_items"]
+__all__ = ["Item", "Source", "SourceError", "find_sources"]
 
 
 def find_sources(inputs: Sequence[str], type_map: Sequence[str]) -> list[Source]:
@@ -68,18 +68,3 @@ def _of_folder(folder: Path, type_map: Sequence[str]) -> list[Source]:
             f"for the files in it, give a pattern such as {folder / '*'}"
         )
     return sorted(found, key=lambda source: Path(source.name))
-
-
-def expand(inputs: Sequence[str]) -> list[Path]:
-    """The names of the sources that the arguments mean.
-
-    Raises:
-        SourceError: naming an argument that matches nothing.
-    """
-    return [Path(source.name) for source in find_sources(inputs, ())]
-
-
-def read_items(paths: Sequence[Path], type_map: Sequence[str]) -> Iterator[Item]:
-    """Every structure of every source in order."""
-    for source in find_sources([str(path) for path in paths], type_map):
-        yield from source.read()

@@ -22,7 +22,7 @@ from .cpu import numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
-from .gated_attention import _gated_attention_fwd_kernel
+from .gated_attention import NUMBERS, WIDE, _gated_attention_fwd_kernel
 from .gated_attention_bwd import _gated_attention_bwd_kernel
 from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
@@ -32,8 +32,6 @@ from .tile_cache import Tuned
 from .tiles import Tile, Tiles, tiles_for
 from .weights import Weights
 
-STATS = 19
-"""Numbers per row that a program of the attention keeps."""
 EDGES = 16
 """Edges at a time at the end of the way back, where the embedding is."""
 NET_ATOMS, NET_COLUMNS = 16, 64
@@ -234,8 +232,8 @@ class TritonEvaluator:
             num_warps=min(there.warps, 8), **common,
         )  # fmt: skip
         programs = min(self.programs, n)
-        scratch = self._new(programs, max(there_rows, back_rows), 4, self.mp)
-        stats = self._new(programs, max(there_rows, back_rows), STATS)
+        scratch = self._new(programs, max(there_rows, back_rows), WIDE.value, self.mp)
+        stats = self._new(programs, max(there_rows, back_rows), NUMBERS.value)
         attention = {"SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options}
         for k in range(layers):
             matrices, vectors, at_factors, at_biases = self.layers[k]

@@ -62,16 +62,19 @@ REST_Q: tl.constexpr = tl.constexpr(0)
 LOG_Z: tl.constexpr = tl.constexpr(1)
 DELTA: tl.constexpr = tl.constexpr(2)
 D_TOTAL: tl.constexpr = tl.constexpr(3)
-D_GATE: tl.constexpr = tl.constexpr(4)  # four
-TOTAL_W: tl.constexpr = tl.constexpr(8)
-BETA_K: tl.constexpr = tl.constexpr(10)  # three
-A_K: tl.constexpr = tl.constexpr(13)
-A_Q: tl.constexpr = tl.constexpr(14)
-D_REST: tl.constexpr = tl.constexpr(15)
-PULL: tl.constexpr = tl.constexpr(16)  # three
-NUMBERS: tl.constexpr = tl.constexpr(19)
+TOTAL_W: tl.constexpr = tl.constexpr(4)
+BETA_K: tl.constexpr = tl.constexpr(5)  # three
+A_K: tl.constexpr = tl.constexpr(8)
+A_Q: tl.constexpr = tl.constexpr(9)
+D_REST: tl.constexpr = tl.constexpr(10)
+BY_QUERY: tl.constexpr = tl.constexpr(11)  # five: gate's three, along and shifts; later dE/d(gate), four
+BY_KEY: tl.constexpr = tl.constexpr(16)  # five
+NUMBERS: tl.constexpr = tl.constexpr(21)
 
 STEP: tl.constexpr = tl.constexpr(16)
+
+WIDE: tl.constexpr = tl.constexpr(3)
+"""Rows of a program's scratch for each neighbour, side by side: t (later S g), y (later ȳ), z (later z̄, then dE/dg)."""
 
 NORM_ROWS: tl.constexpr = tl.constexpr(32)
 """Rows at a time of what goes row by row."""
@@ -158,7 +161,7 @@ def _attend(
     work = gate.dtype.element_ty
     t = tl.zeros([Q, MP], work)
     if C == MP:
-        t = take(own_rows, rows, 0, 4 * MP, MP)
+        t = take(own_rows, rows, 0, WIDE * MP, MP)
     own = stats + place(rows)
     rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
     q0, q1, q2, w_q = load_four(gate, rows, mask)
@@ -178,7 +181,7 @@ def _attend(
             s = dot(t, tl.trans(key), s, PREC)
         else:
             for c in range(0, MP, C):
-                s = dot(take(own_rows, rows, c, 4 * MP, C), load_columns(g, keys, real, c, M, M, C), s, PREC)
+                s = dot(take(own_rows, rows, c, WIDE * MP, C), load_columns(g, keys, real, c, M, M, C), s, PREC)
         other = stats + place(keys)
         a_k = tl.load(other + A_K * STEP)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
@@ -228,31 +231,31 @@ def _layer(
         rows = r + zero + tl.arange(0, B)
         _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
         t, rest = _logit_rows(g + e0 * M, rows, rows < n, matrices + zero, vectors + zero, M, MP, B, W, PREC)
-        put(scratch + (program + zero) * (4 * MP), rows, rows < filled, t, 4 * MP, MP)
+        put(scratch + (program + zero) * (WIDE * MP), rows, rows < filled, t, WIDE * MP, MP)
         tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
     tl.debug_barrier()
     for q in range(0, n, Q):
         zero = _fresh_zero(count, b, n)
         e0 = tl.load(at + b) - tl.load(at) + zero
-        own_rows, own_stats = scratch + (program + zero) * (4 * MP), stats + (program + zero) * NUMBERS
+        own_rows, own_stats = scratch + (program + zero) * (WIDE * MP), stats + (program + zero) * NUMBERS
         some = q + zero + tl.arange(0, Q)
         y, total_w, log_z = _attend(
             g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n,
             SMOOTH, DOTR, M, MP, Q, K, C, PREC,
         )  # fmt: skip
-        put(own_rows + MP, some, some >= 0, y, 4 * MP, MP)
+        put(own_rows + MP, some, some >= 0, y, WIDE * MP, MP)
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
         tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
     tl.debug_barrier()
     for r in range(0, n, B):
         zero = _fresh_zero(count, b, n)
-        own_rows = scratch + (program + zero) * (4 * MP)
+        own_rows = scratch + (program + zero) * (WIDE * MP)
         rows = r + zero + tl.arange(0, B)
         z = tl.zeros([B, MP], g.dtype.element_ty)
         z = times_matrix(
-            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, MP, 4 * MP, MP, W, PREC
+            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, MP, WIDE * MP, MP, W, PREC
         )  # fmt: skip
-        put(own_rows + 2 * MP, rows, rows < filled, z, 4 * MP, MP)
+        put(own_rows + 2 * MP, rows, rows < filled, z, WIDE * MP, MP)
     tl.debug_barrier()
 
 
@@ -301,7 +304,7 @@ def _gated_attention_fwd_kernel(
             few = r + zero + tl.arange(0, R)
             mask = few < n
             total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
-            z = take(scratch + (program + zero) * (4 * MP) + 2 * MP, few, 0, 4 * MP, MP)
+            z = take(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, 0, WIDE * MP, MP)
             z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
             z += load_rows(g + e0 * M, few, mask, 0, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
             x, _rstd = _normalize(z, cols, M, EPS)

@@ -129,35 +129,36 @@ def _attend(work: Work, c: dict[str, Any], n: int, size: int) -> None:
     blocks, keys = math.ceil(n / q), math.ceil(n / k)
     work.product(q, k, chunk, blocks * keys * (mp // chunk))
     work.product(q, mp, k, blocks * keys)
-    work.l2 += blocks * q * mp * (1 if chunk == mp else keys) * size  # t
+    work.l2 += n * m * (1 if chunk == mp else keys) * size  # t
     work.l2 += blocks * n * (m * _score_rows(c) + 6) * size
 
 
 def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int) -> None:
-    """Products of all rows with matrices (MP, MP), a block of rows at a time."""
-    steps = c["MP"] // c["W"]
-    work.product(c["B"], c["MP"], c["W"], matrices * math.ceil(n / c["B"]) * steps, 0, operand)
+    """Products of all rows with matrices (M, M), a block of rows at a time."""
+    blocks = math.ceil(n / c["B"])
+    work.product(c["B"], c["MP"], c["W"], matrices * blocks * (c["MP"] // c["W"]))
+    work.l2 += matrices * blocks * c["M"] ** 2 * operand
 
 
 def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     """All rows up to LayerNorm."""
-    m, mp, filled = c["M"], c["MP"], math.ceil(n / c["Q"]) * c["Q"]
+    m, filled = c["M"], math.ceil(n / c["Q"]) * c["Q"]
     _weights(work, c, 2, n, operand)
     _attend(work, c, n, size)
     # g for t; t, y and z put down, y taken up; numbers of rows.
-    work.l2 += (n * m + 3 * filled * mp + n * mp + filled * 10) * size
+    work.l2 += (5 * n * m + filled * 10) * size
 
 
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["B"])
     work.runs, work.least = math.ceil(n / c["Q"]), blocks
     _layer(work, c, n, size, operand)
-    work.l2 += (n * mp + n * m) * size  # z and g
+    work.l2 += 2 * n * m * size  # z and g
     if c["NORMALIZE"]:
         columns = 64 if c["LW"] % 128 else 128
         parts = c["LW"] // columns
-        work.product(c["B"], columns, c["W"], blocks * 3 * parts * (mp // c["W"]), 0, operand)
-        work.l2 += 3 * parts * n * m * size
+        work.product(c["B"], columns, c["W"], blocks * 3 * parts * (mp // c["W"]))
+        work.l2 += 3 * (parts * n * m * size + blocks * m * c["LM"] * operand)
         work.array(n * 3, size)
     work.array(n * (m + 4) + 1, size)
     work.array(3, 4)
@@ -170,23 +171,23 @@ def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
 
 def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
-    blocks = math.ceil(n / q)
+    blocks, passing = math.ceil(n / q), math.ceil(n / k)
     work.runs, work.least = max(blocks, math.ceil(n / c["E"]) if c["FIRST"] else 0), math.ceil(n / c["B"])
-    pairs, steps = blocks * math.ceil(n / k), mp // c["C"]
-    filled, twice = blocks * q, _score_rows(c)
+    pairs, twice = blocks * passing, _score_rows(c)
     _layer(work, c, n, size, operand)
     _weights(work, c, 2 + (3 if c["NORMALIZE"] else 0), n, operand)
-    # Rows as queries, keys passing by; then rows as keys, queries passing by.
-    work.product(q, k, chunk, 4 * pairs * steps)
-    work.product(q, mp, k, 3 * pairs)
-    # Rows of scratch: z taken and put, and taken; ȳ put; S g put and taken; dE/dg taken and put, and taken.
-    work.l2 += (filled * mp * 6 + n * mp * 3) * size
-    work.l2 += 2 * filled * mp * (1 if chunk == mp else math.ceil(n / k)) * size  # t and ȳ of queries
-    work.l2 += blocks * 2 * math.ceil(n / k) * k * mp * twice * size  # t and ȳ passing by
-    # g: for z, passing by as keys, as rows that are keys, and for the three lengths.
-    work.l2 += (n * m * (1 + (3 if c["NORMALIZE"] else 0)) + blocks * n * m * twice) * size
-    work.l2 += n * m * (1 if chunk == mp else math.ceil(n / k)) * size
-    work.l2 += (blocks * n * (4 + 9) + filled * 30) * size  # numbers of rows
+    # Blocks of keys, queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g.
+    work.product(q, k, chunk, 2 * pairs * (mp // chunk))
+    work.product(q, mp, k, 2 * pairs)
+    work.product(mp, k, q, pairs)
+    # Rows of scratch: z taken, z̄ put, and taken; ȳ put; keys' taken and put; S g and dE/dg taken (and that put).
+    work.l2 += (8 + c["FIRST"]) * n * m * size
+    # t and ȳ passing by, and S g that they collect; g of keys.
+    work.l2 += blocks * n * m * 2 * twice * size + (2 * blocks - 1) * n * m * size
+    work.l2 += n * m * (1 if chunk == mp else 2 * passing) * size
+    # g: for z, and for the three lengths.
+    work.l2 += n * m * (1 + (3 if c["NORMALIZE"] else 0)) * size
+    work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows
     work.array(n * (m + 4 + 3) + 1, size)
     work.array(3, 4)
     if c["LAST"]:
@@ -197,7 +198,7 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     if c["FIRST"]:
         edges = math.ceil(n / c["E"])
         _embed(work, c, c["E"], edges, size, back=True)
-        work.l2 += (filled + edges * c["E"]) * mp * size
+        work.l2 += n * m * size  # dE/dg
         work.array(n * (0 if c["LAST"] else 4) + n * 4, size)
         work.array(n * 4, size)
         work.array(n * 4, size, n)

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .env_matrix import environment_bwd, environment_fwd, gate_bwd, gate_fwd
-from .products import activate, dot, load_matrix, load_rows, store_four
+from .products import activate, dot, load_matrix, load_rows, load_whole, store_four, store_rows
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _layer_fwd(
     """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K)."""
     cols = tl.arange(0, N)
     idt = tl.load(net + N + cols)[None, :]
-    z = dot(x, load_matrix(net + 2 * N, zero, 0, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
+    z = dot(x, load_whole(net + 2 * N, zero, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
     y, slope = activate(z + tl.load(net + cols)[None, :], KIND, T)
     y = y * idt
     if RESIDUAL == 1:
@@ -116,20 +116,19 @@ def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
 
 @triton.jit
 def lengths_of(
-    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr,
-    LC: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
+    LW: tl.constexpr, LC: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
 
-    factors: L (MP, LW) of q, k and v, zero beyond its own width, of which LC columns are taken at a time; biases (LW)
-    likewise.
+    factors: L (MP, LW) of q, k and v, of which LM columns count and LC are taken at a time; biases (LW) likewise.
     """
     for which in range(0, 3):
         squares = tl.zeros([R], biases.dtype.element_ty)
         for n in range(0, LW, LC):
             acc = tl.zeros([R, LC], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, LC))[None, :]
             for k in range(0, MP, W):
-                part = load_matrix(factors + which * (MP * LW), k, n, LW, W, LC)
+                part = load_matrix(factors + which * (MP * LW), k, n, M, LM, LW, W, LC)
                 acc = dot(load_rows(g, rows, mask, k, M, M, W), part, acc, PREC)
             squares += tl.sum(acc * acc, axis=1)
         tl.store(lengths + rows * 3 + which, tl.maximum(tl.sqrt(squares), 1e-12), mask=mask)
@@ -202,9 +201,7 @@ def _embedding_fwd_kernel(
             u0, u1, u2, w = gate_fwd(x, y, z, sw, mask, SMOOTH, DOTR)
             store_four(row + local * 4, rows, mask, s, x, y, z)
             store_four(gate + local * 4, rows, mask, u0, u1, u2, w)
-            cols = tl.arange(0, MP)
-            g_rows = g + local * M
-            tl.store(g_rows + (rows[:, None] * M + cols[None, :]), e, mask=mask[:, None] & (cols < M)[None, :])
+            store_rows(g + local * M, rows, mask, e, M, M, MP)
         else:
             store_moments(moments + (b * blocks + block).to(tl.int64) * (4 * MP), e, s, x, y, z, MP)
 

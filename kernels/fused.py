@@ -32,8 +32,8 @@ from .tile_cache import Tuned
 from .tiles import Tile, Tiles, tiles_for
 from .weights import Weights
 
-EDGES = 16
-"""Edges at a time at the end of the way back, where the embedding is."""
+EDGES, EDGE_ROWS = 16, 32
+"""Edges at a time where the embedding is: at the end of attention's way back, and elsewhere."""
 NET_ATOMS, NET_COLUMNS = 16, 64
 """The tile of the energy net."""
 WEIGHT_CHUNK = 32
@@ -84,7 +84,7 @@ class TritonEvaluator:
 
         e = packing.embedding_numbers(w)
         self.mp = e.widths[-1]
-        factor_width = packing.factor_width(w)
+        factor_width, factor_filled = packing.factor_widths(w)
         self.net = here(e.net)
         self.statistics = here(torch.cat([w.davg, w.dstd], dim=1), torch.float64)
         self.order = here(e.order, torch.int32)
@@ -100,7 +100,7 @@ class TritonEvaluator:
             table = numbers.empty_slots(w)[..., e.order]
             self.empty = here(packing.fill(table, c.ntypes, c.ntypes, 4, self.mp))
         layers = [
-            packing.attention_numbers(packing.layer_in_order(x, e.order), self.mp, factor_width) for x in w.attention
+            packing.attention_numbers(packing.layer_in_order(x, e.order), self.mp, factor_filled) for x in w.attention
         ]
         self.layers = [(here(x.matrices, operand), here(x.vectors), x.factors, x.biases) for x in layers]
         fit = packing.energy_numbers(w, step=NET_COLUMNS)
@@ -126,7 +126,7 @@ class TritonEvaluator:
         }  # fmt: skip
         self.options = {"SMOOTH": c.smooth_type_embedding, "DOTR": c.attn_dotr, "NORMALIZE": c.normalize}
         self.shape = {"M": c.neuron[-1], "MP": self.mp}
-        self.factor_width = factor_width
+        self.factor_widths = {"LM": factor_width, "LW": factor_filled}
         self.axes = {"A": c.axis_neuron, "AP": packing.padded(c.axis_neuron), "NSEL": float(c.nsel)}
         self.net_layout = {
             "WIDTHS": fit.widths, "PADDED": fit.padded, "RESIDUALS": fit.residuals, "AT": fit.at,
@@ -218,17 +218,19 @@ class TritonEvaluator:
         there, back = tiles.forward, tiles.backward
         common = {"PREC": self.products, **self.shape, "num_stages": 1}
         layers, size = len(self.layers), max(1, chunk.edges)
-        n, blocks = len(atoms), 1 if layers else max(1, -(-chunk.most // there.rows))
+        edge_rows = min(there.rows, EDGE_ROWS)
+        edge_blocks = max(1, -(-chunk.most // edge_rows))
+        n, blocks = len(atoms), 1 if layers else edge_blocks
         there_rows, back_rows = (max(1, -(-chunk.most // x.rows)) * x.rows for x in (there, back))
         row, gate = (self._new(size, 4) if layers else self.net for _ in range(2))
         g = [self._new(size, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
         lengths = [self._new(size, 3) for _ in range(layers)] or [self.net]
         moments = self._new(n, blocks, 4, self.mp)
         numbers_of = (self.statistics, self.net, self.factors)
-        _embedding_fwd_kernel[(n, max(1, -(-chunk.most // there.rows)))](
+        _embedding_fwd_kernel[(n, edge_blocks)](
             edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
             row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
-            DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=there.rows,
+            DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=edge_rows,
             num_warps=min(there.warps, 8), **common,
         )  # fmt: skip
         programs = min(self.programs, n)
@@ -241,11 +243,11 @@ class TritonEvaluator:
             _gated_attention_fwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
                 scratch, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
-                **attention, LAST=last, LW=self.factor_width, **self._tile(there), **common,
+                **attention, LAST=last, **self.factor_widths, **self._tile(there), **common,
             )  # fmt: skip
-        d_x = self._energies(atoms, moments, blocks, there.rows)
+        d_x = self._energies(atoms, moments, blocks, edge_rows)
         if not layers:
-            _embedding_bwd_kernel[(n, -(-back_rows // EDGES))](
+            _embedding_bwd_kernel[(n, max(1, -(-chunk.most // EDGES)))](
                 edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, *numbers_of,
                 d_x, **self.environment, SMOOTH=self.options["SMOOTH"], **self.embedding, MP=self.mp, R=EDGES,
                 PREC=self.products, num_warps=back.warps, num_stages=1,
@@ -261,9 +263,9 @@ class TritonEvaluator:
                 **self._tile(back), E=EDGES, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
-        _environment_bwd_kernel[(n, back_rows // back.rows)](
+        _environment_bwd_kernel[(n, edge_blocks)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, self.statistics,
-            d_row, d_gate, **smooth, R=back.rows, num_warps=1,
+            d_row, d_gate, **smooth, R=edge_rows, num_warps=1,
         )  # fmt: skip
 
     def _tile(self, tile: Tile) -> dict[str, int]:

@@ -34,7 +34,7 @@ import triton
 import triton.language as tl
 
 from .embedding import lengths_of
-from .products import dot, load_columns, load_four, load_matrix, load_rows, put, take, times_matrix
+from .products import dot, load_columns, load_four, load_matrix, load_rows, store_rows, times_matrix
 
 SHIFT: tl.constexpr = tl.constexpr(20.0)
 
@@ -73,8 +73,8 @@ NUMBERS: tl.constexpr = tl.constexpr(21)
 
 STEP: tl.constexpr = tl.constexpr(16)
 
-WIDE: tl.constexpr = tl.constexpr(3)
-"""Rows of a program's scratch for each neighbour, side by side: t (later S g), y (later ȳ), z (later z̄, then dE/dg)."""
+WIDE: tl.constexpr = tl.constexpr(4)
+"""Rows of a program's scratch for each neighbour, side by side: t, y (later ȳ), z (later z̄, then dE/dg), S g."""
 
 NORM_ROWS: tl.constexpr = tl.constexpr(32)
 """Rows at a time of what goes row by row."""
@@ -148,7 +148,7 @@ def _logit_rows(
     for k in range(0, MP, W):
         a = load_rows(g, rows, mask, k, M, M, W)
         rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
-        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, MP, W, MP), t, PREC)
+        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, M, M, MP, W, MP), t, PREC)
     return t, rest
 
 
@@ -161,7 +161,7 @@ def _attend(
     work = gate.dtype.element_ty
     t = tl.zeros([Q, MP], work)
     if C == MP:
-        t = take(own_rows, rows, 0, WIDE * MP, MP)
+        t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
     own = stats + place(rows)
     rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
     q0, q1, q2, w_q = load_four(gate, rows, mask)
@@ -181,7 +181,8 @@ def _attend(
             s = dot(t, tl.trans(key), s, PREC)
         else:
             for c in range(0, MP, C):
-                s = dot(take(own_rows, rows, c, WIDE * MP, C), load_columns(g, keys, real, c, M, M, C), s, PREC)
+                part = load_rows(own_rows, rows, mask, c, M, WIDE * MP, C)
+                s = dot(part, load_columns(g, keys, real, c, M, M, C), s, PREC)
         other = stats + place(keys)
         a_k = tl.load(other + A_K * STEP)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
@@ -231,7 +232,7 @@ def _layer(
         rows = r + zero + tl.arange(0, B)
         _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
         t, rest = _logit_rows(g + e0 * M, rows, rows < n, matrices + zero, vectors + zero, M, MP, B, W, PREC)
-        put(scratch + (program + zero) * (WIDE * MP), rows, rows < filled, t, WIDE * MP, MP)
+        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, t, M, WIDE * MP, MP)
         tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
     tl.debug_barrier()
     for q in range(0, n, Q):
@@ -243,7 +244,7 @@ def _layer(
             g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n,
             SMOOTH, DOTR, M, MP, Q, K, C, PREC,
         )  # fmt: skip
-        put(own_rows + MP, some, some >= 0, y, WIDE * MP, MP)
+        store_rows(own_rows + MP, some, some < n, y, M, WIDE * MP, MP)
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
         tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
     tl.debug_barrier()
@@ -253,9 +254,9 @@ def _layer(
         rows = r + zero + tl.arange(0, B)
         z = tl.zeros([B, MP], g.dtype.element_ty)
         z = times_matrix(
-            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, MP, WIDE * MP, MP, W, PREC
+            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, M, WIDE * MP, MP, W, PREC
         )  # fmt: skip
-        put(own_rows + 2 * MP, rows, rows < filled, z, WIDE * MP, MP)
+        store_rows(own_rows + 2 * MP, rows, rows < n, z, M, WIDE * MP, MP)
     tl.debug_barrier()
 
 
@@ -271,7 +272,7 @@ def _gated_attention_fwd_kernel(
     factors, biases,  # part of them: how lengths are found
     atoms, scratch_rows,
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LW: tl.constexpr,
+    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """Programs walk over atoms."""
@@ -288,7 +289,7 @@ def _gated_attention_fwd_kernel(
                 rows = r + zero + tl.arange(0, B)
                 lengths_of(
                     g + e0 * M, rows, rows < n, lengths + e0 * 3, factors + zero, biases + zero,
-                    M, MP, LW, LC, B, W, PREC,
+                    M, MP, LM, LW, LC, B, W, PREC,
                 )  # fmt: skip
             tl.debug_barrier()
         _layer(
@@ -304,7 +305,7 @@ def _gated_attention_fwd_kernel(
             few = r + zero + tl.arange(0, R)
             mask = few < n
             total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
-            z = take(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, 0, WIDE * MP, MP)
+            z = load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, mask, 0, M, WIDE * MP, MP)
             z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
             z += load_rows(g + e0 * M, few, mask, 0, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
             x, _rstd = _normalize(z, cols, M, EPS)
@@ -317,9 +318,7 @@ def _gated_attention_fwd_kernel(
                 m_b += tl.sum(x * b_[:, None], axis=0)
                 m_c += tl.sum(x * c[:, None], axis=0)
             else:
-                tl.store(
-                    g_out + e0 * M + (few[:, None] * M + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :]
-                )  # fmt: skip
+                store_rows(g_out + e0 * M, few, mask, x, M, M, MP)
         if LAST:
             base = moments + tl.full((), 4 * MP, tl.int64) * b
             tl.store(base + cols, m_s)

@@ -36,11 +36,10 @@ from .gated_attention import (
     _gate_of,
     _layer,
     _length,
-    _logits,
     _normalize,
     place,
 )  # fmt: skip
-from .products import dot, load_columns, load_four, load_matrix, load_rows, put, store_four, take, times_matrix
+from .products import dot, load_columns, load_four, load_matrix, load_rows, store_four, store_rows, times_matrix
 
 
 PULL: tl.constexpr = BY_KEY
@@ -57,7 +56,7 @@ def _norm_bwd(
     inside = mask[:, None] & (cols < M)[None, :]
     to_value = tl.load(vectors + TO_VALUE * MP + cols)[None, :]
     attended = (
-        take(own_rows + 2 * MP, rows, 0, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+        load_rows(own_rows + 2 * MP, rows, mask, 0, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
     )
     z = load_rows(g, rows, mask, 0, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
     normed, rstd = _normalize(z, cols, M, EPS)
@@ -74,97 +73,97 @@ def _norm_bwd(
     d_z = d_z * gamma[None, :]
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
     d_z = tl.where(inside, d_z * rstd[:, None], 0.0)
-    put(own_rows + 2 * MP, rows, rows >= 0, d_z, WIDE * MP, MP)
+    store_rows(own_rows + 2 * MP, rows, mask, d_z, M, WIDE * MP, MP)
     # δ = Σ w̄ w = z̄·((w g) W_vo + (Σ w) b_vo)
     tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1))
     tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1))
-    for k in tl.static_range(0, 5):
-        tl.store(stats + place(rows) + (BY_KEY + k) * STEP, tl.zeros_like(rstd))
 
 
 @triton.jit
 def _pairs(
-    g, gate, own_rows, stats, n, rows, mask, SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr,
+    g, gate, own_rows, stats, n, keys, real, again, SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr,
     MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """What Q rows send back: S g to themselves, Sᵀ t + wᵀ ȳ to the keys, and numbers to both.
+    """What Q rows receive as keys, on top of z̄, and what they send to all queries, K of which pass by at a time.
 
-    Keys collect from all blocks of queries, on top of z̄. S g is put where t was, which nobody needs any more. Rows
-    that are not there send nothing; what keys that are not there receive nobody reads.
+    Queries collect S g and numbers from all blocks of keys; ``again``: whether this is not the first one.
     """
     work = gate.dtype.element_ty
-    own = stats + place(rows)
-    rest, log_z = tl.load(own + REST_Q * STEP), tl.load(own + LOG_Z * STEP)
-    delta, d_total = _load(own, DELTA, mask), _load(own, D_TOTAL, mask)
-    a_q = tl.load(own + A_Q * STEP)
-    q0, q1, q2, w_q = load_four(gate, rows, mask)
-    t = tl.zeros([Q, MP], work)
-    d_y = t
-    if C == MP:
-        t, d_y = take(own_rows, rows, 0, WIDE * MP, MP), take(own_rows + MP, rows, 0, WIDE * MP, MP)
+    own = stats + place(keys)
+    k_0, k_1, k_2 = _load_three(own + BETA_K * STEP, real)
+    a_k = _load(own, A_K, real)
+    w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
-    d_rest = tl.zeros([Q], work)
-    d_t = tl.zeros([Q, MP], work)
-    for k0 in range(0, n, K):
-        keys = k0 + tl.arange(0, K)
-        real = keys < n
+    acc = tl.zeros([Q, MP], work)
+    key = load_rows(g, keys, real, 0, M, M, MP) if C == MP else acc
+    for q in range(0, n, K):
+        rows = q + tl.arange(0, K)
+        mask = rows < n
         s, v = tl.zeros([Q, K], work), tl.zeros([Q, K], work)
         if C == MP:
-            key = load_rows(g, keys, real, 0, M, M, MP)
-            s = dot(t, tl.trans(key), s, PREC)
-            v = dot(d_y, tl.trans(key), v, PREC)
+            t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
+            d_y = load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
+            s, v = dot(key, tl.trans(t), s, PREC), dot(key, tl.trans(d_y), v, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_columns(g, keys, real, c, M, M, C)
-                s = dot(take(own_rows, rows, c, WIDE * MP, C), part, s, PREC)
-                v = dot(take(own_rows + MP, rows, c, WIDE * MP, C), part, v, PREC)
-        other = stats + place(keys)
-        a_k = tl.load(other + A_K * STEP)
-        w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
-        x = _logits(s, rest, a_q, w_q, a_k, w_k, SMOOTH)
-        p = tl.where(mask[:, None] & real[None, :], tl.exp(x - log_z[:, None]), 0.0)
-        v += d_total[:, None]
-        k_0, k_1 = tl.load(other + BETA_K * STEP), tl.load(other + (BETA_K + 1) * STEP)
-        k_2 = tl.load(other + (BETA_K + 2) * STEP)
-        w = _gate_of(q0, q1, q2, k_0, k_1, k_2, DOTR)
-        d_x = p * (v * w - delta[:, None])
-        w, v = w * p, v * p
-        d_0 += tl.sum(v * k_0[None, :], axis=1)
-        _collect(other + BY_KEY * STEP, tl.sum(v * q0[:, None], axis=0))
-        if DOTR:
-            d_1 += tl.sum(v * k_1[None, :], axis=1)
-            d_2 += tl.sum(v * k_2[None, :], axis=1)
-            _collect(other + (BY_KEY + 1) * STEP, tl.sum(v * q1[:, None], axis=0))
-            _collect(other + (BY_KEY + 2) * STEP, tl.sum(v * q2[:, None], axis=0))
-        along += tl.sum(d_x * x, axis=1)
-        _collect(other + (BY_KEY + 3) * STEP, tl.sum(d_x * x, axis=0))
+                part = load_rows(g, keys, real, c, M, M, C)
+                s = dot(part, load_columns(own_rows, rows, mask, c, M, WIDE * MP, C), s, PREC)
+                v = dot(part, load_columns(own_rows + MP, rows, mask, c, M, WIDE * MP, C), v, PREC)
+        numbers = stats + place(rows)
+        a_q = _load(numbers, A_Q, mask)
+        x = (s + _load(numbers, REST_Q, mask)[None, :]) * a_k[:, None] * a_q[None, :]
+        w_q = tl.load(gate + rows * 4 + 3, mask=mask, other=0.0) if SMOOTH else a_q
         if SMOOTH:
-            shifts += tl.sum(d_x * w_k[None, :], axis=1)
-            _collect(other + (BY_KEY + 4) * STEP, tl.sum(d_x * w_q[:, None], axis=0))
-        d_s = d_x * a_q[:, None] * a_k[None, :]
-        d_rest += tl.sum(d_s, axis=1)
+            x += SHIFT * w_k[:, None] * w_q[None, :]
+        p = tl.where(real[:, None] & mask[None, :], tl.exp(x - _load(numbers, LOG_Z, mask)[None, :]), 0.0)
+        v += _load(numbers, D_TOTAL, mask)[None, :]
+        q0 = tl.load(gate + rows * 4, mask=mask, other=0.0)
+        q1 = tl.load(gate + rows * 4 + 1, mask=mask, other=0.0) if DOTR else q0
+        q2 = tl.load(gate + rows * 4 + 2, mask=mask, other=0.0) if DOTR else q0
+        w = _gate_of(k_0, k_1, k_2, q0, q1, q2, DOTR)
+        d_x = p * (v * w - _load(numbers, DELTA, mask)[None, :])
+        w, v = w * p, v * p
+        kept = mask & again
+        numbers += BY_QUERY * STEP
+        d_0 += tl.sum(v * q0[None, :], axis=1)
+        _collect(numbers, tl.sum(v * k_0[:, None], axis=0), kept, mask)
+        if DOTR:
+            d_1 += tl.sum(v * q1[None, :], axis=1)
+            d_2 += tl.sum(v * q2[None, :], axis=1)
+            _collect(numbers + STEP, tl.sum(v * k_1[:, None], axis=0), kept, mask)
+            _collect(numbers + 2 * STEP, tl.sum(v * k_2[:, None], axis=0), kept, mask)
+        along += tl.sum(d_x * x, axis=1)
+        _collect(numbers + 3 * STEP, tl.sum(d_x * x, axis=0), kept, mask)
+        if SMOOTH:
+            shifts += tl.sum(d_x * w_q[None, :], axis=1)
+            _collect(numbers + 4 * STEP, tl.sum(d_x * w_k[:, None], axis=0), kept, mask)
+        d_x = d_x * a_k[:, None] * a_q[None, :]
+        _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=0), kept, mask)
         if C < MP:
+            t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
+            d_y = load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
             key = load_rows(g, keys, real, 0, M, M, MP)
-            t, d_y = take(own_rows, rows, 0, WIDE * MP, MP), take(own_rows + MP, rows, 0, WIDE * MP, MP)
-        d_t = dot(d_s, key, d_t, PREC)
-        d_key = dot(tl.trans(d_s), t, tl.zeros([K, MP], work), PREC)
-        d_key = dot(tl.trans(w), d_y, d_key, PREC)
-        put(own_rows + 2 * MP, keys, real, d_key + take(own_rows + 2 * MP, keys, 0, WIDE * MP, MP), WIDE * MP, MP)
-    tl.debug_barrier()
-    put(own_rows, rows, mask, d_t, WIDE * MP, MP)
-    tl.store(own + D_REST * STEP, d_rest)
-    own += BY_QUERY * STEP
-    tl.store(own, d_0)
-    tl.store(own + STEP, d_1)
-    tl.store(own + 2 * STEP, d_2)
-    tl.store(own + 3 * STEP, along)
-    tl.store(own + 4 * STEP, shifts)
+        acc = dot(d_x, t, acc, PREC)
+        acc = dot(w, d_y, acc, PREC)
+        d_t = tl.trans(dot(tl.trans(key), d_x, tl.zeros([MP, K], work), PREC))
+        if again:
+            d_t += load_rows(own_rows + 3 * MP, rows, mask, 0, M, WIDE * MP, MP)
+        store_rows(own_rows + 3 * MP, rows, mask, d_t, M, WIDE * MP, MP)
+    acc += load_rows(own_rows + 2 * MP, keys, real, 0, M, WIDE * MP, MP)
+    store_rows(own_rows + 2 * MP, keys, real, acc, M, WIDE * MP, MP)
+    own += BY_KEY * STEP
+    tl.store(own, d_0, mask=real)
+    tl.store(own + STEP, d_1, mask=real)
+    tl.store(own + 2 * STEP, d_2, mask=real)
+    tl.store(own + 3 * STEP, along, mask=real)
+    tl.store(own + 4 * STEP, shifts, mask=real)
 
 
 @triton.jit
-def _collect(at, x):
-    tl.store(at, tl.load(at) + x)
+def _collect(at, x, kept, mask):
+    """Adds x to numbers of rows, where some are kept from before."""
+    tl.store(at, tl.load(at, mask=kept, other=0.0) + x, mask=mask)
 
 
 @triton.jit
@@ -217,16 +216,16 @@ def _back_to_rows(
     cols = tl.arange(0, MP)
     own = stats + place(rows)
     d_rest = tl.load(own + D_REST * STEP, mask=mask, other=0.0)
-    acc = load_rows(own_rows + 2 * MP, rows, mask, 0, MP, WIDE * MP, MP)
+    acc = load_rows(own_rows + 2 * MP, rows, mask, 0, M, WIDE * MP, MP)
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    acc = times_matrix(acc, own_rows, rows, mask, matrices + LOGITS_T * MP * MP, MP, WIDE * MP, MP, W, PREC)
+    acc = times_matrix(acc, own_rows + 3 * MP, rows, mask, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
     if NORMALIZE:
         for which in range(0, 3):
             pull = tl.load(own + (PULL + which) * STEP, mask=mask, other=0.0)
             acc += pull[:, None] * tl.load(vectors + (SQUARES_ROW + which) * MP + cols)[None, :]
             for k in range(0, MP, W):
                 a = load_rows(g, rows, mask, k, M, M, W) * pull[:, None]
-                acc = dot(a, load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, MP, W, MP), acc, PREC)
+                acc = dot(a, load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, M, M, MP, W, MP), acc, PREC)
     return acc
 
 
@@ -252,7 +251,6 @@ def _gated_attention_bwd_kernel(
     """Programs walk over atoms. C: chunk of the inner dimension of scores, W: of products with weights, which take B
     rows. After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
     R: tl.constexpr = NORM_ROWS if NORM_ROWS < Q else Q
-    cols = tl.arange(0, MP)
     program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)
@@ -260,7 +258,6 @@ def _gated_attention_bwd_kernel(
             at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
             SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, W, B, PREC,
         )  # fmt: skip
-        filled = (n + Q - 1) // Q * Q
         for r in range(0, n, R):
             zero = _fresh_zero(count, b, n)
             e0 = tl.load(at + b) - tl.load(at) + zero
@@ -277,17 +274,17 @@ def _gated_attention_bwd_kernel(
             many = r + zero + tl.arange(0, B)
             acc = tl.zeros([B, MP], scratch.dtype.element_ty)
             acc = times_matrix(
-                acc, own_rows + 2 * MP, many, many < n, matrices + zero + VALUES_T * MP * MP, MP, WIDE * MP, MP, W, PREC
+                acc, own_rows + 2 * MP, many, many < n, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
             )  # fmt: skip
-            put(own_rows + MP, many, many < filled, acc, WIDE * MP, MP)
+            store_rows(own_rows + MP, many, many < n, acc, M, WIDE * MP, MP)
         tl.debug_barrier()
-        for q in range(0, n, Q):
+        for k in range(0, n, Q):
             zero = _fresh_zero(count, b, n)
             e0 = tl.load(at + b) - tl.load(at) + zero
-            rows = q + zero + tl.arange(0, Q)
+            keys = k + zero + tl.arange(0, Q)
             _pairs(
                 g + e0 * M, gate + e0 * 4, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, n, rows, rows < n, SMOOTH, DOTR, M, MP, Q, K, C, PREC,
+                stats + (program + zero) * NUMBERS, n, keys, keys < n, k > 0, SMOOTH, DOTR, M, MP, Q, K, C, PREC,
             )  # fmt: skip
             tl.debug_barrier()
         for r in range(0, n, B):
@@ -319,12 +316,9 @@ def _gated_attention_bwd_kernel(
                 matrices + zero, vectors + zero, NORMALIZE, M, MP, B, W, PREC,
             )  # fmt: skip
             if FIRST:
-                put(own_rows + 2 * MP, many, many < filled, acc, WIDE * MP, MP)
+                store_rows(own_rows + 2 * MP, many, many < n, acc, M, WIDE * MP, MP)
             else:
-                tl.store(
-                    d_g + e0 * M + (many[:, None] * M + cols[None, :]), acc,
-                    mask=(many < n)[:, None] & (cols < M)[None, :],
-                )  # fmt: skip
+                store_rows(d_g + e0 * M, many, many < n, acc, M, M, MP)
         tl.debug_barrier()
         if FIRST:
             for e in range(0, n, E):
@@ -341,7 +335,7 @@ def _gated_attention_bwd_kernel(
                 edge = (tl.load(first + b) + zero).to(tl.int64)
                 pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
                 d_s, d_a, d_b, d_c, d_sw = row_bwd(
-                    take(scratch + (program + zero) * (WIDE * MP) + 2 * MP, rows, 0, WIDE * MP, MP),
+                    load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, rows, mask, 0, M, WIDE * MP, MP),
                     d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w, s, x, y, z, sw, pair, net + zero, factors, zero,
                     SMOOTH, DOTR, STRIP, True, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
                 )  # fmt: skip

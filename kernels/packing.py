@@ -130,9 +130,10 @@ def attention_numbers(layer: AttentionLayer, mp: int, width: int) -> AttentionNu
     )
 
 
-def factor_width(w: Weights) -> int:
-    """Columns that the factors of lengths need, filled up."""
-    return -(-min(int(w.config.attn), int(w.config.neuron[-1]) + 1) // FACTOR_STEP) * FACTOR_STEP
+def factor_widths(w: Weights) -> tuple[int, int]:
+    """Columns that the factors of lengths need, and filled up."""
+    needed = min(int(w.config.attn), int(w.config.neuron[-1]) + 1)
+    return needed, -(-needed // FACTOR_STEP) * FACTOR_STEP
 
 
 @dataclass(frozen=True)

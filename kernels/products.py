@@ -59,33 +59,38 @@ def load_four(base, rows, mask):
 
 
 @triton.jit
-def load_matrix(base, k0, n0, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
-    """Part (K, N) from (k0, n0) of a weight matrix that was filled up with zeros to whole tiles."""
-    return tl.load(base + ((k0 + tl.arange(0, K))[:, None] * STRIDE + (n0 + tl.arange(0, N))[None, :]))
+def load_matrix(
+    base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr
+):
+    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count."""
+    rows, cols = k0 + tl.arange(0, K), n0 + tl.arange(0, N)
+    keep = (rows < HEIGHT)[:, None] & (cols < WIDTH)[None, :]
+    return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
+
+
+@triton.jit
+def load_whole(base, k0, K: tl.constexpr, N: tl.constexpr):
+    """A weight matrix (K, N) that was filled up with zeros; k0: 0, in a way that the compiler may not see."""
+    return tl.load(base + ((k0 + tl.arange(0, K))[:, None] * N + tl.arange(0, N)[None, :]))
 
 
 @triton.jit
 def times_matrix(
     acc, base, rows, mask, w_ptr,
-    WIDTH: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """acc (R, MP) + rows (R, WIDTH) of an array in memory times a matrix (MP, MP)."""
+    """acc (R, MP) + rows (R, M) of an array in memory times a matrix (M, M)."""
     for k in range(0, MP, C):
-        a = load_rows(base, rows, mask, k, WIDTH, STRIDE, C)
-        acc = dot(a, load_matrix(w_ptr, k, 0, MP, C, MP), acc, PREC)
+        a = load_rows(base, rows, mask, k, M, STRIDE, C)
+        acc = dot(a, load_matrix(w_ptr, k, 0, M, M, MP, C, MP), acc, PREC)
     return acc
 
 
 @triton.jit
-def put(place, rows, mask, x, STRIDE: tl.constexpr, MP: tl.constexpr):
-    """Rows x (R, MP) into memory of the program's own, (…, STRIDE)."""
-    tl.store(place + (rows[:, None] * STRIDE + tl.arange(0, MP)[None, :]), x, mask=mask[:, None])
-
-
-@triton.jit
-def take(place, rows, c0, STRIDE: tl.constexpr, C: tl.constexpr):
-    """Columns c0 … c0 + C of rows of memory of the program's own. (R, C)."""
-    return tl.load(place + (rows[:, None] * STRIDE + (c0 + tl.arange(0, C))[None, :]))
+def store_rows(base, rows, mask, x, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
+    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE)."""
+    cols = tl.arange(0, MP)
+    tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 
 
 @triton.jit

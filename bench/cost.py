@@ -127,7 +127,7 @@ def _attend(work: Work, c: dict[str, Any], n: int, size: int) -> None:
     """Blocks of queries, all keys passing by."""
     q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
     blocks, keys = math.ceil(n / q), math.ceil(n / k)
-    work.product(q, k, chunk, blocks * keys * (mp // chunk))
+    work.product(k, q, chunk, blocks * keys * (mp // chunk))
     work.product(q, mp, k, blocks * keys)
     work.l2 += n * m * (1 if chunk == mp else keys) * size  # t
     work.l2 += blocks * n * (m * _score_rows(c) + 6) * size
@@ -177,16 +177,16 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     _layer(work, c, n, size, operand)
     _weights(work, c, 2 + (3 if c["NORMALIZE"] else 0), n, operand)
     # Blocks of keys, queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g.
-    work.product(q, k, chunk, 2 * pairs * (mp // chunk))
+    work.product(k, q, chunk, 2 * pairs * (mp // chunk))
     work.product(q, mp, k, 2 * pairs)
-    work.product(mp, k, q, pairs)
+    work.product(k, mp, q, pairs)
     # Rows of scratch: z taken, z̄ put, and taken; ȳ put; keys' taken and put; S g and dE/dg taken (and that put).
     work.l2 += (8 + c["FIRST"]) * n * m * size
     # t and ȳ passing by, and S g that they collect; g of keys.
     work.l2 += blocks * n * m * 2 * twice * size + (2 * blocks - 1) * n * m * size
     work.l2 += n * m * (1 if chunk == mp else 2 * passing) * size
-    # g: for z, and for the three lengths.
-    work.l2 += n * m * (1 + (3 if c["NORMALIZE"] else 0)) * size
+    # g: for z, and for the lengths.
+    work.l2 += n * m * (1 + c["NORMALIZE"]) * size
     work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows
     work.array(n * (m + 4 + 3) + 1, size)
     work.array(3, 4)

@@ -116,7 +116,7 @@ def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
 
 @triton.jit
 def lengths_of(
-    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
+    g, rows, mask, zero, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
     LW: tl.constexpr, LC: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
@@ -128,7 +128,7 @@ def lengths_of(
         for n in range(0, LW, LC):
             acc = tl.zeros([R, LC], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, LC))[None, :]
             for k in range(0, MP, W):
-                part = load_matrix(factors + which * (MP * LW), k, n, M, LM, LW, W, LC)
+                part = load_matrix(factors + which * (MP * LW), k, zero + n, M, LM, LW, W, LC)
                 acc = dot(load_rows(g, rows, mask, k, M, M, W), part, acc, PREC)
             squares += tl.sum(acc * acc, axis=1)
         tl.store(lengths + rows * 3 + which, tl.maximum(tl.sqrt(squares), 1e-12), mask=mask)
@@ -201,7 +201,7 @@ def _embedding_fwd_kernel(
             u0, u1, u2, w = gate_fwd(x, y, z, sw, mask, SMOOTH, DOTR)
             store_four(row + local * 4, rows, mask, s, x, y, z)
             store_four(gate + local * 4, rows, mask, u0, u1, u2, w)
-            store_rows(g + local * M, rows, mask, e, M, M, MP)
+            store_rows(g + local * M, rows, mask, e, 0, M, M, MP)
         else:
             store_moments(moments + (b * blocks + block).to(tl.int64) * (4 * MP), e, s, x, y, z, MP)
 

@@ -118,85 +118,82 @@ def _prepare(
 
 
 @triton.jit
-def _gate_of(q0, q1, q2, k0, k1, k2, DOTR: tl.constexpr):
-    """u_q·β_k. (Q, K)"""
-    gate = q0[:, None] * k0[None, :]
+def _outer(a_0, a_1, a_2, b_0, b_1, b_2, DOTR: tl.constexpr):
+    """u_q·β_k of all pairs."""
+    out = a_0[:, None] * b_0[None, :]
     if DOTR:
-        gate += q1[:, None] * k1[None, :] + q2[:, None] * k2[None, :]
-    return gate
+        out += a_1[:, None] * b_1[None, :] + a_2[:, None] * b_2[None, :]
+    return out
 
 
 @triton.jit
-def _logits(s, rest, a_q, w_q, a_k, w_k, SMOOTH: tl.constexpr):
-    """x (Q, K) from q·k − rest."""
-    x = (s + rest[:, None]) * a_q[:, None] * a_k[None, :]
+def _logits(s, a, w_a, b, w_b, SMOOTH: tl.constexpr):
+    """x of all pairs from q·k, a_q and a_k, sw_q and sw_k."""
+    x = s * a[:, None] * b[None, :]
     if SMOOTH:
-        x += SHIFT * w_q[:, None] * w_k[None, :]
+        x += SHIFT * w_a[:, None] * w_b[None, :]
     return x
 
 
 @triton.jit
 def _logit_rows(
-    g, rows, mask, matrices, vectors,
+    g, rows, mask, zero, matrices, vectors,
     M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """t (R, MP) and r (R,) of rows of g."""
     work = g.dtype.element_ty
-    cols = tl.arange(0, MP)
+    cols = zero + tl.arange(0, MP)
     t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
     rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
     for k in range(0, MP, W):
         a = load_rows(g, rows, mask, k, M, M, W)
         rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
-        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, M, M, MP, W, MP), t, PREC)
+        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, zero, M, M, MP, W, MP), t, PREC)
     return t, rest
 
 
 @triton.jit
 def _attend(
-    g, gate, own_rows, stats, n, empty, rows, mask, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
+    g, gate, own_rows, stats, n, empty, rows, mask, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """Attention of Q rows, whose t lies in scratch, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
-    t = tl.zeros([Q, MP], work)
-    if C == MP:
-        t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
     own = stats + place(rows)
     rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
-    q0, q1, q2, w_q = load_four(gate, rows, mask)
+    q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
     # Empty slots have logit 0; without them a floor keeps the first difference finite.
     top = tl.full([Q], 0.0 if SMOOTH else -1e30, work)
-    total = tl.zeros([Q], work)
-    total_w = tl.zeros([Q], work)
+    total, total_w = tl.zeros([Q], work), tl.zeros([Q], work)
     if SMOOTH:
         total += empty
     y = tl.zeros([Q, MP], work)
+    t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP) if C == MP else y
     for k0 in range(0, n, K):
         keys = k0 + tl.arange(0, K)
         real = keys < n
-        s = tl.zeros([Q, K], work)
+        s = tl.zeros([K, Q], work)
         if C == MP:
-            key = load_rows(g, keys, real, 0, M, M, MP)
-            s = dot(t, tl.trans(key), s, PREC)
+            key = load_rows(g, keys, real, zero, M, M, MP)
+            s = dot(key, tl.trans(t), s, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_rows(own_rows, rows, mask, c, M, WIDE * MP, C)
-                s = dot(part, load_columns(g, keys, real, c, M, M, C), s, PREC)
+                part = load_columns(own_rows, rows, mask, c, M, WIDE * MP, C)
+                s = dot(load_rows(g, keys, real, c, M, M, C), part, s, PREC)
         other = stats + place(keys)
         a_k = tl.load(other + A_K * STEP)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
-        x = tl.where(real[None, :], _logits(s, rest, a_q, w_q, a_k, w_k, SMOOTH), float("-inf"))
-        higher = tl.maximum(top, tl.max(x, axis=1))
+        x = tl.where(real[:, None], _logits(s + rest[None, :], a_k, w_k, a_q, w_q, SMOOTH), float("-inf"))
+        higher = tl.maximum(top, tl.max(x, axis=0))
         less = tl.exp(top - higher)
-        e = tl.exp(x - higher[:, None])
-        total = total * less + tl.sum(e, axis=1)
+        e = tl.exp(x - higher[None, :])
+        total = total * less + tl.sum(e, axis=0)
         k_0, k_1 = tl.load(other + BETA_K * STEP), tl.load(other + (BETA_K + 1) * STEP)
-        w = e * _gate_of(q0, q1, q2, k_0, k_1, tl.load(other + (BETA_K + 2) * STEP), DOTR)
-        total_w = total_w * less + tl.sum(w, axis=1)
+        w = e * _outer(k_0, k_1, tl.load(other + (BETA_K + 2) * STEP), q_0, q_1, q_2, DOTR)
+        total_w = total_w * less + tl.sum(w, axis=0)
         if C < MP:
-            key = load_rows(g, keys, real, 0, M, M, MP)
-        y = dot(w, key, y * less[:, None], PREC)
+            key = load_rows(g, keys, real, zero, M, M, MP)
+        y = dot(tl.trans(w), key, y * less[:, None], PREC)
         top = higher
     total = tl.where(total > 0, total, 1.0)
     return y / total[:, None], total_w / total, top + tl.log(total)
@@ -231,8 +228,8 @@ def _layer(
         own_stats = stats + (program + zero) * NUMBERS
         rows = r + zero + tl.arange(0, B)
         _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
-        t, rest = _logit_rows(g + e0 * M, rows, rows < n, matrices + zero, vectors + zero, M, MP, B, W, PREC)
-        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, t, M, WIDE * MP, MP)
+        t, rest = _logit_rows(g + e0 * M, rows, rows < n, zero, matrices + zero, vectors + zero, M, MP, B, W, PREC)
+        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, t, zero, M, WIDE * MP, MP)
         tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
     tl.debug_barrier()
     for q in range(0, n, Q):
@@ -241,10 +238,10 @@ def _layer(
         own_rows, own_stats = scratch + (program + zero) * (WIDE * MP), stats + (program + zero) * NUMBERS
         some = q + zero + tl.arange(0, Q)
         y, total_w, log_z = _attend(
-            g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n,
+            g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n, zero,
             SMOOTH, DOTR, M, MP, Q, K, C, PREC,
         )  # fmt: skip
-        store_rows(own_rows + MP, some, some < n, y, M, WIDE * MP, MP)
+        store_rows(own_rows + MP, some, some < n, y, zero, M, WIDE * MP, MP)
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
         tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
     tl.debug_barrier()
@@ -254,9 +251,9 @@ def _layer(
         rows = r + zero + tl.arange(0, B)
         z = tl.zeros([B, MP], g.dtype.element_ty)
         z = times_matrix(
-            z, own_rows + MP, rows, rows < n, matrices + zero + VALUES * MP * MP, M, WIDE * MP, MP, W, PREC
+            z, own_rows + MP, rows, rows < n, zero, matrices + zero + VALUES * MP * MP, M, WIDE * MP, MP, W, PREC
         )  # fmt: skip
-        store_rows(own_rows + 2 * MP, rows, rows < n, z, M, WIDE * MP, MP)
+        store_rows(own_rows + 2 * MP, rows, rows < n, z, zero, M, WIDE * MP, MP)
     tl.debug_barrier()
 
 
@@ -288,7 +285,7 @@ def _gated_attention_fwd_kernel(
                 e0 = tl.load(at + b) - tl.load(at) + zero
                 rows = r + zero + tl.arange(0, B)
                 lengths_of(
-                    g + e0 * M, rows, rows < n, lengths + e0 * 3, factors + zero, biases + zero,
+                    g + e0 * M, rows, rows < n, zero, lengths + e0 * 3, factors + zero, biases + zero,
                     M, MP, LM, LW, LC, B, W, PREC,
                 )  # fmt: skip
             tl.debug_barrier()
@@ -305,9 +302,9 @@ def _gated_attention_fwd_kernel(
             few = r + zero + tl.arange(0, R)
             mask = few < n
             total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
-            z = load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, mask, 0, M, WIDE * MP, MP)
+            z = load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, mask, zero, M, WIDE * MP, MP)
             z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
-            z += load_rows(g + e0 * M, few, mask, 0, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
+            z += load_rows(g + e0 * M, few, mask, zero, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
             x, _rstd = _normalize(z, cols, M, EPS)
             gamma, beta = tl.load(vectors + zero + GAMMA * MP + cols), tl.load(vectors + zero + BETA * MP + cols)
             x = x * gamma[None, :] + beta[None, :]
@@ -318,7 +315,7 @@ def _gated_attention_fwd_kernel(
                 m_b += tl.sum(x * b_[:, None], axis=0)
                 m_c += tl.sum(x * c[:, None], axis=0)
             else:
-                store_rows(g_out + e0 * M, few, mask, x, M, M, MP)
+                store_rows(g_out + e0 * M, few, mask, x, zero, M, M, MP)
         if LAST:
             base = moments + tl.full((), 4 * MP, tl.int64) * b
             tl.store(base + cols, m_s)

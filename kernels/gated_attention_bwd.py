@@ -33,10 +33,11 @@ from .gated_attention import (
     VALUES_T,
     WIDE,
     _fresh_zero,
-    _gate_of,
     _layer,
     _length,
+    _logits,
     _normalize,
+    _outer,
     place,
 )  # fmt: skip
 from .products import dot, load_columns, load_four, load_matrix, load_rows, store_four, store_rows, times_matrix
@@ -48,17 +49,17 @@ PULL: tl.constexpr = BY_KEY
 
 @triton.jit
 def _norm_bwd(
-    g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, vectors,
+    g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, zero, vectors,
     EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
 ):  # fmt: skip
     """From (w g) W_vo in scratch to z̄ there, δ and z̄·b_vo."""
-    cols = tl.arange(0, MP)
+    cols = zero + tl.arange(0, MP)
     inside = mask[:, None] & (cols < M)[None, :]
     to_value = tl.load(vectors + TO_VALUE * MP + cols)[None, :]
     attended = (
-        load_rows(own_rows + 2 * MP, rows, mask, 0, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+        load_rows(own_rows + 2 * MP, rows, mask, zero, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
     )
-    z = load_rows(g, rows, mask, 0, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
+    z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
     normed, rstd = _normalize(z, cols, M, EPS)
     gamma = tl.load(vectors + GAMMA * MP + cols)
     if LAST:
@@ -68,12 +69,12 @@ def _norm_bwd(
         store_four(d_row, rows, mask, d_s, d_a, d_b, d_c)
         d_z = moments_bwd(d_x, r_s, r_a, r_b, r_c, MP)
     else:
-        d_z = load_rows(d_g, rows, mask, 0, M, M, MP)
+        d_z = load_rows(d_g, rows, mask, zero, M, M, MP)
     # LayerNorm: z̄ = (γḡ − mean(γḡ) − x̂ mean(γḡ x̂))/std
     d_z = d_z * gamma[None, :]
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
     d_z = tl.where(inside, d_z * rstd[:, None], 0.0)
-    store_rows(own_rows + 2 * MP, rows, mask, d_z, M, WIDE * MP, MP)
+    store_rows(own_rows + 2 * MP, rows, mask, d_z, zero, M, WIDE * MP, MP)
     # δ = Σ w̄ w = z̄·((w g) W_vo + (Σ w) b_vo)
     tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1))
     tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1))
@@ -81,7 +82,7 @@ def _norm_bwd(
 
 @triton.jit
 def _pairs(
-    g, gate, own_rows, stats, n, keys, real, again, SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr,
+    g, gate, own_rows, stats, n, keys, real, again, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr,
     MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """What Q rows receive as keys, on top of z̄, and what they send to all queries, K of which pass by at a time.
@@ -96,62 +97,57 @@ def _pairs(
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
     acc = tl.zeros([Q, MP], work)
-    key = load_rows(g, keys, real, 0, M, M, MP) if C == MP else acc
+    key = load_rows(g, keys, real, zero, M, M, MP) if C == MP else acc
     for q in range(0, n, K):
         rows = q + tl.arange(0, K)
         mask = rows < n
-        s, v = tl.zeros([Q, K], work), tl.zeros([Q, K], work)
+        s, v = tl.zeros([K, Q], work), tl.zeros([K, Q], work)
         if C == MP:
-            t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
-            d_y = load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
-            s, v = dot(key, tl.trans(t), s, PREC), dot(key, tl.trans(d_y), v, PREC)
+            t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
+            d_y = load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
+            s, v = dot(t, tl.trans(key), s, PREC), dot(d_y, tl.trans(key), v, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_rows(g, keys, real, c, M, M, C)
-                s = dot(part, load_columns(own_rows, rows, mask, c, M, WIDE * MP, C), s, PREC)
-                v = dot(part, load_columns(own_rows + MP, rows, mask, c, M, WIDE * MP, C), v, PREC)
+                part = load_columns(g, keys, real, c, M, M, C)
+                s = dot(load_rows(own_rows, rows, mask, c, M, WIDE * MP, C), part, s, PREC)
+                v = dot(load_rows(own_rows + MP, rows, mask, c, M, WIDE * MP, C), part, v, PREC)
         numbers = stats + place(rows)
         a_q = _load(numbers, A_Q, mask)
-        x = (s + _load(numbers, REST_Q, mask)[None, :]) * a_k[:, None] * a_q[None, :]
-        w_q = tl.load(gate + rows * 4 + 3, mask=mask, other=0.0) if SMOOTH else a_q
-        if SMOOTH:
-            x += SHIFT * w_k[:, None] * w_q[None, :]
-        p = tl.where(real[:, None] & mask[None, :], tl.exp(x - _load(numbers, LOG_Z, mask)[None, :]), 0.0)
-        v += _load(numbers, D_TOTAL, mask)[None, :]
-        q0 = tl.load(gate + rows * 4, mask=mask, other=0.0)
-        q1 = tl.load(gate + rows * 4 + 1, mask=mask, other=0.0) if DOTR else q0
-        q2 = tl.load(gate + rows * 4 + 2, mask=mask, other=0.0) if DOTR else q0
-        w = _gate_of(k_0, k_1, k_2, q0, q1, q2, DOTR)
-        d_x = p * (v * w - _load(numbers, DELTA, mask)[None, :])
+        q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
+        x = _logits(s + _load(numbers, REST_Q, mask)[:, None], a_q, w_q, a_k, w_k, SMOOTH)
+        p = tl.where(mask[:, None] & real[None, :], tl.exp(x - _load(numbers, LOG_Z, mask)[:, None]), 0.0)
+        v += _load(numbers, D_TOTAL, mask)[:, None]
+        w = _outer(q_0, q_1, q_2, k_0, k_1, k_2, DOTR)
+        d_x = p * (v * w - _load(numbers, DELTA, mask)[:, None])
         w, v = w * p, v * p
         kept = mask & again
         numbers += BY_QUERY * STEP
-        d_0 += tl.sum(v * q0[None, :], axis=1)
-        _collect(numbers, tl.sum(v * k_0[:, None], axis=0), kept, mask)
+        d_0 += tl.sum(v * q_0[:, None], axis=0)
+        _collect(numbers, tl.sum(v * k_0[None, :], axis=1), kept, mask)
         if DOTR:
-            d_1 += tl.sum(v * q1[None, :], axis=1)
-            d_2 += tl.sum(v * q2[None, :], axis=1)
-            _collect(numbers + STEP, tl.sum(v * k_1[:, None], axis=0), kept, mask)
-            _collect(numbers + 2 * STEP, tl.sum(v * k_2[:, None], axis=0), kept, mask)
-        along += tl.sum(d_x * x, axis=1)
-        _collect(numbers + 3 * STEP, tl.sum(d_x * x, axis=0), kept, mask)
+            d_1 += tl.sum(v * q_1[:, None], axis=0)
+            d_2 += tl.sum(v * q_2[:, None], axis=0)
+            _collect(numbers + STEP, tl.sum(v * k_1[None, :], axis=1), kept, mask)
+            _collect(numbers + 2 * STEP, tl.sum(v * k_2[None, :], axis=1), kept, mask)
+        along += tl.sum(d_x * x, axis=0)
+        _collect(numbers + 3 * STEP, tl.sum(d_x * x, axis=1), kept, mask)
         if SMOOTH:
-            shifts += tl.sum(d_x * w_q[None, :], axis=1)
-            _collect(numbers + 4 * STEP, tl.sum(d_x * w_k[:, None], axis=0), kept, mask)
-        d_x = d_x * a_k[:, None] * a_q[None, :]
-        _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=0), kept, mask)
+            shifts += tl.sum(d_x * w_q[:, None], axis=0)
+            _collect(numbers + 4 * STEP, tl.sum(d_x * w_k[None, :], axis=1), kept, mask)
+        d_x = d_x * a_q[:, None] * a_k[None, :]
+        _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=1), kept, mask)
         if C < MP:
-            t = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
-            d_y = load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
-            key = load_rows(g, keys, real, 0, M, M, MP)
-        acc = dot(d_x, t, acc, PREC)
-        acc = dot(w, d_y, acc, PREC)
-        d_t = tl.trans(dot(tl.trans(key), d_x, tl.zeros([MP, K], work), PREC))
+            t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
+            d_y = load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
+            key = load_rows(g, keys, real, zero, M, M, MP)
+        acc = dot(tl.trans(d_x), t, acc, PREC)
+        acc = dot(tl.trans(w), d_y, acc, PREC)
+        d_t = dot(d_x, key, tl.zeros([K, MP], work), PREC)
         if again:
-            d_t += load_rows(own_rows + 3 * MP, rows, mask, 0, M, WIDE * MP, MP)
-        store_rows(own_rows + 3 * MP, rows, mask, d_t, M, WIDE * MP, MP)
-    acc += load_rows(own_rows + 2 * MP, keys, real, 0, M, WIDE * MP, MP)
-    store_rows(own_rows + 2 * MP, keys, real, acc, M, WIDE * MP, MP)
+            d_t += load_rows(own_rows + 3 * MP, rows, mask, zero, M, WIDE * MP, MP)
+        store_rows(own_rows + 3 * MP, rows, mask, d_t, zero, M, WIDE * MP, MP)
+    acc += load_rows(own_rows + 2 * MP, keys, real, zero, M, WIDE * MP, MP)
+    store_rows(own_rows + 2 * MP, keys, real, acc, zero, M, WIDE * MP, MP)
     own += BY_KEY * STEP
     tl.store(own, d_0, mask=real)
     tl.store(own + STEP, d_1, mask=real)
@@ -209,23 +205,28 @@ def _numbers_back(
 
 @triton.jit
 def _back_to_rows(
-    g, own_rows, stats, rows, mask, matrices, vectors, NORMALIZE: tl.constexpr,
+    g, own_rows, stats, rows, mask, zero, matrices, vectors, NORMALIZE: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/dg (B, MP) of rows: what came to them directly and as keys, as queries, and through the three lengths."""
-    cols = tl.arange(0, MP)
+    cols = zero + tl.arange(0, MP)
     own = stats + place(rows)
     d_rest = tl.load(own + D_REST * STEP, mask=mask, other=0.0)
-    acc = load_rows(own_rows + 2 * MP, rows, mask, 0, M, WIDE * MP, MP)
+    acc = load_rows(own_rows + 2 * MP, rows, mask, zero, M, WIDE * MP, MP)
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    acc = times_matrix(acc, own_rows + 3 * MP, rows, mask, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
+    acc = times_matrix(acc, own_rows + 3 * MP, rows, mask, zero, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
     if NORMALIZE:
-        for which in range(0, 3):
-            pull = tl.load(own + (PULL + which) * STEP, mask=mask, other=0.0)
-            acc += pull[:, None] * tl.load(vectors + (SQUARES_ROW + which) * MP + cols)[None, :]
-            for k in range(0, MP, W):
-                a = load_rows(g, rows, mask, k, M, M, W) * pull[:, None]
-                acc = dot(a, load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, M, M, MP, W, MP), acc, PREC)
+        q_pull, k_pull, v_pull = _load_three(own + PULL * STEP, mask)
+        squares = vectors + SQUARES_ROW * MP
+        acc += q_pull[:, None] * tl.load(squares + cols)[None, :]
+        acc += k_pull[:, None] * tl.load(squares + MP + cols)[None, :]
+        acc += v_pull[:, None] * tl.load(squares + 2 * MP + cols)[None, :]
+        for k in range(0, MP, W):
+            a = load_rows(g, rows, mask, zero + k, M, M, W)
+            square = matrices + SQUARES * (MP * MP)
+            acc = dot(a * q_pull[:, None], load_matrix(square, k, zero, M, M, MP, W, MP), acc, PREC)
+            acc = dot(a * k_pull[:, None], load_matrix(square + MP * MP, k, zero, M, M, MP, W, MP), acc, PREC)
+            acc = dot(a * v_pull[:, None], load_matrix(square + 2 * MP * MP, k, zero, M, M, MP, W, MP), acc, PREC)
     return acc
 
 
@@ -265,7 +266,7 @@ def _gated_attention_bwd_kernel(
             _norm_bwd(
                 g + e0 * M, row + e0 * 4, d_g + e0 * M, d_row + e0 * 4,
                 d_x + zero + tl.full((), 4 * MP, tl.int64) * b, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, few, few < n, vectors + zero, EPS, LAST, M, MP,
+                stats + (program + zero) * NUMBERS, few, few < n, zero, vectors + zero, EPS, LAST, M, MP,
             )  # fmt: skip
         tl.debug_barrier()
         for r in range(0, n, B):
@@ -274,9 +275,9 @@ def _gated_attention_bwd_kernel(
             many = r + zero + tl.arange(0, B)
             acc = tl.zeros([B, MP], scratch.dtype.element_ty)
             acc = times_matrix(
-                acc, own_rows + 2 * MP, many, many < n, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
+                acc, own_rows + 2 * MP, many, many < n, zero, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
             )  # fmt: skip
-            store_rows(own_rows + MP, many, many < n, acc, M, WIDE * MP, MP)
+            store_rows(own_rows + MP, many, many < n, acc, zero, M, WIDE * MP, MP)
         tl.debug_barrier()
         for k in range(0, n, Q):
             zero = _fresh_zero(count, b, n)
@@ -284,7 +285,7 @@ def _gated_attention_bwd_kernel(
             keys = k + zero + tl.arange(0, Q)
             _pairs(
                 g + e0 * M, gate + e0 * 4, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, n, keys, keys < n, k > 0, SMOOTH, DOTR, M, MP, Q, K, C, PREC,
+                stats + (program + zero) * NUMBERS, n, keys, keys < n, k > 0, zero, SMOOTH, DOTR, M, MP, Q, K, C, PREC,
             )  # fmt: skip
             tl.debug_barrier()
         for r in range(0, n, B):
@@ -312,13 +313,13 @@ def _gated_attention_bwd_kernel(
             own_rows = scratch + (program + zero) * (WIDE * MP)
             many = r + zero + tl.arange(0, B)
             acc = _back_to_rows(
-                g + e0 * M, own_rows, stats + (program + zero) * NUMBERS, many, many < n,
+                g + e0 * M, own_rows, stats + (program + zero) * NUMBERS, many, many < n, zero,
                 matrices + zero, vectors + zero, NORMALIZE, M, MP, B, W, PREC,
             )  # fmt: skip
             if FIRST:
-                store_rows(own_rows + 2 * MP, many, many < n, acc, M, WIDE * MP, MP)
+                store_rows(own_rows + 2 * MP, many, many < n, acc, zero, M, WIDE * MP, MP)
             else:
-                store_rows(d_g + e0 * M, many, many < n, acc, M, M, MP)
+                store_rows(d_g + e0 * M, many, many < n, acc, zero, M, M, MP)
         tl.debug_barrier()
         if FIRST:
             for e in range(0, n, E):
@@ -335,7 +336,7 @@ def _gated_attention_bwd_kernel(
                 edge = (tl.load(first + b) + zero).to(tl.int64)
                 pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
                 d_s, d_a, d_b, d_c, d_sw = row_bwd(
-                    load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, rows, mask, 0, M, WIDE * MP, MP),
+                    load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, rows, mask, zero, M, WIDE * MP, MP),
                     d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w, s, x, y, z, sw, pair, net + zero, factors, zero,
                     SMOOTH, DOTR, STRIP, True, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
                 )  # fmt: skip

@@ -76,20 +76,20 @@ def load_whole(base, k0, K: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def times_matrix(
-    acc, base, rows, mask, w_ptr,
+    acc, base, rows, mask, zero, w_ptr,
     M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """acc (R, MP) + rows (R, M) of an array in memory times a matrix (M, M)."""
     for k in range(0, MP, C):
-        a = load_rows(base, rows, mask, k, M, STRIDE, C)
-        acc = dot(a, load_matrix(w_ptr, k, 0, M, M, MP, C, MP), acc, PREC)
+        a = load_rows(base, rows, mask, zero + k, M, STRIDE, C)
+        acc = dot(a, load_matrix(w_ptr, k, zero, M, M, MP, C, MP), acc, PREC)
     return acc
 
 
 @triton.jit
-def store_rows(base, rows, mask, x, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
-    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE)."""
-    cols = tl.arange(0, MP)
+def store_rows(base, rows, mask, x, c0, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
+    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: see ``load_whole``."""
+    cols = c0 + tl.arange(0, MP)
     tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 
 

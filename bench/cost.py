@@ -123,14 +123,14 @@ def _score_rows(c: dict[str, Any]) -> int:
     return 1 if c["C"] == c["MP"] else 2
 
 
-def _attend(work: Work, c: dict[str, Any], n: int, size: int) -> None:
+def _attend(work: Work, c: dict[str, Any], n: int, size: int, kept: int) -> None:
     """Blocks of queries, all keys passing by."""
     q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
     blocks, keys = math.ceil(n / q), math.ceil(n / k)
     work.product(k, q, chunk, blocks * keys * (mp // chunk))
     work.product(q, mp, k, blocks * keys)
-    work.l2 += n * m * (1 if chunk == mp else keys) * size  # t
-    work.l2 += blocks * n * (m * _score_rows(c) + 6) * size
+    work.l2 += n * m * (1 if chunk == mp else keys) * kept  # t
+    work.l2 += blocks * n * (m * _score_rows(c) * kept + 6 * size)
 
 
 def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int) -> None:
@@ -141,12 +141,12 @@ def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int)
 
 
 def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    """All rows up to LayerNorm."""
+    """All rows up to LayerNorm. ``operand``: bytes of a number that is kept for products alone, weights among them."""
     m, filled = c["M"], math.ceil(n / c["Q"]) * c["Q"]
     _weights(work, c, 2, n, operand)
-    _attend(work, c, n, size)
-    # g for t; t, y and z put down, y taken up; numbers of rows.
-    work.l2 += (5 * n * m + filled * 10) * size
+    _attend(work, c, n, size, operand)
+    # g for t and z put down; t and y put down, y taken up, and where operands are narrower, g; numbers of rows.
+    work.l2 += 2 * n * m * size + (3 + c["NARROW"]) * n * m * operand + filled * 10 * size
 
 
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
@@ -180,11 +180,11 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.product(k, q, chunk, 2 * pairs * (mp // chunk))
     work.product(q, mp, k, 2 * pairs)
     work.product(k, mp, q, pairs)
-    # Rows of scratch: z taken, z̄ put, and taken; ȳ put; keys' taken and put; S g and dE/dg taken (and that put).
-    work.l2 += (8 + c["FIRST"]) * n * m * size
+    # Rows of scratch: z taken, z̄ put, and taken; keys' taken and put; S g and dE/dg taken (and that put); ȳ put.
+    work.l2 += (7 + c["FIRST"]) * n * m * size + n * m * operand
     # t and ȳ passing by, and S g that they collect; g of keys.
-    work.l2 += blocks * n * m * 2 * twice * size + (2 * blocks - 1) * n * m * size
-    work.l2 += n * m * (1 if chunk == mp else 2 * passing) * size
+    work.l2 += blocks * n * m * 2 * twice * operand + (2 * blocks - 1) * n * m * size
+    work.l2 += n * m * (1 if chunk == mp else 2 * passing) * operand
     # g: for z, and for the lengths.
     work.l2 += n * m * (1 + c["NORMALIZE"]) * size
     work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows

@@ -22,7 +22,7 @@ from .cpu import numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
-from .gated_attention import NUMBERS, WIDE, _gated_attention_fwd_kernel
+from .gated_attention import KEPT, NUMBERS, WIDE, _gated_attention_fwd_kernel
 from .gated_attention_bwd import _gated_attention_bwd_kernel
 from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
@@ -72,11 +72,12 @@ class TritonEvaluator:
         self.work, self.products = WORK[precision], PRODUCTS[precision]
         if architecture is None and precision == "bfloat16":
             self.products = "rounded_bfloat16"
-        self._pack(w, OPERANDS[precision])
+        self.operand = OPERANDS[precision]
+        self._pack(w)
 
     # --- prepared once ------------------------------------------------------------------------------------------------
 
-    def _pack(self, w: Weights, operand: torch.dtype) -> None:
+    def _pack(self, w: Weights) -> None:
         c = self.config
 
         def here(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -102,10 +103,10 @@ class TritonEvaluator:
         layers = [
             packing.attention_numbers(packing.layer_in_order(x, e.order), self.mp, factor_filled) for x in w.attention
         ]
-        self.layers = [(here(x.matrices, operand), here(x.vectors), x.factors, x.biases) for x in layers]
+        self.layers = [(here(x.matrices, self.operand), here(x.vectors), x.factors, x.biases) for x in layers]
         fit = packing.energy_numbers(w, step=NET_COLUMNS)
         self.fitting = fit
-        self.fit_weights, self.fit_vectors = here(fit.weights, operand), here(fit.vectors)
+        self.fit_weights, self.fit_vectors = here(fit.weights, self.operand), here(fit.vectors)
         self.fit_last = here(fit.last)
         alive = torch.ones(c.ntypes, dtype=torch.float64)
         alive[[t for t in c.fitting.exclude_types if 0 <= t < c.ntypes]] = 0.0
@@ -234,15 +235,19 @@ class TritonEvaluator:
             num_warps=min(there.warps, 8), **common,
         )  # fmt: skip
         programs = min(self.programs, n)
-        scratch = self._new(programs, max(there_rows, back_rows), WIDE.value, self.mp)
-        stats = self._new(programs, max(there_rows, back_rows), NUMBERS.value)
-        attention = {"SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options}
+        rows = max(there_rows, back_rows)
+        scratch, stats = self._new(programs, rows, WIDE.value, self.mp), self._new(programs, rows, NUMBERS.value)
+        operands = torch.empty(programs, rows, KEPT.value, self.mp, dtype=self.operand, device=self.device)
+        attention = {
+            "SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options,
+            "NARROW": self.operand != self.work,
+        }  # fmt: skip
         for k in range(layers):
             matrices, vectors, at_factors, at_biases = self.layers[k]
             last = k + 1 == layers
             _gated_attention_fwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
-                scratch, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
+                scratch, operands, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
                 **attention, LAST=last, **self.factor_widths, **self._tile(there), **common,
             )  # fmt: skip
         d_x = self._energies(atoms, moments, blocks, edge_rows)
@@ -258,8 +263,8 @@ class TritonEvaluator:
             matrices, vectors, *_ = self.layers[k]
             _gated_attention_bwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
-                stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net, self.factors, n,
-                back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers, TYPES=self.config.ntypes, **self.embedding,
+                operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net,
+                self.factors, n, back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers, TYPES=self.config.ntypes, **self.embedding,
                 **self._tile(back), E=EDGES, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}

@@ -73,8 +73,11 @@ NUMBERS: tl.constexpr = tl.constexpr(21)
 
 STEP: tl.constexpr = tl.constexpr(16)
 
-WIDE: tl.constexpr = tl.constexpr(4)
-"""Rows of a program's scratch for each neighbour, side by side: t, y (later ȳ), z (later z̄, then dE/dg), S g."""
+WIDE: tl.constexpr = tl.constexpr(2)
+"""Rows of a program's scratch for each neighbour, side by side: z (later z̄, then dE/dg), S g."""
+
+KEPT: tl.constexpr = tl.constexpr(3)
+"""Rows of operands for each neighbour, in the products' precision: t, y (later ȳ), and where that is narrower, g."""
 
 NORM_ROWS: tl.constexpr = tl.constexpr(32)
 """Rows at a time of what goes row by row."""
@@ -137,16 +140,18 @@ def _logits(s, a, w_a, b, w_b, SMOOTH: tl.constexpr):
 
 @triton.jit
 def _logit_rows(
-    g, rows, mask, zero, matrices, vectors,
+    g, own_operands, rows, mask, zero, matrices, vectors, NARROW: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """t (R, MP) and r (R,) of rows of g."""
+    """t (R, MP) and r (R,) of rows of g, which are put among the operands where those are narrower."""
     work = g.dtype.element_ty
     cols = zero + tl.arange(0, MP)
     t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
     rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
     for k in range(0, MP, W):
         a = load_rows(g, rows, mask, k, M, M, W)
+        if NARROW:
+            store_rows(own_operands + 2 * MP, rows, mask, a, k, M, KEPT * MP, W)
         rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
         t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, zero, M, M, MP, W, MP), t, PREC)
     return t, rest
@@ -154,8 +159,8 @@ def _logit_rows(
 
 @triton.jit
 def _attend(
-    g, gate, own_rows, stats, n, empty, rows, mask, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    g, gate, own_operands, stats, n, empty, rows, mask, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
+    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """Attention of Q rows, whose t lies in scratch, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
@@ -168,18 +173,19 @@ def _attend(
     if SMOOTH:
         total += empty
     y = tl.zeros([Q, MP], work)
-    t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP) if C == MP else y
+    if C == MP:
+        t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
     for k0 in range(0, n, K):
         keys = k0 + tl.arange(0, K)
         real = keys < n
         s = tl.zeros([K, Q], work)
         if C == MP:
-            key = load_rows(g, keys, real, zero, M, M, MP)
+            key = load_rows(g, keys, real, zero, M, STRIDE, MP)
             s = dot(key, tl.trans(t), s, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_columns(own_rows, rows, mask, c, M, WIDE * MP, C)
-                s = dot(load_rows(g, keys, real, c, M, M, C), part, s, PREC)
+                part = load_columns(own_operands, rows, mask, c, M, KEPT * MP, C)
+                s = dot(load_rows(g, keys, real, c, M, STRIDE, C), part, s, PREC)
         other = stats + place(keys)
         a_k = tl.load(other + A_K * STEP)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
@@ -192,7 +198,7 @@ def _attend(
         w = e * _outer(k_0, k_1, tl.load(other + (BETA_K + 2) * STEP), q_0, q_1, q_2, DOTR)
         total_w = total_w * less + tl.sum(w, axis=0)
         if C < MP:
-            key = load_rows(g, keys, real, zero, M, M, MP)
+            key = load_rows(g, keys, real, zero, M, STRIDE, MP)
         y = dot(tl.trans(w), key, y * less[:, None], PREC)
         top = higher
     total = tl.where(total > 0, total, 1.0)
@@ -210,12 +216,12 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def _layer(
-    at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
+    at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
     SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
-    B: tl.constexpr, PREC: tl.constexpr,
+    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr,
+    W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """All rows of atom b up to LayerNorm: leaves t and (w g) W_vo in scratch, and numbers of each row.
+    """All rows of atom b up to LayerNorm: leaves t among the operands, (w g) W_vo in scratch, numbers of each row.
 
     Products with weights take B rows at a time, since each block reads all weights; scores take Q by K. Each phase
     finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what keeps
@@ -225,35 +231,37 @@ def _layer(
     for r in range(0, n, B):
         zero = _fresh_zero(count, b, n)
         e0 = tl.load(at + b) - tl.load(at) + zero
-        own_stats = stats + (program + zero) * NUMBERS
+        own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
         rows = r + zero + tl.arange(0, B)
         _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
-        t, rest = _logit_rows(g + e0 * M, rows, rows < n, zero, matrices + zero, vectors + zero, M, MP, B, W, PREC)
-        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, t, zero, M, WIDE * MP, MP)
+        t, rest = _logit_rows(
+            g + e0 * M, own_operands, rows, rows < n, zero, matrices + zero, vectors + zero, NARROW, M, MP, B, W, PREC
+        )  # fmt: skip
+        store_rows(own_operands, rows, rows < n, t, zero, M, KEPT * MP, MP)
         tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
     tl.debug_barrier()
     for q in range(0, n, Q):
         zero = _fresh_zero(count, b, n)
         e0 = tl.load(at + b) - tl.load(at) + zero
-        own_rows, own_stats = scratch + (program + zero) * (WIDE * MP), stats + (program + zero) * NUMBERS
+        own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
         some = q + zero + tl.arange(0, Q)
         y, total_w, log_z = _attend(
-            g + e0 * M, gate + e0 * 4, own_rows, own_stats, n, tl.load(empty + b), some, some < n, zero,
-            SMOOTH, DOTR, M, MP, Q, K, C, PREC,
+            own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, own_operands, own_stats, n,
+            tl.load(empty + b), some, some < n, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
         )  # fmt: skip
-        store_rows(own_rows + MP, some, some < n, y, zero, M, WIDE * MP, MP)
+        store_rows(own_operands + MP, some, some < n, y, zero, M, KEPT * MP, MP)
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
         tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
     tl.debug_barrier()
     for r in range(0, n, B):
         zero = _fresh_zero(count, b, n)
-        own_rows = scratch + (program + zero) * (WIDE * MP)
         rows = r + zero + tl.arange(0, B)
         z = tl.zeros([B, MP], g.dtype.element_ty)
         z = times_matrix(
-            z, own_rows + MP, rows, rows < n, zero, matrices + zero + VALUES * MP * MP, M, WIDE * MP, MP, W, PREC
+            z, operands + (program + zero) * (KEPT * MP) + MP, rows, rows < n, zero,
+            matrices + zero + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC,
         )  # fmt: skip
-        store_rows(own_rows + 2 * MP, rows, rows < n, z, zero, M, WIDE * MP, MP)
+        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, z, zero, M, WIDE * MP, MP)
     tl.debug_barrier()
 
 
@@ -264,12 +272,12 @@ def _gated_attention_fwd_kernel(
     lengths,  # (…, 3) out
     g_out,  # (edges of the chunk, M) out, not for the last layer
     moments,  # (B, 4, MP) out, for the last layer
-    scratch, stats,  # (programs, rows, 4, MP), (programs, rows, NUMBERS)
+    scratch, operands, stats,  # (programs, rows, WIDE, MP), (programs, rows, KEPT, MP), (programs, rows, NUMBERS)
     matrices, vectors,  # this layer's
     factors, biases,  # part of them: how lengths are found
     atoms, scratch_rows,
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
+    NARROW: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """Programs walk over atoms."""
@@ -290,8 +298,8 @@ def _gated_attention_fwd_kernel(
                 )  # fmt: skip
             tl.debug_barrier()
         _layer(
-            at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, W, B, PREC,
+            at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
+            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, Q, K, C, W, B, PREC,
         )  # fmt: skip
         work = g.dtype.element_ty
         m_s, m_a = tl.zeros([MP], work), tl.zeros([MP], work)
@@ -302,7 +310,7 @@ def _gated_attention_fwd_kernel(
             few = r + zero + tl.arange(0, R)
             mask = few < n
             total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
-            z = load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, few, mask, zero, M, WIDE * MP, MP)
+            z = load_rows(scratch + (program + zero) * (WIDE * MP), few, mask, zero, M, WIDE * MP, MP)
             z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
             z += load_rows(g + e0 * M, few, mask, zero, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
             x, _rstd = _normalize(z, cols, M, EPS)

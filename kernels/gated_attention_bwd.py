@@ -21,6 +21,7 @@ from .gated_attention import (
     LOGITS_T,
     NORM_ROWS,
     NUMBERS,
+    KEPT,
     OUT,
     REST_Q,
     SHIFT,
@@ -57,7 +58,7 @@ def _norm_bwd(
     inside = mask[:, None] & (cols < M)[None, :]
     to_value = tl.load(vectors + TO_VALUE * MP + cols)[None, :]
     attended = (
-        load_rows(own_rows + 2 * MP, rows, mask, zero, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+        load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
     )
     z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
     normed, rstd = _normalize(z, cols, M, EPS)
@@ -74,7 +75,7 @@ def _norm_bwd(
     d_z = d_z * gamma[None, :]
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
     d_z = tl.where(inside, d_z * rstd[:, None], 0.0)
-    store_rows(own_rows + 2 * MP, rows, mask, d_z, zero, M, WIDE * MP, MP)
+    store_rows(own_rows, rows, mask, d_z, zero, M, WIDE * MP, MP)
     # δ = Σ w̄ w = z̄·((w g) W_vo + (Σ w) b_vo)
     tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1))
     tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1))
@@ -82,7 +83,8 @@ def _norm_bwd(
 
 @triton.jit
 def _pairs(
-    g, gate, own_rows, stats, n, keys, real, again, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr,
+    g, gate, own_rows, own_operands, stats, n, keys, real, again, zero,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr, STRIDE: tl.constexpr,
     MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """What Q rows receive as keys, on top of z̄, and what they send to all queries, K of which pass by at a time.
@@ -97,20 +99,21 @@ def _pairs(
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
     acc = tl.zeros([Q, MP], work)
-    key = load_rows(g, keys, real, zero, M, M, MP) if C == MP else acc
+    if C == MP:
+        key = load_rows(g, keys, real, zero, M, STRIDE, MP)
     for q in range(0, n, K):
         rows = q + tl.arange(0, K)
         mask = rows < n
         s, v = tl.zeros([K, Q], work), tl.zeros([K, Q], work)
         if C == MP:
-            t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
-            d_y = load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
+            t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
+            d_y = load_rows(own_operands + MP, rows, mask, zero, M, KEPT * MP, MP)
             s, v = dot(t, tl.trans(key), s, PREC), dot(d_y, tl.trans(key), v, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_columns(g, keys, real, c, M, M, C)
-                s = dot(load_rows(own_rows, rows, mask, c, M, WIDE * MP, C), part, s, PREC)
-                v = dot(load_rows(own_rows + MP, rows, mask, c, M, WIDE * MP, C), part, v, PREC)
+                part = load_columns(g, keys, real, c, M, STRIDE, C)
+                s = dot(load_rows(own_operands, rows, mask, c, M, KEPT * MP, C), part, s, PREC)
+                v = dot(load_rows(own_operands + MP, rows, mask, c, M, KEPT * MP, C), part, v, PREC)
         numbers = stats + place(rows)
         a_q = _load(numbers, A_Q, mask)
         q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
@@ -137,17 +140,17 @@ def _pairs(
         d_x = d_x * a_q[:, None] * a_k[None, :]
         _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=1), kept, mask)
         if C < MP:
-            t = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
-            d_y = load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
-            key = load_rows(g, keys, real, zero, M, M, MP)
+            t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
+            d_y = load_rows(own_operands + MP, rows, mask, zero, M, KEPT * MP, MP)
+        here = key if C == MP else load_rows(g, keys, real, zero, M, STRIDE, MP)
         acc = dot(tl.trans(d_x), t, acc, PREC)
         acc = dot(tl.trans(w), d_y, acc, PREC)
-        d_t = dot(d_x, key, tl.zeros([K, MP], work), PREC)
+        d_t = dot(d_x, here, tl.zeros([K, MP], work), PREC)
         if again:
-            d_t += load_rows(own_rows + 3 * MP, rows, mask, zero, M, WIDE * MP, MP)
-        store_rows(own_rows + 3 * MP, rows, mask, d_t, zero, M, WIDE * MP, MP)
-    acc += load_rows(own_rows + 2 * MP, keys, real, zero, M, WIDE * MP, MP)
-    store_rows(own_rows + 2 * MP, keys, real, acc, zero, M, WIDE * MP, MP)
+            d_t += load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
+        store_rows(own_rows + MP, rows, mask, d_t, zero, M, WIDE * MP, MP)
+    acc += load_rows(own_rows, keys, real, zero, M, WIDE * MP, MP)
+    store_rows(own_rows, keys, real, acc, zero, M, WIDE * MP, MP)
     own += BY_KEY * STEP
     tl.store(own, d_0, mask=real)
     tl.store(own + STEP, d_1, mask=real)
@@ -212,9 +215,9 @@ def _back_to_rows(
     cols = zero + tl.arange(0, MP)
     own = stats + place(rows)
     d_rest = tl.load(own + D_REST * STEP, mask=mask, other=0.0)
-    acc = load_rows(own_rows + 2 * MP, rows, mask, zero, M, WIDE * MP, MP)
+    acc = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    acc = times_matrix(acc, own_rows + 3 * MP, rows, mask, zero, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
+    acc = times_matrix(acc, own_rows + MP, rows, mask, zero, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
     if NORMALIZE:
         q_pull, k_pull, v_pull = _load_three(own + PULL * STEP, mask)
         squares = vectors + SQUARES_ROW * MP
@@ -237,12 +240,12 @@ def _gated_attention_bwd_kernel(
     d_g,  # (edges of the chunk, M) in (but for the last layer) and out (but for the first)
     d_row, d_gate,  # (edges of the chunk, 4); added up from layer to layer
     d_x,  # (B, 4, MP) dE/dX, for the last layer
-    scratch, stats,  # (programs, rows, 4, MP), (programs, rows, NUMBERS)
+    scratch, operands, stats,  # (programs, rows, WIDE, MP), (programs, rows, KEPT, MP), (programs, rows, NUMBERS)
     matrices, vectors,  # this layer's
     neighbor_type, first, center_type, net, factors,  # for the first layer
     atoms, scratch_rows,
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
+    NARROW: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     TYPES: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr,
@@ -256,8 +259,8 @@ def _gated_attention_bwd_kernel(
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)
         _layer(
-            at, count, empty, b, n, g, gate, lengths, scratch, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, M, MP, Q, K, C, W, B, PREC,
+            at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
+            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, Q, K, C, W, B, PREC,
         )  # fmt: skip
         for r in range(0, n, R):
             zero = _fresh_zero(count, b, n)
@@ -275,17 +278,20 @@ def _gated_attention_bwd_kernel(
             many = r + zero + tl.arange(0, B)
             acc = tl.zeros([B, MP], scratch.dtype.element_ty)
             acc = times_matrix(
-                acc, own_rows + 2 * MP, many, many < n, zero, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
+                acc, own_rows, many, many < n, zero, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
             )  # fmt: skip
-            store_rows(own_rows + MP, many, many < n, acc, zero, M, WIDE * MP, MP)
+            own_operands = operands + (program + zero) * (KEPT * MP)
+            store_rows(own_operands + MP, many, many < n, acc, zero, M, KEPT * MP, MP)
         tl.debug_barrier()
         for k in range(0, n, Q):
             zero = _fresh_zero(count, b, n)
             e0 = tl.load(at + b) - tl.load(at) + zero
             keys = k + zero + tl.arange(0, Q)
+            own_operands = operands + (program + zero) * (KEPT * MP)
             _pairs(
-                g + e0 * M, gate + e0 * 4, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, n, keys, keys < n, k > 0, zero, SMOOTH, DOTR, M, MP, Q, K, C, PREC,
+                own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4,
+                scratch + (program + zero) * (WIDE * MP), own_operands, stats + (program + zero) * NUMBERS, n,
+                keys, keys < n, k > 0, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
             )  # fmt: skip
             tl.debug_barrier()
         for r in range(0, n, B):
@@ -317,7 +323,7 @@ def _gated_attention_bwd_kernel(
                 matrices + zero, vectors + zero, NORMALIZE, M, MP, B, W, PREC,
             )  # fmt: skip
             if FIRST:
-                store_rows(own_rows + 2 * MP, many, many < n, acc, zero, M, WIDE * MP, MP)
+                store_rows(own_rows, many, many < n, acc, zero, M, WIDE * MP, MP)
             else:
                 store_rows(d_g + e0 * M, many, many < n, acc, zero, M, M, MP)
         tl.debug_barrier()
@@ -336,7 +342,7 @@ def _gated_attention_bwd_kernel(
                 edge = (tl.load(first + b) + zero).to(tl.int64)
                 pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
                 d_s, d_a, d_b, d_c, d_sw = row_bwd(
-                    load_rows(scratch + (program + zero) * (WIDE * MP) + 2 * MP, rows, mask, zero, M, WIDE * MP, MP),
+                    load_rows(scratch + (program + zero) * (WIDE * MP), rows, mask, zero, M, WIDE * MP, MP),
                     d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w, s, x, y, z, sw, pair, net + zero, factors, zero,
                     SMOOTH, DOTR, STRIP, True, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
                 )  # fmt: skip

@@ -16,8 +16,8 @@ def dot(a, b, acc, PREC: tl.constexpr):
     if PREC == "bfloat16":
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc, out_dtype=tl.float32)
     elif PREC == "rounded_bfloat16":  # the same numbers for the interpreter, which can't multiply bfloat16
-        rounded = a.to(tl.bfloat16).to(a.dtype)
-        return tl.dot(rounded, b.to(tl.bfloat16).to(a.dtype), acc, input_precision="ieee", out_dtype=tl.float32)
+        a, b = a.to(tl.bfloat16).to(acc.dtype), b.to(tl.bfloat16).to(acc.dtype)
+        return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
     elif PREC == "float16":
         return tl.dot(a.to(tl.float16), b.to(tl.float16), acc, out_dtype=tl.float32)
     else:

@@ -4,8 +4,9 @@ A MODEL, NOT A MEASUREMENT. What is counted, per atom with n neighbours:
 
 - products: every tl.dot of the padded loops, times three where precisions split operands in parts (tf32x3, bf16x3). A
   tile with fewer blocks of 16×8 (NVIDIA; 16×16 AMD) than the program has warps is computed by several; that is counted.
-- instructions: those of the compiled kernel by class. In loops over products: times executed over static tensor-core
-  work of a warp, one number for all such loops of a kernel. Outside: times how often a block of rows comes.
+- instructions: those of the compiled kernel by class, times how often the loops around them run. Where a kernel's loops
+  are not those of its source (compilers unroll), those in loops over products: times executed over static tensor-core
+  work of a warp, one number for all such loops; others: times how often a block of rows comes.
 - L2: all that loops load and store, weights again for each block of rows, scratch included, masked elements (rows that
   are not there, filled-up columns of g) not; no credit for L1, so this is an estimate from above.
 - DRAM: each element of a global array once per kernel and direction, filled-up elements included. Weights and scratch
@@ -26,6 +27,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.launches import Launch
+from dpa1_fast.kernels.gated_attention import NORM_ROWS
 
 SPLIT = {"tf32x3": 3, "bf16x3": 3}
 AT_LEAST = 8
@@ -84,12 +86,17 @@ def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
     return max(0, min(by_registers, card.warps // warps, 32, card.shared // max(1, shared + reserved)))
 
 
+Loop = tuple[float, list[Any]]
+"""How often a loop runs, and the loops inside."""
+
+
 @dataclass
 class Work:
     """For one atom: products (m, n, k) → how many, bytes to and from L2, global bytes, and the least of them.
 
-    ``runs``: how often what is outside of loops over products runs, at most. ``least``: how often products outside of
-    such loops do, at least; what is left of all products is in loops. Both err towards more instructions.
+    ``phases``: how often each loop inside the loop over atoms runs, and those inside it. Without them, or where loops
+    are others: ``runs``: how often what is outside of loops over products runs, at most. ``least``: how often products
+    outside of such loops do, at least; what is left of all products is in loops. Both err towards more instructions.
     """
 
     dots: Counter[tuple[int, int, int]] = field(default_factory=Counter)
@@ -98,6 +105,7 @@ class Work:
     minimum: float = 0.0
     runs: float = 1.0
     least: float | None = None
+    phases: list[Loop] | None = None
 
     def product(self, m: int, n: int, k: int, times: float, a: float = 0, b: float = 0) -> None:
         """``times`` products whose operands are a and b bytes an element from memory, 0 where they are on chip."""
@@ -111,11 +119,11 @@ class Work:
 
 
 def _embed(work: Work, c: dict[str, Any], rows: int, times: float, size: int, back: bool) -> None:
-    widths = c["WIDTHS"]
-    for k_in, n_out in pairwise(widths):
-        work.product(rows, n_out, k_in, times, b=size)
+    for (k_in, n_out), (k_real, n_real) in zip(pairwise(c["WIDTHS"]), pairwise(c["REAL"]), strict=True):
+        work.product(rows, n_out, k_in, times)
         if back:
-            work.product(rows, k_in, n_out // 2, 2 * times, b=size)
+            work.product(rows, k_in, n_out // 2, 2 * times)
+        work.l2 += times * k_real * n_real * (2 if back else 1) * size
 
 
 def _score_rows(c: dict[str, Any]) -> int:
@@ -149,14 +157,27 @@ def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> No
     work.l2 += 2 * n * m * size + (3 + c["NARROW"]) * n * m * operand + filled * 10 * size
 
 
+def _phases(c: dict[str, Any], n: int) -> tuple[Loop, Loop, Loop]:
+    """The loops of products with weights, of scores, and of what goes row by row."""
+    weights: Loop = (math.ceil(n / c["B"]), [(c["MP"] // c["W"], [])])
+    chunks: list[Any] = [] if c["C"] == c["MP"] else [(c["MP"] // c["C"], [])]
+    scores: Loop = (math.ceil(n / c["Q"]), [(math.ceil(n / c["K"]), chunks)])
+    return weights, scores, (math.ceil(n / min(NORM_ROWS.value, c["Q"])), [])
+
+
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["B"])
     work.runs, work.least = math.ceil(n / c["Q"]), blocks
+    weights, scores, rows = _phases(c, n)
+    work.phases = [weights, scores, weights, rows]
+    work.l2 -= n * m * size  # g, which its loops count
     _layer(work, c, n, size, operand)
     work.l2 += 2 * n * m * size  # z and g
     if c["NORMALIZE"]:
         columns = 64 if c["LW"] % 128 else 128
         parts = c["LW"] // columns
+        product = weights[1] if parts == 1 else [(parts, weights[1])]
+        work.phases = [(blocks, [(3, product)]), *work.phases]
         work.product(c["B"], columns, c["W"], blocks * 3 * parts * (mp // c["W"]))
         work.l2 += 3 * (parts * n * m * size + blocks * m * c["LM"] * operand)
         work.array(n * 3, size)
@@ -174,6 +195,12 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     blocks, passing = math.ceil(n / q), math.ceil(n / k)
     work.runs, work.least = max(blocks, math.ceil(n / c["E"]) if c["FIRST"] else 0), math.ceil(n / c["B"])
     pairs, twice = blocks * passing, _score_rows(c)
+    work.l2 -= n * m * size  # g, which its loops count
+    weights, scores, rows = _phases(c, n)
+    last: Loop = (weights[0], weights[1] * (2 if c["NORMALIZE"] else 1))
+    work.phases = [weights, scores, weights, rows, weights, scores, (weights[0], []), last]
+    if c["FIRST"]:
+        work.phases.append((math.ceil(n / c["E"]), []))
     _layer(work, c, n, size, operand)
     _weights(work, c, 2 + (3 if c["NORMALIZE"] else 0), n, operand)
     # Blocks of keys, queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g.
@@ -291,8 +318,30 @@ def work_of(launch: Launch, neighbors: int) -> Work:
     return work
 
 
+def _followed(nest: dict[str, Any], times: float, loops: list[Loop]) -> Counter[str] | None:
+    """Instructions of a warp by class in a loop that runs so often and those inside; None where loops are others.
+
+    A loop that is missing was unrolled; that of several all are, or those that are left run equally often.
+    """
+    inside = nest["inside"]
+    if len(inside) > len(loops) or (inside and len(inside) < len(loops) and len({str(x) for x in loops}) > 1):
+        return None
+    out: Counter[str] = Counter({k: v * times for k, v in nest["instructions"].items()})  # type: ignore[misc]
+    for one, (trips, further) in zip(inside, loops, strict=False):
+        found = _followed(one, times * trips, further)
+        if found is None:
+            return None
+        out += found
+    return out
+
+
 def _executed(measured: dict[str, Any], work: Work, flops: float, warps: int) -> dict[str, float]:
     """Instructions of warps by class."""
+    if work.phases is not None and len(measured["nest"]["inside"]) == 1:
+        atom = measured["nest"]["inside"][0]
+        found = _followed(atom, 1.0, work.phases) if len(atom["inside"]) == len(work.phases) else None
+        if found is not None:
+            return {k: found[k] * warps for k in measured["instructions"]}
     every, looped = measured["instructions"], measured["instructions_in_loops"]
     total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
     once = work.runs * warps

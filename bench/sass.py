@@ -108,6 +108,35 @@ def in_loops(code: list[Instruction], labels: dict[str, int], tensor: str, outer
     return out
 
 
+@dataclass
+class Nest:
+    """A loop, or a whole kernel.
+
+    Attributes:
+        own: what stands in it and in no loop inside. inside: those loops, in their order.
+    """
+
+    own: Counter[str]
+    inside: list[Nest]
+
+
+def nest_of(code: list[Instruction], labels: dict[str, int]) -> Nest:
+    """A kernel's loops as they stand in one another."""
+
+    def build(first: int, last: int, found: list[tuple[int, int]]) -> Nest:
+        outer: list[tuple[int, int]] = []
+        for a, b in found:
+            if not outer or a > outer[-1][1]:
+                outer.append((a, b))
+        inside = [build(a, b, [x for x in found if a <= x[0] and x[1] <= b and x != (a, b)]) for a, b in outer]
+        own = Counter(x.name for x in code[first : last + 1])
+        for a, b in outer:
+            own.subtract(x.name for x in code[a : b + 1])
+        return Nest(+own, inside)
+
+    return build(0, len(code) - 1, loops(code, labels))
+
+
 def _run(tool: str, *args: str) -> str:
     import triton
 
@@ -171,8 +200,15 @@ def _summary(
     def flops(names: Counter[str]) -> int:
         return sum(2 * s[0] * s[1] * s[2] * names[n] for n, s in tensor.items() if s is not None)
 
+    def table(nest: Nest) -> dict[str, Any]:
+        return {
+            "instructions": classify(nest.own, classes), "tensor_flops": flops(nest.own),
+            "inside": [table(x) for x in nest.inside],
+        }  # fmt: skip
+
     known = all(tensor.values())
     return {
+        "nest": table(nest_of(code, labels)),
         "instructions": classify(every, classes),
         "instructions_in_loops": classify(looped, classes),
         "tensor_core_products": sum(every[n] for n in tensor),

@@ -54,7 +54,7 @@ def row(
     }  # fmt: skip
     if "error" in measured:
         return out | measured
-    inner = ("shapes", "instructions_in_loops", "tensor_flops", "tensor_flops_in_loops")
+    inner = ("shapes", "nest", "instructions_in_loops", "tensor_flops", "tensor_flops_in_loops")
     return out | {k: v for k, v in measured.items() if k not in inner} | cost.model(launch, measured, neighbors(bucket))
 
 

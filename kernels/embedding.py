@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .env_matrix import environment_bwd, environment_fwd, gate_bwd, gate_fwd
-from .products import activate, dot, load_matrix, load_rows, load_whole, store_four, store_rows
+from .products import activate, dot, load_matrix, load_rows, store_four, store_rows
 
 
 @triton.jit
@@ -38,13 +38,13 @@ def _first_layer(s, pair, net, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: t
 
 @triton.jit
 def _layer_fwd(
-    x, net, zero, K: tl.constexpr, N: tl.constexpr, RESIDUAL: tl.constexpr,
+    x, net, zero, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr, RESIDUAL: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K)."""
+    """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K), of which (KR, NR) count."""
     cols = tl.arange(0, N)
     idt = tl.load(net + N + cols)[None, :]
-    z = dot(x, load_whole(net + 2 * N, zero, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
+    z = dot(x, load_matrix(net + 2 * N, zero, 0, KR, NR, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
     y, slope = activate(z + tl.load(net + cols)[None, :], KIND, T)
     y = y * idt
     if RESIDUAL == 1:
@@ -55,14 +55,17 @@ def _layer_fwd(
 
 
 @triton.jit
-def _layer_bwd(d_y, slope, net, zero, K: tl.constexpr, N: tl.constexpr, RESIDUAL: tl.constexpr, PREC: tl.constexpr):
+def _layer_bwd(
+    d_y, slope, net, zero, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr,
+    RESIDUAL: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
     # Half of the channels at a time, every other one, so that the operands of a product fit in registers.
     even, odd = tl.split(tl.reshape(d_y, (d_y.shape[0], N // 2, 2)))
     slope_even, slope_odd = tl.split(tl.reshape(slope, (d_y.shape[0], N // 2, 2)))
-    rows = (zero + tl.arange(0, N // 2))[:, None] * (2 * K) + tl.arange(0, K)[None, :]
     weight = net + 2 * N + K * N
-    d_x = dot(even * slope_even, tl.load(weight + rows), tl.zeros([d_y.shape[0], K], d_y.dtype), PREC)
-    d_x = dot(odd * slope_odd, tl.load(weight + K + rows), d_x, PREC)
+    d_x = tl.zeros([d_y.shape[0], K], d_y.dtype)
+    d_x = dot(even * slope_even, load_matrix(weight, zero, 0, (NR + 1) // 2, KR, 2 * K, N // 2, K), d_x, PREC)
+    d_x = dot(odd * slope_odd, load_matrix(weight + K, zero, 0, NR // 2, KR, 2 * K, N // 2, K), d_x, PREC)
     if RESIDUAL == 1:
         d_x += d_y
     if RESIDUAL == 2:
@@ -72,7 +75,7 @@ def _layer_bwd(d_y, slope, net, zero, K: tl.constexpr, N: tl.constexpr, RESIDUAL
 
 @triton.jit
 def embed_fwd(
-    s, pair, net, zero, WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    s, pair, net, zero, WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the way back.
@@ -82,7 +85,9 @@ def embed_fwd(
     x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, T)
     slopes = (slope,)
     for k in tl.static_range(1, len(WIDTHS)):
-        x, slope = _layer_fwd(x, net + STARTS[k], zero, WIDTHS[k - 1], WIDTHS[k], RESIDUALS[k], KIND, T, PREC)
+        x, slope = _layer_fwd(
+            x, net + STARTS[k], zero, WIDTHS[k - 1], WIDTHS[k], REAL[k - 1], REAL[k], RESIDUALS[k], KIND, T, PREC
+        )  # fmt: skip
         slopes = slopes + (slope,)
     return x, slopes
 
@@ -90,13 +95,14 @@ def embed_fwd(
 @triton.jit
 def embed_bwd(
     d_g, slopes, net, zero,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, PREC: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/ds (R,) from dE/dg (R, MP)."""
     for m in tl.static_range(0, len(WIDTHS) - 1):
         d_g = _layer_bwd(
             d_g, slopes[len(WIDTHS) - 1 - m], net + STARTS[len(WIDTHS) - 1 - m], zero,
-            WIDTHS[len(WIDTHS) - 2 - m], WIDTHS[len(WIDTHS) - 1 - m], RESIDUALS[len(WIDTHS) - 1 - m], PREC,
+            WIDTHS[len(WIDTHS) - 2 - m], WIDTHS[len(WIDTHS) - 1 - m],
+            REAL[len(WIDTHS) - 2 - m], REAL[len(WIDTHS) - 1 - m], RESIDUALS[len(WIDTHS) - 1 - m], PREC,
         )  # fmt: skip
     return tl.sum(d_g * slopes[0], axis=1)
 
@@ -176,7 +182,8 @@ def _embedding_fwd_kernel(
     blocks,
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
@@ -192,7 +199,7 @@ def _embedding_fwd_kernel(
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
         work = row.dtype.element_ty
         s, x, y, z, sw = s.to(work), x.to(work), y.to(work), z.to(work), sw.to(work)
-        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw, MP, SMOOTH)
             e = e * factor + e
@@ -210,18 +217,19 @@ def _embedding_fwd_kernel(
 def row_bwd(
     d_g, d_s, d_a, d_b, d_c, d_u0, d_u1, d_u2, d_w, s, x, y, z, sw, pair, net, factors, zero,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr,
     MP: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """From dE/dg (R, MP), dE/d(row) and dE/d(gate) of some edges to dE/d(row) and dE/d(sw) in all, five columns."""
-    e, slopes = embed_fwd(s, pair, net, zero, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+    e, slopes = embed_fwd(s, pair, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
     d_sw = tl.zeros_like(sw)
     if STRIP:
         factor, bare = strip_factor(factors, pair, sw, MP, SMOOTH)
         if SMOOTH:
             d_sw += tl.sum(d_g * e * bare, axis=1)
         d_g = d_g * factor + d_g
-    d_s += embed_bwd(d_g, slopes, net, zero, WIDTHS, RESIDUALS, STARTS, PREC)
+    d_s += embed_bwd(d_g, slopes, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, PREC)
     if ATTENTION:
         v_a, v_b, v_c, v_sw = gate_bwd(x, y, z, sw, d_u0, d_u1, d_u2, d_w, SMOOTH, DOTR)
         d_a, d_b, d_c, d_sw = d_a + v_a, d_b + v_b, d_c + v_c, d_sw + v_sw
@@ -235,7 +243,8 @@ def _embedding_bwd_kernel(
     d_x,  # (B, 4, MP) dE/dX
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
     SMOOTH: tl.constexpr, STRIP: tl.constexpr,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr,
     MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """The way back of a model without attention."""
@@ -251,7 +260,7 @@ def _embedding_bwd_kernel(
         s, x, y, z, sw = environment_fwd(vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
         s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
-        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
             e = e * factor + e
@@ -259,7 +268,7 @@ def _embedding_bwd_kernel(
         zero = tl.zeros_like(d_s)
         d_s, d_a, d_b, d_c, d_sw = row_bwd(
             moments_bwd(moment, s, x, y, z, MP), d_s, d_a, d_b, d_c, zero, zero, zero, zero, s, x, y, z, sw.to(work),
-            pair, net, factors, 0, SMOOTH, False, STRIP, False, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
+            pair, net, factors, 0, SMOOTH, False, STRIP, False, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
         )  # fmt: skip
         environment_bwd(
             vector + edge * 3, gradient + edge * 3, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,

@@ -122,7 +122,7 @@ class TritonEvaluator:
         fit_kind, fit_threshold = (float(x) for x in numbers.activation_code(c.fitting.activation_function))
         self.environment = {"SMTH": c.rcut_smth, "RCUT": c.rcut, "PROTECTION": c.env_protection, "TYPES": c.ntypes}
         self.embedding = {
-            "WIDTHS": e.widths, "RESIDUALS": e.residuals, "STARTS": e.starts,
+            "WIDTHS": e.widths, "REAL": e.real, "RESIDUALS": e.residuals, "STARTS": e.starts,
             "KIND": numbers.ACTIVATIONS[int(kind)], "T": threshold, "STRIP": w.strip is not None,
         }  # fmt: skip
         self.options = {"SMOOTH": c.smooth_type_embedding, "DOTR": c.attn_dotr, "NORMALIZE": c.normalize}

@@ -247,7 +247,8 @@ def _gated_attention_bwd_kernel(
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
     NARROW: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     TYPES: tl.constexpr, STRIP: tl.constexpr,
-    WIDTHS: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr,
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr,
     E: tl.constexpr, PREC: tl.constexpr,
@@ -344,7 +345,7 @@ def _gated_attention_bwd_kernel(
                 d_s, d_a, d_b, d_c, d_sw = row_bwd(
                     load_rows(scratch + (program + zero) * (WIDE * MP), rows, mask, zero, M, WIDE * MP, MP),
                     d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w, s, x, y, z, sw, pair, net + zero, factors, zero,
-                    SMOOTH, DOTR, STRIP, True, WIDTHS, RESIDUALS, STARTS, KIND, T, MP, PREC,
+                    SMOOTH, DOTR, STRIP, True, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
                 )  # fmt: skip
                 store_four(d_row + e0 * 4, rows, mask, d_s, d_a, d_b, d_c)
                 tl.store(d_gate + e0 * 4 + 3 + rows * 4, d_sw, mask=mask)

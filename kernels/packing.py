@@ -40,12 +40,13 @@ def residual(n_in: int, n_out: int) -> int:
 
 @dataclass(frozen=True)
 class EmbeddingNumbers:
-    """The embedding net: ``net`` (see ``embedding.py``), where layers begin in it, padded widths, residuals, and the
-    original channel of each of the M that are left in the new order."""
+    """The embedding net: ``net`` (see ``embedding.py``), where layers begin in it, padded widths and real ones,
+    residuals, and the original channel of each of the M that are left in the new order."""
 
     net: Tensor
     starts: tuple[int, ...]
     widths: tuple[int, ...]
+    real: tuple[int, ...]
     residuals: tuple[int, ...]
     order: Tensor
 
@@ -82,8 +83,9 @@ def embedding_numbers(w: Weights) -> EmbeddingNumbers:
         parts += [reorder(bias, place, 0), reorder(idt, place, 0), weight.flatten(), weight.t().flatten()]
     order = place[: w.config.neuron[-1]]
     return EmbeddingNumbers(
-        torch.cat([p.flatten() for p in parts]), tuple(starts), tuple(widths), tuple(residuals), order
-    )
+        torch.cat([p.flatten() for p in parts]), tuple(starts), tuple(widths), tuple(w.config.neuron),
+        tuple(residuals), order,
+    )  # fmt: skip
 
 
 def reorder(x: Tensor, place: Tensor, dim: int) -> Tensor:

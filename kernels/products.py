@@ -62,16 +62,13 @@ def load_four(base, rows, mask):
 def load_matrix(
     base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr
 ):
-    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count."""
+    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count.
+
+    k0 or n0 may be a zero that the compiler can't see through: places are then not worked out early and kept.
+    """
     rows, cols = k0 + tl.arange(0, K), n0 + tl.arange(0, N)
     keep = (rows < HEIGHT)[:, None] & (cols < WIDTH)[None, :]
     return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
-
-
-@triton.jit
-def load_whole(base, k0, K: tl.constexpr, N: tl.constexpr):
-    """A weight matrix (K, N) that was filled up with zeros; k0: 0, in a way that the compiler may not see."""
-    return tl.load(base + ((k0 + tl.arange(0, K))[:, None] * N + tl.arange(0, N)[None, :]))
 
 
 @triton.jit
@@ -88,7 +85,8 @@ def times_matrix(
 
 @triton.jit
 def store_rows(base, rows, mask, x, c0, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
-    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: see ``load_whole``."""
+    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: see
+    ``load_matrix``."""
     cols = c0 + tl.arange(0, MP)
     tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 

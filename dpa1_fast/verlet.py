@@ -118,6 +118,7 @@ class Verlet:
 
     Attributes:
         structures: the set, in order; positions and cells are those of when each came in.
+        offsets: (S + 1,) the first atom of each structure.
         searches: how many searches there were, for whoever wants to know what the skin is worth.
     """
 
@@ -136,7 +137,7 @@ class Verlet:
         self.structures, self._candidates = [m[0] for m in now], [m[1] for m in now]
         config, sizes = self.config, [len(s) for s in self.structures]
         self._sizes = np.array(sizes, dtype=np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(self._sizes)])
+        self.offsets = np.concatenate([[0], np.cumsum(self._sizes)])
         self._types = np.concatenate([s.types for s in self.structures])
         self._home = np.repeat(np.arange(len(sizes)), sizes)
         self._pbc = np.stack([s.pbc for s in self.structures])
@@ -157,7 +158,7 @@ class Verlet:
         errors: dict[int, StructureError] = {}
         stale = np.flatnonzero(self._stale(positions, cells)).tolist()
         for k in stale:
-            here = slice(self._offsets[k], self._offsets[k + 1])
+            here = slice(self.offsets[k], self.offsets[k + 1])
             try:
                 self._candidates[k] = self._search(self.structures[k], positions[here], cells[k])
             except StructureError as error:
@@ -185,7 +186,7 @@ class Verlet:
     # --- when to search ---------------------------------------------------------------------------------------------
 
     def _stale(self, positions: Array, cells: Array) -> NDArray[np.bool_]:
-        return self._moved_far(positions, cells, self._then, self._offsets[:-1], self._home)
+        return self._moved_far(positions, cells, self._then, self.offsets[:-1], self._home)
 
     def _moved_far(
         self, positions: Array, cells: Array, then: tuple[NDArray[Any], ...], start: Index, home: Index
@@ -231,7 +232,7 @@ class Verlet:
         self._counts = np.concatenate([c.counts for c in every])
         self._first = np.concatenate([[0], np.cumsum(self._counts)])
         self._image = np.concatenate([c.image for c in every]) + np.repeat(np.cumsum(images) - images, pairs)
-        self._atom = np.concatenate([c.atom for c in every]) + np.repeat(self._offsets[:-1], images)
+        self._atom = np.concatenate([c.atom for c in every]) + np.repeat(self.offsets[:-1], images)
         self._shift = np.concatenate([c.shift for c in every])
         self._image_home = np.repeat(np.arange(len(every)), images)
         self._shifted: tuple[Array, Array] | None = None
@@ -258,7 +259,7 @@ class Verlet:
             return found
         for e in np.flatnonzero(squared < OVERLAP**2)[::-1].tolist():
             k = int(self._home[edges.center[e]])
-            i, j = int(edges.center[e] - self._offsets[k]), int(edges.neighbor[e] - self._offsets[k])
+            i, j = int(edges.center[e] - self.offsets[k]), int(edges.neighbor[e] - self.offsets[k])
             found[k] = overlap(self.structures[k], i, j, float(np.sqrt(squared[e])))
         return found
 
@@ -269,7 +270,7 @@ class Verlet:
         return Batch(
             types=torch.from_numpy(self._types),
             structure=torch.from_numpy(self._home),
-            offsets=torch.from_numpy(self._offsets),
+            offsets=torch.from_numpy(self.offsets),
             active=torch.from_numpy(active),
             center=torch.from_numpy(seen.center),
             neighbor=torch.from_numpy(seen.neighbor),

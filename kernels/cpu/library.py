@@ -112,6 +112,7 @@ def library(build: str | None = None) -> ctypes.CDLL:
     raise OSError(f"the CPU engine was not compiled ({', '.join(names)})")
 
 
+@cache
 def available() -> bool:
     """Whether the CPU engine was compiled for this machine."""
     return any(find(build) is not None for build in usable())

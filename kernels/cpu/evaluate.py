@@ -47,6 +47,8 @@ class CpuEvaluator:
         self._series: dict[int, radial.Series | None] = {}
         self._seen = torch.zeros(n * n, dtype=torch.bool)
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
+        shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in weights.embedding]
+        self._most_terms = radial.most_terms(shapes) if self.config.attn_layer else radial.MOST_TERMS
         self._room = Room()
         self._lock = threading.Lock()
 
@@ -146,6 +148,7 @@ class CpuEvaluator:
             float(ends.min()),
             float(ends.max()),
             radial.TOLERANCE[self.precision],
+            self._most_terms,
         )
 
     def _basis(self, center: int, around: tuple[int, ...]) -> int:

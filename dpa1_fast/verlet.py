@@ -22,7 +22,7 @@ A fresh list (``neighbors.py``) holds the same pairs, those of one atom in anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -90,14 +90,14 @@ def find_candidates(structure: Structure, cutoff: float) -> Candidates:
     dual = np.linalg.inv(lattice) if pbc.all() else np.linalg.pinv(lattice) if pbc.any() else np.zeros((3, 3))
     planes = np.linalg.norm(dual[:, pbc], axis=0)
     height = 1.0 / float(planes.max()) if pbc.any() else np.inf
-    now = {"positions": structure.positions, "cell": structure.cell, "dual": dual, "height": height}
+    now = structure.positions, structure.cell, dual, height
     real = structure.types >= 0
     if not real.any():
-        return replace(_nothing(n), **now)
+        none = _nothing(n)
+        return Candidates(*now, none.counts, none.image, none.atom, none.shift)
     check_images(structure, planes, cutoff)
     found = lists.search(structure.positions, real, lattice, dual, cutoff) or _by_cells(structure, cutoff)
-    counts, image, atom, shift = found
-    return Candidates(counts=counts, image=image, atom=atom, shift=shift, **now)
+    return Candidates(*now, *found)
 
 
 def _by_cells(structure: Structure, cutoff: float) -> tuple[Index, Index, Index, Array]:
@@ -132,7 +132,7 @@ class _Compiled:
         return Edges(*edges), first_edge, least
 
 
-class _Row:
+class _Plain:
     """The lists of all structures one after another: what a step takes of them where nothing was compiled."""
 
     def __init__(self, every: Sequence[Candidates], offsets: Index) -> None:
@@ -168,7 +168,7 @@ class Verlet:
 
     Attributes:
         structures: the set, in order; positions and cells are those of when each came in.
-        offsets: (S + 1,) the first atom of each structure.
+        offsets: (S + 1,) the first atom of each structure. pbc: (S, 3) which axes are periodic.
         searches: how many searches there were, for whoever wants to know what the skin is worth.
     """
 
@@ -190,7 +190,7 @@ class Verlet:
         self.offsets = np.concatenate([[0], np.cumsum(self._sizes)])
         self._types = np.concatenate([s.types for s in self.structures])
         self._home = np.repeat(np.arange(len(sizes)), sizes)
-        self._pbc = np.stack([s.pbc for s in self.structures])
+        self.pbc = np.stack([s.pbc for s in self.structures])
         self._active = (self._types >= 0) & ~np.isin(self._types, config.atom_exclude_types)
         fparams = [s.fparam for s in self.structures if s.fparam is not None]
         aparams = [s.aparam for s in self.structures if s.aparam is not None]
@@ -228,7 +228,7 @@ class Verlet:
     def serves(self, k: int, positions: Array, cell: Array) -> bool:
         """Whether the list of structure k is still good for these positions (n, 3) and this cell (3, 3)."""
         c = self._candidates[k]
-        one = (c.positions, c.cell[None], c.dual[None], np.array([c.height]), self._pbc[k : k + 1])
+        one = (c.positions, c.cell[None], c.dual[None], np.array([c.height]), self.pbc[k : k + 1])
         start, home = np.zeros(1, dtype=np.int64), np.zeros(len(positions), dtype=np.int64)
         return not self._moved_far(positions, cell[None], one, start, home)[0]
 
@@ -272,9 +272,9 @@ class Verlet:
             np.stack([c.cell for c in every]),
             np.stack([c.dual for c in every]),
             np.array([c.height for c in every]),
-            self._pbc,
+            self.pbc,
         )
-        self._lists: _Compiled | _Row | None = None
+        self._lists: _Compiled | _Plain | None = None
 
     def _renew(self, members: Sequence[int]) -> None:
         """Takes notice of new lists."""
@@ -289,7 +289,7 @@ class Verlet:
     def _edges(self, positions: Array, cells: Array) -> tuple[Edges, Index, float]:
         """The candidates that are closer than rcut, where each atom's begin, and the least square of a distance, Å²."""
         if self._lists is None:
-            make: Any = _Compiled if library.available() else _Row
+            make: Any = _Compiled if library.available() else _Plain
             self._lists = make(self._candidates, self.offsets)
         return self._lists.edges(positions, cells, self.config.rcut)
 

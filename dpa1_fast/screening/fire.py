@@ -105,16 +105,17 @@ class KnownStructures(DPA1Model):
 
     Args:
         engine: evaluates. structures: that ``index`` counts.
-        free: for each, (n, 3) 0 where a coordinate of an atom is held, or None.
+        free: for each, (n, 3) 0 where a coordinate of an atom is held, or None. cell: whether cells will move.
 
     Attributes:
         errors: of each structure that failed. Its energy becomes NaN and its forces 0.
     """
 
     def __init__(
-        self, engine: Engine, structures: Sequence[Structure], free: Sequence[NDArray[np.float64] | None]
+        self, engine: Engine, structures: Sequence[Structure], free: Sequence[NDArray[np.float64] | None], cell: bool
     ) -> None:
         super().__init__(engine)
+        self._compute_stress = cell
         self.structures, self.free = structures, free
         self.errors: dict[int, StructureError] = {}
         self._held: NDArray[np.float64] | None = None
@@ -144,7 +145,7 @@ class KnownStructures(DPA1Model):
         ones = (np.ones((len(self.structures[i]), 3)) if h is None else h for i, h in zip(index, held, strict=True))
         self._held = np.concatenate(list(ones)) if some else None
 
-    def _outputs(self, state: Any, step: Any, stresses: Any) -> dict[str, torch.Tensor]:
+    def _outputs(self, state: Any, step: Step, cells: Any) -> dict[str, torch.Tensor]:
         for k, error in step.errors.items():
             self.errors[self._members[k]] = error
             step.energy[k] = np.nan
@@ -152,7 +153,7 @@ class KnownStructures(DPA1Model):
         self._last = step
         if self._held is not None:
             step = replace(step, forces=step.forces * self._held)
-        return super()._outputs(state, step, stresses)
+        return super()._outputs(state, step, cells)
 
 
 def begin(model: KnownStructures, index: Sequence[int], cell: bool) -> Any:

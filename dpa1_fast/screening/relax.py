@@ -93,7 +93,7 @@ def relax(
         for with_cell in (False, True):
             group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
             if group:
-                model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
+                model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group], with_cell)
                 found = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
                 ends |= dict(zip(group, found, strict=True))
     every = ((atoms, ends[k]) for k, atoms in enumerate(structures))
@@ -151,9 +151,7 @@ def _relax(model: KnownStructures, cell: bool, fmax: float, steps: int, room: in
             model,
             optimizer=lambda model: (None, stepper(model, cell)),
             convergence_fn=done,
-            autobatcher=InFlightAutoBatcher(
-                model, memory_scales_with="n_atoms", max_memory_scaler=max(room, *sizes)
-            ),
+            autobatcher=InFlightAutoBatcher(model, memory_scales_with="n_atoms", max_memory_scaler=max(room, *sizes)),
             max_steps=1 << 60,
             steps_between_swaps=1,
         )
@@ -198,7 +196,7 @@ def _free(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
 
 
 def _relaxed(before: Atoms, end: _End) -> Relaxed:
-    """What the last step says of a structure is what the engine says of it where it ended: nothing is computed again."""
+    """The last step said what the engine says of a structure where it ended: nothing is computed again."""
     volume = end.structure.volume if end.cell is None else replace(end.structure, cell=end.cell).volume
     e = end.evaluated
     result = Result(e.energy, e.forces, e.virial, e.energies, volume)

@@ -17,7 +17,7 @@ from torch import Tensor
 BUILDS = ("avx512bf16", "avx512", "avx2", "baseline")
 """From the widest vectors to the narrowest; ``setup.py`` compiles those that the architecture has."""
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 5 << 20
 """What the atoms that are evaluated together may hold; it should stay in a core's share of the last cache."""
 
 BRAIN_CHUNK_BYTES = 2 << 20

@@ -168,10 +168,10 @@ struct FullLayer {
 
   /// g (m, N) to LayerNorm(g + (w v) W_out) in place.
   LayerState<R> forward(R* g, const Gate<R>& gate, Arena& keep, Arena& scratch) const {
-    const int n = gate.n, N = gate.width, total = rows();
+    const int n = gate.n, N = gate.width;
     LayerState<R> s;
-    s.parts = keep.take<R>(size_t(total) * N);
-    gemm<R>(total, N, m, weight.transposed(), g, N, s.parts, N, Start::zero, bias.data());
+    s.parts = keep.take<R>(size_t(rows()) * N);
+    project(g, N, s.parts);
     const R *q = s.parts, *k = q + size_t(depth) * N, *k_rest = k + size_t(depth) * N;
     const R *v = k_rest + size_t(rest) * N, *h = v + size_t(m) * N;
     Lengths<R> length;
@@ -215,8 +215,39 @@ struct FullLayer {
       add_scaled(rest, N, r.c_k, k_rest, dk_rest);
       add_scaled(m, N, r.c_v, h, dg);
     }
-    gemm<R>(m, N, kept(), weight.straight(), d, N, dg, N, Start::add);
+    bring_back(d, N, dg);
     scratch.release(mark);
+  }
+
+ private:
+  static constexpr int STRIP = 8;
+
+  /// Whether zeros may be left out: not where operands of bfloat16 were packed as a whole.
+  bool strips() const { return weight.turned.data.empty(); }
+
+  /// parts = ĝ Ŵ. Channel c of q needs no channel of g before depth − 1 − c: these weights are zero.
+  void project(const R* g, int N, R* parts) const {
+    int c = 0;
+    for (int size; strips() && c < depth; c += size) {
+      size = std::min(STRIP, depth - c);
+      const int from = std::min(m, depth - c - size);
+      const Strided<R> w{weight.data.data() + c + size_t(from) * weight.m, 1, weight.m};
+      gemm<R>(size, N, m - from, w, g + size_t(from) * N, N, parts + size_t(c) * N, N, Start::zero, bias.data() + c);
+    }
+    Strided<R> w = weight.transposed();
+    w.data += c;
+    gemm<R>(rows() - c, N, m, w, g, N, parts + size_t(c) * N, N, Start::zero, bias.data() + c);
+  }
+
+  /// dg += Ŵ d, without the same zeros.
+  void bring_back(const R* d, int N, R* dg) const {
+    if (!strips()) return gemm<R>(m, N, kept(), weight.straight(), d, N, dg, N, Start::add);
+    for (int i = 0, size; i < m; i += size) {
+      size = std::min(STRIP, m - i);
+      const int from = std::max(0, depth - i - size);
+      const Strided<R> w{weight.data.data() + size_t(i) * weight.m + from, weight.m, 1};
+      gemm<R>(size, N, kept() - from, w, d + size_t(from) * N, N, dg + size_t(i) * N, N, Start::add);
+    }
   }
 };
 

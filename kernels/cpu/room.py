@@ -14,6 +14,15 @@ MOST_BYTES = 1 << 25
 """Larger arrays are not kept: they are rare, and somebody may want the memory."""
 
 
+def _alone() -> int:
+    """What is counted where a local variable alone holds an array; interpreters differ."""
+    kept = np.empty(1)
+    return sys.getrefcount(kept)
+
+
+ALONE = _alone()
+
+
 class Room:
     """Hands out arrays by name, the last one again once nobody holds it or a view of it any more."""
 
@@ -26,9 +35,8 @@ class Room:
         size = math.prod(shape)
         with self._lock:
             kept = self._kept.pop(name, None)
-            # Every view holds the array that it looks at, so whoever else is there counts: here are two, this function
-            # and getrefcount's own.
-            if kept is None or len(kept) < size or sys.getrefcount(kept) > 2:
+            # Every view holds the array that it looks at.
+            if kept is None or len(kept) < size or sys.getrefcount(kept) > ALONE:
                 kept = np.empty(size + size // 8, dtype=dtype)
             if kept.nbytes <= MOST_BYTES:
                 self._kept[name] = kept

@@ -44,6 +44,20 @@ def _search_cell(structure: Structure) -> NDArray[np.float64]:
     return cell
 
 
+def check_images(structure: Structure, planes: NDArray[np.float64], cutoff: float) -> None:
+    """Refuses a cell so thin that a search would not end.
+
+    Args:
+        planes: 1/Å, how many lattice planes there are along each periodic axis. cutoff: Å.
+
+    Raises:
+        StructureError: saying how many images there would be.
+    """
+    images = np.prod(2 * np.ceil(cutoff * planes) + 1)
+    if images > MOST_IMAGES:
+        raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
+
+
 def search(structure: Structure, cutoff: float, quantities: str) -> list[NDArray[Any]]:
     """What vesin finds of all pairs |r_j − r_i + S·cell| < cutoff, both ways round, sorted by i and then j.
 
@@ -58,10 +72,7 @@ def search(structure: Structure, cutoff: float, quantities: str) -> list[NDArray
     real = np.flatnonzero(structure.types >= 0)
     cell = _search_cell(structure)
     if structure.pbc.any():
-        heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-        images = np.prod(np.where(structure.pbc, 2 * np.ceil(cutoff / heights) + 1, 1))
-        if images > MOST_IMAGES:
-            raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
+        check_images(structure, np.linalg.norm(np.linalg.inv(cell)[:, structure.pbc], axis=0), cutoff)
     found = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
         points=structure.positions[real], box=cell, periodic=structure.pbc, quantities=quantities
     )

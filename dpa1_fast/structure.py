@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -129,6 +129,23 @@ def make_structure(
     box = np.zeros((3, 3)) if cell is None else _array(name, "cell", cell, (3, 3))
     check_cell(name, box, periodic)
     return Structure(name, xyz, kinds, box, periodic, _fparam(config, name, fparam), _aparam(config, name, aparam, n))
+
+
+def moved(structure: Structure, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> Structure:
+    """The same atoms elsewhere, checked.
+
+    Args:
+        positions: (n, 3) Å. cell: (3, 3) Å, rows are lattice vectors.
+
+    Raises:
+        StructureError: naming the structure and the reason.
+    """
+    name = structure.name
+    xyz = _array(name, "position", positions, structure.positions.shape)
+    box = _array(name, "cell", cell, (3, 3))
+    if not np.array_equal(box, structure.cell):
+        check_cell(name, box, structure.pbc)
+    return replace(structure, positions=xyz, cell=box)
 
 
 def _fparam(config: DPA1Config, name: str, value: ArrayLike | None) -> NDArray[np.float64] | None:

@@ -22,7 +22,8 @@ A fresh list (``neighbors.py``) holds the same pairs, those of one atom in anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ from numpy.typing import NDArray
 from .batch import Batch, visible
 from .config import DPA1Config
 from .errors import StructureError
-from .neighbors import OVERLAP, Edges, overlap, search
-from .structure import SMALLEST_HEIGHT, Structure, make_structure
+from .kernels.cpu import library, lists
+from .neighbors import OVERLAP, Edges, check_images, overlap, search
+from .structure import SMALLEST_HEIGHT, Structure, moved
 
 SKIN = 0.8
 """Å. Wider: fewer searches, more candidates in vain."""
@@ -64,6 +66,11 @@ class Candidates:
     atom: Index
     shift: Array
 
+    @cached_property
+    def row(self) -> tuple[int, ...]:
+        """As compiled code reads it."""
+        return lists.row(self.counts, self.image, self.atom, self.shift)
+
 
 def _nothing(n: int) -> Candidates:
     """For a structure that could not be searched: infinitely far from wherever it is, so that it is tried again."""
@@ -78,13 +85,24 @@ def find_candidates(structure: Structure, cutoff: float) -> Candidates:
     Raises:
         StructureError: a cell so thin that the search would not end, or atoms too many cells apart to count.
     """
+    n, pbc = len(structure), structure.pbc
+    lattice = np.where(pbc[:, None], structure.cell, 0.0)
+    dual = np.linalg.inv(lattice) if pbc.all() else np.linalg.pinv(lattice) if pbc.any() else np.zeros((3, 3))
+    planes = np.linalg.norm(dual[:, pbc], axis=0)
+    height = 1.0 / float(planes.max()) if pbc.any() else np.inf
+    now = structure.positions, structure.cell, dual, height
+    real = structure.types >= 0
+    if not real.any():
+        none = _nothing(n)
+        return Candidates(*now, none.counts, none.image, none.atom, none.shift)
+    check_images(structure, planes, cutoff)
+    found = lists.search(structure.positions, real, lattice, dual, cutoff) or _by_cells(structure, cutoff)
+    return Candidates(*now, *found)
+
+
+def _by_cells(structure: Structure, cutoff: float) -> tuple[Index, Index, Index, Array]:
+    """``counts``, ``image``, ``atom`` and ``shift`` of a structure of any size."""
     n = len(structure)
-    lattice = np.where(structure.pbc[:, None], structure.cell, 0.0)
-    dual = np.linalg.inv(lattice) if structure.pbc.all() else np.linalg.pinv(lattice)
-    length = np.linalg.norm(dual[:, structure.pbc], axis=0)
-    height = 1.0 / float(length.max()) if structure.pbc.any() else np.inf
-    if not (structure.types >= 0).any():
-        return replace(_nothing(n), positions=structure.positions, cell=structure.cell, dual=dual, height=height)
     i, j, shift = search(structure, cutoff, "ijS")
     shift = shift.astype(np.int64)
     low = shift.min(axis=0, initial=0)
@@ -97,17 +115,49 @@ def find_candidates(structure: Structure, cutoff: float) -> Candidates:
     distinct, index = np.unique(image, return_inverse=True)
     packed = distinct % cells
     places = np.stack([packed // (wide[1] * wide[2]), packed // wide[2] % wide[1], packed % wide[2]], axis=1)
-    counts = np.bincount(i, minlength=n)
-    return Candidates(
-        structure.positions,
-        structure.cell,
-        dual,
-        height,
-        counts,
-        index,
-        distinct // cells,
-        (places + low).astype(float),
-    )
+    return np.bincount(i, minlength=n), index, distinct // cells, (places + low).astype(float)
+
+
+class _Compiled:
+    """The lists of all structures where compiled code reads them."""
+
+    def __init__(self, every: Sequence[Candidates], offsets: Index) -> None:
+        self.every, self.offsets = every, offsets
+        self.table = np.array([c.row for c in every], dtype=np.int64)
+        self.most = sum(len(c.image) for c in every)
+
+    def edges(self, positions: Array, cells: Array, cutoff: float) -> tuple[Edges, Index, float]:
+        """As ``Verlet._edges``."""
+        first_edge, edges, least = lists.near_edges(self.table, self.most, self.offsets, positions, cells, cutoff)
+        return Edges(*edges), first_edge, least
+
+
+class _Plain:
+    """The lists of all structures one after another: what a step takes of them where nothing was compiled."""
+
+    def __init__(self, every: Sequence[Candidates], offsets: Index) -> None:
+        images = np.array([len(c.atom) for c in every], dtype=np.int64)
+        pairs = np.array([len(c.image) for c in every], dtype=np.int64)
+        self.counts = np.concatenate([c.counts for c in every])
+        self.first = np.concatenate([[0], np.cumsum(self.counts)])
+        self.image = np.concatenate([c.image for c in every]) + np.repeat(np.cumsum(images) - images, pairs)
+        self.atom = np.concatenate([c.atom for c in every]) + np.repeat(offsets[:-1], images)
+        self.shift = np.concatenate([c.shift for c in every])
+        self.home = np.repeat(np.arange(len(every)), images)
+
+    def edges(self, positions: Array, cells: Array, cutoff: float) -> tuple[Edges, Index, float]:
+        """As ``Verlet._edges``."""
+        images = positions[self.atom] + np.einsum("gi,gij->gj", self.shift, cells[self.home])
+        vector = np.take(images, self.image, axis=0)
+        vector -= np.repeat(positions, self.counts, axis=0)
+        squared = np.einsum("ei,ei->e", vector, vector)
+        inside = squared < cutoff**2
+        first_edge = np.concatenate([[0], np.cumsum(inside)])[self.first]
+        keep = np.flatnonzero(inside)
+        center = np.repeat(np.arange(len(positions)), np.diff(first_edge))
+        neighbor = np.take(self.atom, np.take(self.image, keep))
+        edges = Edges(center, neighbor, np.take(vector, keep, axis=0))
+        return edges, first_edge, float(squared.min(initial=np.inf))
 
 
 class Verlet:
@@ -118,6 +168,7 @@ class Verlet:
 
     Attributes:
         structures: the set, in order; positions and cells are those of when each came in.
+        offsets: (S + 1,) the first atom of each structure. pbc: (S, 3) which axes are periodic.
         searches: how many searches there were, for whoever wants to know what the skin is worth.
     """
 
@@ -136,10 +187,10 @@ class Verlet:
         self.structures, self._candidates = [m[0] for m in now], [m[1] for m in now]
         config, sizes = self.config, [len(s) for s in self.structures]
         self._sizes = np.array(sizes, dtype=np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(self._sizes)])
+        self.offsets = np.concatenate([[0], np.cumsum(self._sizes)])
         self._types = np.concatenate([s.types for s in self.structures])
         self._home = np.repeat(np.arange(len(sizes)), sizes)
-        self._pbc = np.stack([s.pbc for s in self.structures])
+        self.pbc = np.stack([s.pbc for s in self.structures])
         self._active = (self._types >= 0) & ~np.isin(self._types, config.atom_exclude_types)
         fparams = [s.fparam for s in self.structures if s.fparam is not None]
         aparams = [s.aparam for s in self.structures if s.aparam is not None]
@@ -157,35 +208,34 @@ class Verlet:
         errors: dict[int, StructureError] = {}
         stale = np.flatnonzero(self._stale(positions, cells)).tolist()
         for k in stale:
-            here = slice(self._offsets[k], self._offsets[k + 1])
+            here = slice(self.offsets[k], self.offsets[k + 1])
             try:
                 self._candidates[k] = self._search(self.structures[k], positions[here], cells[k])
             except StructureError as error:
                 errors[k], self._candidates[k] = error, _nothing(int(self._sizes[k]))
-        if stale:
-            self._line_up()
-        edges, first_edge = self._edges(positions, cells)
-        too_close = self._too_close(edges)
-        if too_close:
+        self._renew(stale)
+        edges, first_edge, least = self._edges(positions, cells)
+        if least < OVERLAP**2:
+            too_close = self._too_close(edges)
             errors |= too_close
             for k in too_close:
                 self._candidates[k] = _nothing(int(self._sizes[k]))
-            self._line_up()
-            edges, first_edge = self._edges(positions, cells)
+            self._renew(list(too_close))
+            edges, first_edge, _ = self._edges(positions, cells)
         active = self._active & ~np.isin(self._home, list(errors)) if errors else self._active
         return self._assemble(edges, first_edge, active), errors
 
     def serves(self, k: int, positions: Array, cell: Array) -> bool:
         """Whether the list of structure k is still good for these positions (n, 3) and this cell (3, 3)."""
         c = self._candidates[k]
-        one = (c.positions, c.cell[None], c.dual[None], np.array([c.height]), self._pbc[k : k + 1])
+        one = (c.positions, c.cell[None], c.dual[None], np.array([c.height]), self.pbc[k : k + 1])
         start, home = np.zeros(1, dtype=np.int64), np.zeros(len(positions), dtype=np.int64)
         return not self._moved_far(positions, cell[None], one, start, home)[0]
 
     # --- when to search ---------------------------------------------------------------------------------------------
 
     def _stale(self, positions: Array, cells: Array) -> NDArray[np.bool_]:
-        return self._moved_far(positions, cells, self._then, self._offsets[:-1], self._home)
+        return self._moved_far(positions, cells, self._then, self.offsets[:-1], self._home)
 
     def _moved_far(
         self, positions: Array, cells: Array, then: tuple[NDArray[Any], ...], start: Index, home: Index
@@ -209,56 +259,47 @@ class Verlet:
 
     def _search(self, structure: Structure, positions: Array, cell: Array) -> Candidates:
         self.searches += 1
-        s = structure
         # A copy: callers move atoms in place, and the list must remember where they were.
-        here = (positions.copy(), s.types, cell.copy(), s.pbc, s.fparam, s.aparam)
-        return find_candidates(make_structure(self.config, s.name, *here), self.config.rcut + self.skin)
+        return find_candidates(moved(structure, positions.copy(), cell.copy()), self.config.rcut + self.skin)
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def _line_up(self) -> None:
-        """Puts the lists of all structures one after another."""
+        """Puts what all structures were at their searches one after another."""
         every = self._candidates
         self._then = (
             np.concatenate([c.positions for c in every]),
             np.stack([c.cell for c in every]),
             np.stack([c.dual for c in every]),
             np.array([c.height for c in every]),
-            self._pbc,
+            self.pbc,
         )
-        images = np.array([len(c.atom) for c in every], dtype=np.int64)
-        pairs = np.array([len(c.image) for c in every], dtype=np.int64)
-        self._counts = np.concatenate([c.counts for c in every])
-        self._first = np.concatenate([[0], np.cumsum(self._counts)])
-        self._image = np.concatenate([c.image for c in every]) + np.repeat(np.cumsum(images) - images, pairs)
-        self._atom = np.concatenate([c.atom for c in every]) + np.repeat(self._offsets[:-1], images)
-        self._shift = np.concatenate([c.shift for c in every])
-        self._image_home = np.repeat(np.arange(len(every)), images)
-        self._shifted: tuple[Array, Array] | None = None
+        self._lists: _Compiled | _Plain | None = None
 
-    def _edges(self, positions: Array, cells: Array) -> tuple[Edges, Index]:
-        """The candidates that are closer than rcut, and where each atom's begin."""
-        if self._shifted is None or not np.array_equal(self._shifted[0], cells):
-            self._shifted = cells.copy(), np.einsum("gi,gij->gj", self._shift, cells[self._image_home])
-        images = positions[self._atom] + self._shifted[1]
-        vector = np.take(images, self._image, axis=0)
-        vector -= np.repeat(positions, self._counts, axis=0)
-        inside = np.einsum("ei,ei->e", vector, vector) < self.config.rcut**2
-        first_edge = np.concatenate([[0], np.cumsum(inside)])[self._first]
-        keep = np.flatnonzero(inside)
-        center = np.repeat(np.arange(len(positions)), np.diff(first_edge))
-        neighbor = np.take(self._atom, np.take(self._image, keep))
-        return Edges(center, neighbor, np.take(vector, keep, axis=0)), first_edge
+    def _renew(self, members: Sequence[int]) -> None:
+        """Takes notice of new lists."""
+        positions, cell, dual, height, _ = self._then
+        for k in members:
+            c = self._candidates[k]
+            positions[self.offsets[k] : self.offsets[k + 1]] = c.positions
+            cell[k], dual[k], height[k] = c.cell, c.dual, c.height
+        if members:
+            self._lists = None
+
+    def _edges(self, positions: Array, cells: Array) -> tuple[Edges, Index, float]:
+        """The candidates that are closer than rcut, where each atom's begin, and the least square of a distance, Å²."""
+        if self._lists is None:
+            make: Any = _Compiled if library.available() else _Plain
+            self._lists = make(self._candidates, self.offsets)
+        return self._lists.edges(positions, cells, self.config.rcut)
 
     def _too_close(self, edges: Edges) -> dict[int, StructureError]:
         """What overlaps, for each structure in which something does."""
         squared = np.einsum("ei,ei->e", edges.vector, edges.vector)
         found: dict[int, StructureError] = {}
-        if len(squared) == 0 or squared.min() >= OVERLAP**2:
-            return found
         for e in np.flatnonzero(squared < OVERLAP**2)[::-1].tolist():
             k = int(self._home[edges.center[e]])
-            i, j = int(edges.center[e] - self._offsets[k]), int(edges.neighbor[e] - self._offsets[k])
+            i, j = int(edges.center[e] - self.offsets[k]), int(edges.neighbor[e] - self.offsets[k])
             found[k] = overlap(self.structures[k], i, j, float(np.sqrt(squared[e])))
         return found
 
@@ -269,7 +310,7 @@ class Verlet:
         return Batch(
             types=torch.from_numpy(self._types),
             structure=torch.from_numpy(self._home),
-            offsets=torch.from_numpy(self._offsets),
+            offsets=torch.from_numpy(self.offsets),
             active=torch.from_numpy(active),
             center=torch.from_numpy(seen.center),
             neighbor=torch.from_numpy(seen.neighbor),

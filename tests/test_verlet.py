@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.errors import StructureError
+from dpa1_fast.kernels.cpu import library, lists
+from dpa1_fast.kernels.cpu.room import Room
 from dpa1_fast.structure import Structure, make_structure
-from dpa1_fast.verlet import Verlet
+from dpa1_fast.verlet import Verlet, _by_cells, _Compiled, _Plain, find_candidates
 
 CONFIG = replace(BASE, rcut=3.5, sel=(2000,))
 
@@ -205,3 +207,49 @@ def test_a_cell_that_collapses_is_named() -> None:
 def test_a_negative_skin_is_refused() -> None:
     with pytest.raises(ValueError, match="skin"):
         Verlet(make_model().config, skin=-0.1)
+
+
+@pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
+@given(seed=st.integers(0, 1 << 30), n=st.integers(1, 8), pbc=st.tuples(*[st.booleans()] * 3))
+@settings(max_examples=80, deadline=None)
+def test_compiled_and_plain_ways_find_the_same(seed: int, n: int, pbc: tuple[bool, bool, bool]) -> None:
+    """The search by all pairs and the one by cells; a step of compiled code and one of numpy."""
+    rng = np.random.default_rng(seed)
+    one = structure(rng, n, pbc, 1.0)
+    assume(one is not None and (one.types >= 0).any())
+    assert one is not None
+    lattice = np.where(one.pbc[:, None], one.cell, 0.0)
+    found = lists.search(one.positions, one.types >= 0, lattice, np.linalg.pinv(lattice), 4.0)
+    assert found is not None
+    for a, b in zip(found, _by_cells(one, 4.0), strict=True):
+        assert np.array_equal(a, b)
+    candidates, offsets = [find_candidates(one, 4.0)] * 2, np.array([0, n, 2 * n])
+    positions = np.concatenate([one.positions, one.positions + rng.normal(scale=0.1, size=(n, 3))])
+    ways = (way(candidates, offsets).edges(positions, np.stack([one.cell] * 2), 3.5) for way in (_Compiled, _Plain))
+    (edges, first, least), (plain, plain_first, plain_least) = ways
+    assert np.array_equal(first, plain_first)
+    assert np.array_equal(edges.center, plain.center)
+    assert np.array_equal(edges.neighbor, plain.neighbor)
+    assert np.allclose(edges.vector, plain.vector, rtol=0, atol=1e-13)
+    assert least == pytest.approx(plain_least, abs=1e-12)
+
+
+def test_atoms_many_cells_apart_are_left_to_the_search_by_cells() -> None:
+    far = np.array([[0.0, 0, 0], [1e9, 0, 0]])
+    assert lists.search(far, np.ones(2, bool), 3.0 * np.eye(3), np.eye(3) / 3.0, 4.0) is None
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:
+    room = Room()
+    first = room.take("x", (10, 3))
+    view = first[:2]
+    second = room.take("x", (10, 3))
+    assert not np.shares_memory(first, second)
+    address = second.ctypes.data
+    del second
+    assert room.take("x", (5, 3)).ctypes.data == address
+    first[...] = 7.0
+    del first
+    room.take("x", (10, 3))[...] = 0.0
+    assert (view == 7.0).all()
+    assert room.take("x", (1000, 3)).shape == (1000, 3)

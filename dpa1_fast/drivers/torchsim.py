@@ -75,13 +75,14 @@ class DPA1Model(ModelInterface):  # type: ignore[misc]
         cells = np.ascontiguousarray(_numpy(read("cell")).reshape(-1, 3, 3).transpose(0, 2, 1))
         self._follow(state, read, positions, cells)
         step = self._moving.step(positions, cells)
-        pbc = np.stack([s.pbc for s in self._moving.verlet.structures])
-        return self._outputs(state, step, stress(step.virial, cells, pbc))
+        return self._outputs(state, step, cells)
 
-    def _outputs(self, state: Any, step: Step, stresses: Array) -> dict[str, torch.Tensor]:
+    def _outputs(self, state: Any, step: Step, cells: Array) -> dict[str, torch.Tensor]:
         for error in step.errors.values():
             raise error
-        found = {"energy": step.energy, "forces": step.forces, "stress": stresses}
+        found = {"energy": step.energy, "forces": step.forces}
+        if self._compute_stress:
+            found["stress"] = stress(step.virial, cells, self._moving.verlet.pbc)
         return {key: torch.from_numpy(x).to(self._device, self._dtype) for key, x in found.items()}
 
     # --- who is who -------------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ TorchSim 0.3's "ase_fire" differs from ``ase.optimize.FIRE`` in three places, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..drivers.moving import Step
 from ..drivers.torchsim import DPA1Model
 from ..engine import Engine
 from ..errors import StructureError
@@ -41,8 +42,38 @@ class Start(SimState):  # type: ignore[misc]
     _system_attributes = SimState._system_attributes | {"index"}
 
 
+class _Light:
+    """What TorchSim does anew for every atom or system at every step, done for all at once.
+
+    Its ``n_systems`` sorts all atoms, and its ``pop`` goes through them in Python.
+    """
+
+    @property
+    def n_systems(self: Any) -> int:
+        """Number of systems."""
+        return len(self.index)
+
+    def pop(self: Any, system_indices: Any) -> list[Any]:
+        """Takes systems out, one state for each, as ``SimState.pop``."""
+        going = torch.zeros(self.n_systems, dtype=torch.bool, device=self.device)
+        going[torch.as_tensor(system_indices, dtype=torch.int64, device=self.device)] = True
+        if not going.any():
+            return []
+        gone: list[Any] = type(self)(**self._part(going)).split()
+        vars(self).update(self._part(~going))
+        return gone
+
+    def _part(self: Any, systems: torch.Tensor) -> dict[str, Any]:
+        """The attributes of some systems, a mask (S,)."""
+        atoms = systems[self.system_idx]
+        part = {name: getattr(self, name)[atoms] for name in self._atom_attributes}
+        part |= {name: getattr(self, name)[systems] for name in self._system_attributes}
+        part["system_idx"] = (torch.cumsum(systems, 0) - 1)[part["system_idx"]]
+        return part | {name: getattr(self, name) for name in self._global_attributes}
+
+
 @dataclass(kw_only=True)
-class AtomsState(FireState):  # type: ignore[misc]
+class AtomsState(_Light, FireState):  # type: ignore[misc]
     """Systems whose atoms move. index, taken (S,): which structure each is, and how many steps it has done."""
 
     index: torch.Tensor
@@ -51,7 +82,7 @@ class AtomsState(FireState):  # type: ignore[misc]
 
 
 @dataclass(kw_only=True)
-class CellState(UnitCellFireState):  # type: ignore[misc]
+class CellState(_Light, UnitCellFireState):  # type: ignore[misc]
     """Systems whose atoms and cells move."""
 
     index: torch.Tensor
@@ -59,24 +90,49 @@ class CellState(UnitCellFireState):  # type: ignore[misc]
     _system_attributes = UnitCellFireState._system_attributes | {"index", "taken"}
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What the engine says of one structure: energy eV, energies (n,) eV, forces (n, 3) eV/Å, virial (3, 3) eV."""
+
+    energy: float
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    virial: NDArray[np.float64]
+
+
 class KnownStructures(DPA1Model):
     """The model of structures that a state names by ``index``; what fails is noted and leaves, others go on.
 
     Args:
         engine: evaluates. structures: that ``index`` counts.
-        free: for each, (n, 3) 0 where a coordinate of an atom is held, or None.
+        free: for each, (n, 3) 0 where a coordinate of an atom is held, or None. cell: whether cells will move.
 
     Attributes:
         errors: of each structure that failed. Its energy becomes NaN and its forces 0.
     """
 
     def __init__(
-        self, engine: Engine, structures: Sequence[Structure], free: Sequence[NDArray[np.float64] | None]
+        self, engine: Engine, structures: Sequence[Structure], free: Sequence[NDArray[np.float64] | None], cell: bool
     ) -> None:
         super().__init__(engine)
+        self._compute_stress = cell
         self.structures, self.free = structures, free
         self.errors: dict[int, StructureError] = {}
         self._held: NDArray[np.float64] | None = None
+        self._last: Step | None = None
+
+    def atoms_of(self, row: int) -> slice:
+        """Where the atoms of a system of the last state are."""
+        offsets = self._moving.verlet.offsets
+        return slice(int(offsets[row]), int(offsets[row + 1]))
+
+    def evaluated(self, row: int) -> Evaluated:
+        """What a system of the last state was found to be, forces on held atoms included."""
+        assert self._last is not None
+        last, atoms = self._last, self.atoms_of(row)
+        return Evaluated(
+            float(last.energy[row]), last.energies[atoms].copy(), last.forces[atoms].copy(), last.virial[row].copy()
+        )
 
     def _follow(self, state: Any, *_: Any) -> None:
         index = state.index.tolist()
@@ -89,14 +145,15 @@ class KnownStructures(DPA1Model):
         ones = (np.ones((len(self.structures[i]), 3)) if h is None else h for i, h in zip(index, held, strict=True))
         self._held = np.concatenate(list(ones)) if some else None
 
-    def _outputs(self, state: Any, step: Any, stresses: Any) -> dict[str, torch.Tensor]:
+    def _outputs(self, state: Any, step: Step, cells: Any) -> dict[str, torch.Tensor]:
         for k, error in step.errors.items():
             self.errors[self._members[k]] = error
             step.energy[k] = np.nan
         step.errors.clear()
+        self._last = step
         if self._held is not None:
-            step.forces[...] *= self._held
-        return super()._outputs(state, step, stresses)
+            step = replace(step, forces=step.forces * self._held)
+        return super()._outputs(state, step, cells)
 
 
 def begin(model: KnownStructures, index: Sequence[int], cell: bool) -> Any:

@@ -9,7 +9,7 @@ others; on a GPU up to the rounding of its sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from ..engine import Engine, Result
 from ..errors import StructureError
 from ..kernels.cpu.threads import one_thread
 from ..structure import Structure, from_ase
-from .fire import KnownStructures, begin, largest_force, stepper
+from .fire import Evaluated, KnownStructures, begin, largest_force, stepper
 
 from torch_sim import InFlightAutoBatcher, optimize  # isort: skip
 from torch_sim.state import concatenate_states  # isort: skip
@@ -93,16 +93,21 @@ def relax(
         for with_cell in (False, True):
             group = [k for k, (s, _) in ready.items() if (cell and bool(s.pbc.all())) == with_cell]
             if group:
-                model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group])
+                model = KnownStructures(engine, [ready[k][0] for k in group], [ready[k][1] for k in group], with_cell)
                 found = _relax(model, with_cell, fmax, steps, max_atoms or MAX_ATOMS)
                 ends |= dict(zip(group, found, strict=True))
-        return list(_evaluated(engine, structures, [ends[k] for k in range(len(structures))]))
+    every = ((atoms, ends[k]) for k, atoms in enumerate(structures))
+    return [end if isinstance(end, StructureError) else _relaxed(atoms, end) for atoms, end in every]
 
 
 @dataclass(frozen=True)
 class _End:
+    """Where a structure ended; its cell where it moved, and right-handed, as in ``structure``."""
+
+    structure: Structure
     positions: NDArray[np.float64]
     cell: NDArray[np.float64] | None
+    evaluated: Evaluated
     before: float
     converged: bool
     steps: int
@@ -111,40 +116,46 @@ class _End:
 def _relax(model: KnownStructures, cell: bool, fmax: float, steps: int, room: int) -> list[_End | StructureError]:
     """Relaxes all structures of the model, in their order."""
     sizes = [len(s) for s in model.structures]
-    states = [begin(model, chunk, cell) for chunk in _chunks(sizes, room)]
-    state = concatenate_states(states)
-    before = state.energy.tolist()
-    step = stepper(model, cell)
+    before: dict[int, float] = {}
+    ends: dict[int, _End | StructureError] = {}
 
     def done(state: Any, _: Any = None) -> Any:
-        return state.energy.isnan() | (largest_force(state, cell) < fmax) | (state.taken >= steps)
+        """Which systems are done, (S,); of those it is noted how they ended, as long as the model remembers it."""
+        longest = largest_force(state, cell)
+        over = state.energy.isnan() | (longest < fmax) | (state.taken >= steps)
+        for row in over.nonzero().flatten().tolist():
+            k, atoms = int(state.index[row]), model.atoms_of(row)
+            ends[k] = model.errors.get(k) or _End(
+                model.structures[k],
+                state.positions[atoms].cpu().numpy().copy(),
+                state.cell[row].mT.cpu().numpy().copy() if cell else None,
+                model.evaluated(row),
+                before[k],
+                bool(longest[row] < fmax),
+                int(state.taken[row]),
+            )
+        return over
 
-    # What is done before it begins takes no step.
-    ended = state.pop(done(state).nonzero().flatten())
-    if state.n_systems:
-        batcher = InFlightAutoBatcher(model, memory_scales_with="n_atoms", max_memory_scaler=max(room, *sizes))
+    waiting = []
+    for chunk in _chunks(sizes, room):
+        state = begin(model, chunk, cell)
+        before |= dict(zip(chunk, state.energy.tolist(), strict=True))
+        # What is done before it begins takes no step.
+        state.pop(done(state).nonzero().flatten())
+        if state.n_systems:
+            waiting.append(state)
+    if waiting:
         # One step between swaps: a converged structure leaves at once, as ASE's does. Steps are counted by structure.
-        state = optimize(
-            state,
+        optimize(
+            concatenate_states(waiting),
             model,
-            optimizer=lambda model: (None, step),
+            optimizer=lambda model: (None, stepper(model, cell)),
             convergence_fn=done,
-            autobatcher=batcher,
+            autobatcher=InFlightAutoBatcher(model, memory_scales_with="n_atoms", max_memory_scaler=max(room, *sizes)),
             max_steps=1 << 60,
             steps_between_swaps=1,
         )
-        ended += state.split()
-    out: list[_End | StructureError | None] = [None] * len(sizes)
-    for end in ended:
-        k = int(end.index)
-        out[k] = model.errors.get(k) or _End(
-            end.positions.cpu().numpy(),
-            end.cell[0].mT.cpu().numpy() if cell else None,
-            before[k],
-            bool(largest_force(end, cell) < fmax),
-            int(end.taken),
-        )
-    return [x for x in out if x is not None]
+    return [ends[k] for k in range(len(sizes))]
 
 
 def _chunks(sizes: Sequence[int], room: int) -> list[list[int]]:
@@ -184,17 +195,12 @@ def _free(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
     return free
 
 
-def _evaluated(
-    engine: Engine, structures: Sequence[Any], ends: Sequence[_End | StructureError]
-) -> Iterator[Relaxed | StructureError]:
-    after: list[Any] = [
-        end if isinstance(end, StructureError) else _moved(a, end) for a, end in zip(structures, ends, strict=True)
-    ]
-    for atoms, end, result in zip(after, ends, engine.stream(after), strict=True):
-        if isinstance(result, StructureError):
-            yield result
-        elif isinstance(end, _End):
-            yield Relaxed(atoms, result, end.before, end.converged, end.steps)
+def _relaxed(before: Atoms, end: _End) -> Relaxed:
+    """The last step said what the engine says of a structure where it ended: nothing is computed again."""
+    volume = end.structure.volume if end.cell is None else replace(end.structure, cell=end.cell).volume
+    e = end.evaluated
+    result = Result(e.energy, e.forces, e.virial, e.energies, volume)
+    return Relaxed(_moved(before, end), result, end.before, end.converged, end.steps)
 
 
 def _moved(before: Atoms, end: _End) -> Atoms:

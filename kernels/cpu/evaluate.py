@@ -13,6 +13,7 @@ from ..reference import environment_matrix
 from ..weights import Weights
 from . import basis, numbers, radial
 from .library import NativeModel, Request
+from .room import Room
 from .threads import one_thread
 
 MOST_SERIES = 4096
@@ -46,6 +47,9 @@ class CpuEvaluator:
         self._series: dict[int, radial.Series | None] = {}
         self._seen = torch.zeros(n * n, dtype=torch.bool)
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
+        shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in weights.embedding]
+        self._most_terms = radial.most_terms(shapes) if self.config.attn_layer else radial.MOST_TERMS
+        self._room = Room()
         self._lock = threading.Lock()
 
     def __call__(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -56,8 +60,12 @@ class CpuEvaluator:
         """
         center = torch.nonzero(batch.active).squeeze(-1)
         # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
-        shapes = ((batch.n_atoms,), batch.vector.shape, (batch.n_atoms, 3), (batch.n_structures, 3, 3))
-        energy, gradient, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
+        shapes = ((batch.n_atoms,), (batch.n_atoms, 3), (batch.n_structures, 3, 3))
+        energy, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
+        edges = self._room.take("gradient", tuple(batch.vector.shape))
+        if len(center) < batch.n_atoms:
+            edges.fill(0.0)  # nobody writes to the edges of other atoms
+        gradient = torch.from_numpy(edges)
         first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
         extras = self._parameters(batch, center)
         with self._lock:
@@ -140,6 +148,7 @@ class CpuEvaluator:
             float(ends.min()),
             float(ends.max()),
             radial.TOLERANCE[self.precision],
+            self._most_terms,
         )
 
     def _basis(self, center: int, around: tuple[int, ...]) -> int:

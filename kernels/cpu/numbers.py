@@ -126,13 +126,16 @@ def full_layer(layer: AttentionLayer, normalize: bool, b_next: Tensor | None) ->
     q, k, v = with_bias(layer)
     lower, rotation = lq(q)
     keys, depth = k @ rotation.t(), lower.shape[1]
+    # Channels of q and k in reverse: then the zeros of L come first, both for a channel of q and for one of g, and
+    # native/attention.h leaves them out.
+    lower, scored = lower.flip(1), keys[:, :depth].flip(1)
     # The rest of k is orthogonal to every q: it counts for the length of k alone.
     rest = keys[:, depth:] if normalize else keys[:, :0]
     p = v @ v.t()
     shift = torch.eye(p.shape[0], dtype=torch.float64)
     shift[-1, :-1] = -layer.b_out
     p = shift @ p @ shift.t()
-    merged = shift @ torch.cat([lower, keys[:, :depth], rest, v @ layer.w_out], dim=1)
+    merged = shift @ torch.cat([lower, scored, rest, v @ layer.w_out], dim=1)
     if normalize:
         merged = torch.cat([merged, p[:, :-1]], dim=1)
     return {

@@ -11,7 +11,7 @@ it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,9 @@ TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-8, torch.bfloat16: 1e-6}
 """The series stops where what is left out is below this part of the largest value."""
 
 MOST_TERMS = 96
+ACTIVATION = 25
+"""Multiply-adds that take as long as one activation, there and back (a tanh, on AVX-512)."""
+
 SAMPLES = 256
 
 
@@ -37,8 +40,20 @@ class Series(NamedTuple):
         return derivative(self.c.shape[1]).t() @ self.c * (2.0 / (self.hi - self.lo))
 
 
-def fit(net: Callable[[Tensor], Tensor], lo: float, hi: float, tolerance: float) -> Series | None:
-    """The series, in float64, of ``net(s)`` (sets, n, M), or None where it does not reach the tolerance.
+def most_terms(shapes: Sequence[tuple[int, int]]) -> int:
+    """How many terms are still faster than the net, where g itself is needed and every term costs M multiply-adds.
+
+    Args:
+        shapes: (n_in, n_out) of the net's layers; of the first, only s is evaluated for each neighbour.
+    """
+    products = 2 * sum(a * b for a, b in shapes[1:]) + ACTIVATION * sum(b for _, b in shapes)
+    return min(MOST_TERMS, products // (2 * shapes[-1][1]))
+
+
+def fit(
+    net: Callable[[Tensor], Tensor], lo: float, hi: float, tolerance: float, most: int = MOST_TERMS
+) -> Series | None:
+    """The series, in float64, of ``net(s)`` (sets, n, M), or None where ``most`` terms do not reach the tolerance.
 
     The result is checked on points between the nodes that it was made from.
     """
@@ -51,7 +66,7 @@ def fit(net: Callable[[Tensor], Tensor], lo: float, hi: float, tolerance: float)
     largest = series.abs().amax((1, 2), keepdim=True).clamp_min(1e-300)
     left = (series.abs() / largest).amax((0, 2))
     terms = int(torch.nonzero(left > tolerance).max()) + 1
-    if terms > MOST_TERMS:
+    if terms > most:
         return None
     found = Series(lo, hi, series[:, :terms])
     between = torch.linspace(lo, hi, 499, dtype=torch.float64)

@@ -209,8 +209,12 @@ class Atom {
     gate_.n_empty = model.smooth ? R(model.nsel - n) : R(0);
     for (int c = 0; c < gate_.components; ++c) {
       gate_.u[c] = zeros(keep), gate_.g_u[c] = zeros(keep);
-      for (int j = 0; j < n; ++j)
-        gate_.u[c][j] = R(model.dotr ? env_.unit[c][j] : 1.0) * (sw_ ? sw_[j] : R(1));
+      if (model.dotr)
+        for (int j = 0; j < n; ++j) gate_.u[c][j] = R(env_.unit[c][j]);
+      else
+        std::fill(gate_.u[c], gate_.u[c] + n, R(1));
+      if (sw_)
+        for (int j = 0; j < n; ++j) gate_.u[c][j] *= sw_[j];
     }
     gate_.g_sw = zeros(keep);
     layers_.clear();

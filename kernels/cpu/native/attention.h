@@ -14,11 +14,29 @@
 // b_out of the layer (it was added before), so that no pass is spent on it.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "scores.h"
 
 namespace dpa1 {
+
+/// Calls f with vectors of columns, up to four at a time: sums down the channels are chains, of which several run at once.
+template <class R, class F>
+inline void by_columns(int N, F f) {
+  constexpr int W = Lanes<R>::W;
+  for (int i = 0; i < N;) {
+    const int left = (N - i) / W;
+    if (left >= 4)
+      f(std::integral_constant<int, 4>(), i), i += 4 * W;
+    else if (left == 3)
+      f(std::integral_constant<int, 3>(), i), i += 3 * W;
+    else if (left == 2)
+      f(std::integral_constant<int, 2>(), i), i += 2 * W;
+    else
+      f(std::integral_constant<int, 1>(), i), i += W;
+  }
+}
 
 template <class R>
 struct Norm {
@@ -29,54 +47,83 @@ struct Norm {
   void forward(R* x, R* out, R* rstd, int N) const {
     constexpr int W = Lanes<R>::W;
     const int m = int(gamma.size());
-    for (int i = 0; i < N; i += W) {
-      Vec<R> mean = {}, square = {};
-      for (int c = 0; c < m; ++c) mean += load(x + size_t(c) * N + i);
-      mean /= R(m);
-      for (int c = 0; c < m; ++c) {
-        const Vec<R> v = load(x + size_t(c) * N + i) - mean;
-        square += v * v;
+    by_columns<R>(N, [&](auto vectors, int i) {
+      constexpr int U = decltype(vectors)::value;
+      Vec<R> mean[U] = {}, scale[U] = {};
+      for (int c = 0; c < m; ++c)
+        for (int u = 0; u < U; ++u) mean[u] += load(x + size_t(c) * N + i + u * W);
+      for (int u = 0; u < U; ++u) mean[u] /= R(m);
+      for (int c = 0; c < m; ++c)
+        for (int u = 0; u < U; ++u) {
+          const Vec<R> v = load(x + size_t(c) * N + i + u * W) - mean[u];
+          scale[u] += v * v;
+        }
+      for (int u = 0; u < U; ++u) {
+        scale[u] = R(1) / root<R>(scale[u] / R(m) + eps);
+        store(rstd + i + u * W, scale[u]);
       }
-      const Vec<R> scale = R(1) / root<R>(square / R(m) + eps);
-      store(rstd + i, scale);
-      for (int c = 0; c < m; ++c) {
-        const Vec<R> v = (load(x + size_t(c) * N + i) - mean) * scale;
-        store(x + size_t(c) * N + i, v);
-        store(out + size_t(c) * N + i, v * gamma[c] + beta[c]);
-      }
-    }
+      for (int c = 0; c < m; ++c)
+        for (int u = 0; u < U; ++u) {
+          const size_t at = size_t(c) * N + i + u * W;
+          const Vec<R> v = (load(x + at) - mean[u]) * scale[u];
+          store(x + at, v);
+          store(out + at, v * gamma[c] + beta[c]);
+        }
+    });
   }
 
   /// dE/d(output) (m, N) becomes dE/d(input): (γ g − mean(γ g) − x̂ mean(γ g x̂)) / std.
   void backward(R* g, const R* x, const R* rstd, int N) const {
     constexpr int W = Lanes<R>::W;
     const int m = int(gamma.size());
-    for (int i = 0; i < N; i += W) {
-      Vec<R> mean = {}, along = {};
-      for (int c = 0; c < m; ++c) {
-        const Vec<R> v = load(g + size_t(c) * N + i) * gamma[c];
-        mean += v;
-        along += v * load(x + size_t(c) * N + i);
-      }
-      mean /= R(m), along /= R(m);
-      const Vec<R> scale = load(rstd + i);
-      for (int c = 0; c < m; ++c) {
-        const Vec<R> v = load(g + size_t(c) * N + i) * gamma[c] - mean - load(x + size_t(c) * N + i) * along;
-        store(g + size_t(c) * N + i, v * scale);
-      }
-    }
+    by_columns<R>(N, [&](auto vectors, int i) {
+      constexpr int U = decltype(vectors)::value;
+      Vec<R> mean[U] = {}, along[U] = {};
+      for (int c = 0; c < m; ++c)
+        for (int u = 0; u < U; ++u) {
+          const size_t at = size_t(c) * N + i + u * W;
+          const Vec<R> v = load(g + at) * gamma[c];
+          mean[u] += v;
+          along[u] += v * load(x + at);
+        }
+      for (int u = 0; u < U; ++u) mean[u] /= R(m), along[u] /= R(m);
+      for (int c = 0; c < m; ++c)
+        for (int u = 0; u < U; ++u) {
+          const size_t at = size_t(c) * N + i + u * W;
+          const Vec<R> v = load(g + at) * gamma[c] - mean[u] - load(x + at) * along[u];
+          store(g + at, v * load(rstd + i + u * W));
+        }
+    });
   }
 };
 
 /// Σ_c a_c b_c of each column, (m, N) each, into ``out`` (N).
 template <class R>
-void dots(int m, int N, const R* a, const R* b, R* out, bool add = false) {
+void dots(int m, int N, const R* a, const R* b, R* out) {
   constexpr int W = Lanes<R>::W;
-  for (int i = 0; i < N; i += W) {
-    Vec<R> s = add ? load(out + i) : Vec<R>{};
-    for (int c = 0; c < m; ++c) s += load(a + size_t(c) * N + i) * load(b + size_t(c) * N + i);
-    store(out + i, s);
-  }
+  by_columns<R>(N, [&](auto vectors, int i) {
+    constexpr int U = decltype(vectors)::value;
+    Vec<R> s[U] = {};
+    for (int c = 0; c < m; ++c)
+      for (int u = 0; u < U; ++u) s[u] += load(a + size_t(c) * N + i + u * W) * load(b + size_t(c) * N + i + u * W);
+    for (int u = 0; u < U; ++u) store(out + i + u * W, s[u]);
+  });
+}
+
+/// one + Σ_c h_c g_c + Σ_c g_c p_c of each column: the quadratic form of ĝ = [g, 1] with h = ĝ P.
+template <class R>
+void quadratic(int m, int N, const R* h, const R* g, const R* p, R one, R* out) {
+  constexpr int W = Lanes<R>::W;
+  by_columns<R>(N, [&](auto vectors, int i) {
+    constexpr int U = decltype(vectors)::value;
+    Vec<R> s[U];
+    for (int u = 0; u < U; ++u) s[u] = splat(one);
+    for (int c = 0; c < m; ++c)
+      for (int u = 0; u < U; ++u) s[u] += load(h + size_t(c) * N + i + u * W) * load(g + size_t(c) * N + i + u * W);
+    for (int c = 0; c < m; ++c)
+      for (int u = 0; u < U; ++u) s[u] += load(g + size_t(c) * N + i + u * W) * p[c];
+    for (int u = 0; u < U; ++u) store(out + i + u * W, s[u]);
+  });
 }
 
 /// y += f x, column by column: (m, N) each, f (N).
@@ -121,10 +168,10 @@ struct FullLayer {
 
   /// g (m, N) to LayerNorm(g + (w v) W_out) in place.
   LayerState<R> forward(R* g, const Gate<R>& gate, Arena& keep, Arena& scratch) const {
-    const int n = gate.n, N = gate.width, total = rows();
+    const int n = gate.n, N = gate.width;
     LayerState<R> s;
-    s.parts = keep.take<R>(size_t(total) * N);
-    gemm<R>(total, N, m, weight.transposed(), g, N, s.parts, N, Start::zero, bias.data());
+    s.parts = keep.take<R>(size_t(rows()) * N);
+    project(g, N, s.parts);
     const R *q = s.parts, *k = q + size_t(depth) * N, *k_rest = k + size_t(depth) * N;
     const R *v = k_rest + size_t(rest) * N, *h = v + size_t(m) * N;
     Lengths<R> length;
@@ -132,11 +179,7 @@ struct FullLayer {
       length = {keep.take<R>(N), keep.take<R>(N), keep.take<R>(N)};
       dots(depth, N, q, q, length.q);
       dots(depth + rest, N, k, k, length.k);
-      for (int i = 0; i < N; i += Lanes<R>::W) store(length.v + i, splat(p_one));
-      dots(m, N, h, g, length.v, true);
-      for (int c = 0; c < m; ++c)
-        for (int i = 0; i < N; i += Lanes<R>::W)
-          store(length.v + i, load(length.v + i) + load(g + size_t(c) * N + i) * p_row[c]);
+      quadratic(m, N, h, g, p_row.data(), p_one, length.v);
       for (R* l : {length.q, length.k, length.v}) lengths_of(l, n);
     }
     const auto mark = scratch.mark();
@@ -172,8 +215,39 @@ struct FullLayer {
       add_scaled(rest, N, r.c_k, k_rest, dk_rest);
       add_scaled(m, N, r.c_v, h, dg);
     }
-    gemm<R>(m, N, kept(), weight.straight(), d, N, dg, N, Start::add);
+    bring_back(d, N, dg);
     scratch.release(mark);
+  }
+
+ private:
+  static constexpr int STRIP = 8;
+
+  /// Whether zeros may be left out: not where operands of bfloat16 were packed as a whole.
+  bool strips() const { return weight.turned.data.empty(); }
+
+  /// parts = ĝ Ŵ. Channel c of q needs no channel of g before depth − 1 − c: these weights are zero.
+  void project(const R* g, int N, R* parts) const {
+    int c = 0;
+    for (int size; strips() && c < depth; c += size) {
+      size = std::min(STRIP, depth - c);
+      const int from = std::min(m, depth - c - size);
+      const Strided<R> w{weight.data.data() + c + size_t(from) * weight.m, 1, weight.m};
+      gemm<R>(size, N, m - from, w, g + size_t(from) * N, N, parts + size_t(c) * N, N, Start::zero, bias.data() + c);
+    }
+    Strided<R> w = weight.transposed();
+    w.data += c;
+    gemm<R>(rows() - c, N, m, w, g, N, parts + size_t(c) * N, N, Start::zero, bias.data() + c);
+  }
+
+  /// dg += Ŵ d, without the same zeros.
+  void bring_back(const R* d, int N, R* dg) const {
+    if (!strips()) return gemm<R>(m, N, kept(), weight.straight(), d, N, dg, N, Start::add);
+    for (int i = 0, size; i < m; i += size) {
+      size = std::min(STRIP, m - i);
+      const int from = std::max(0, depth - i - size);
+      const Strided<R> w{weight.data.data() + size_t(i) * weight.m + from, weight.m, 1};
+      gemm<R>(size, N, kept() - from, w, d + size_t(from) * N, N, dg + size_t(i) * N, N, Start::add);
+    }
   }
 };
 

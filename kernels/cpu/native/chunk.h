@@ -158,23 +158,27 @@ class Worker {
   std::vector<int> types_;
 };
 
-/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible, and few
-/// enough for every thread to get several.
+/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible, and never
+/// more than a thread's fair share of half of what is left: chunks shrink towards the end, where threads wait for the last.
 template <class R>
 std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t bytes, int most, int threads) {
   size_t per_slot = 0, per_pair = 0;
   for (const FullLayer<R>& l : model.attention) per_slot += size_t(l.rows() + l.m), per_pair += 2;
   per_slot += 2 * model.m + 64;
   constexpr int W = Lanes<R>::W;
-  if (threads > 1) most = int(std::min<int64_t>(most, padded<R>(int(std::min<int64_t>(q.count / (4 * threads), 1 << 20)) + 1)));
+  const auto share = [&](int64_t left) {
+    return threads > 1 ? std::min<int64_t>(most, (left / (2 * threads) + W) / W * W) : most;
+  };
   std::vector<int64_t> at = {0};
+  int64_t limit = share(q.count);
   size_t used = 0;
   for (int64_t k = 0; k < q.count; ++k) {
     const int64_t i = q.center[k], n = q.first_edge[i + 1] - q.first_edge[i];
     const size_t need = sizeof(R) * n * (per_slot + per_pair * n);
     const int64_t held = k - at.back();
-    if (held && (held >= most || (used + need > bytes && held % W == 0) || used + need > 2 * bytes)) {
+    if (held && (held >= limit || (used + need > bytes && held % W == 0) || used + need > 2 * bytes)) {
       at.push_back(k);
+      limit = share(q.count - k);
       used = 0;
     }
     used += need;

@@ -1,4 +1,5 @@
 // The C interface, as kernels/cpu/library.py calls it. A call that fails leaves its reason in dpa1_error().
+#include "candidates.h"
 #include "chunk.h"
 
 using namespace dpa1;
@@ -6,6 +7,7 @@ using namespace dpa1;
 namespace {
 
 thread_local std::string error;
+thread_local Found found;  // by the last search of this thread
 
 struct Handle {
   Numbers numbers;
@@ -120,6 +122,31 @@ void dpa1_forget_bases(void* handle) { static_cast<Handle*>(handle)->forget_base
 void dpa1_pairs(int64_t atoms, const int64_t* type, const int64_t* first_edge, const int64_t* neighbor, int64_t ntypes,
                 uint8_t* present) {
   pairs_present(atoms, type, first_edge, neighbor, ntypes, present);
+}
+
+int64_t dpa1_near_edges(int64_t structures, const int64_t* offset, const List* lists, const double* positions,
+                        const double* cells, double cutoff, int64_t* first_edge, int64_t* center, int64_t* neighbor,
+                        double* vector, double* least) {
+  return near_edges(structures, offset, lists, positions, cells, cutoff, first_edge, center, neighbor, vector, *least);
+}
+
+/// Searches a structure and says how many candidates and images there are; 0 where another way must be found.
+int dpa1_search(int64_t n, const uint8_t* real, const double* positions, const double* lattice, const double* dual,
+                double cutoff, int64_t* sizes) {
+  bool done = false;
+  guarded([&] {
+    done = search(n, real, positions, lattice, dual, cutoff, found);
+    sizes[0] = int64_t(found.image.size()), sizes[1] = int64_t(found.atom.size());
+  });
+  return done;
+}
+
+/// What the last search of this thread found.
+void dpa1_found(int64_t* counts, int64_t* image, int64_t* atom, double* shift) {
+  std::copy(found.counts.begin(), found.counts.end(), counts);
+  std::copy(found.image.begin(), found.image.end(), image);
+  std::copy(found.atom.begin(), found.atom.end(), atom);
+  std::copy(found.shift.begin(), found.shift.end(), shift);
 }
 
 int dpa1_evaluate(void* handle, const Request* request, int threads, int64_t bytes, int most) {

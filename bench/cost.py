@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.launches import Launch
 from dpa1_fast.kernels.gated_attention import NORM_ROWS
+from dpa1_fast.kernels.packing import FACTOR_STEP
 
 SPLIT = {"tf32x3": 3, "bf16x3": 3}
 AT_LEAST = 8
@@ -133,7 +134,7 @@ def _score_rows(c: dict[str, Any]) -> int:
 
 def _attend(work: Work, c: dict[str, Any], n: int, size: int, kept: int) -> None:
     """Blocks of queries, all keys passing by."""
-    q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
+    q, k, chunk, m, mp = c["B"], c["K"], c["C"], c["M"], c["MP"]
     blocks, keys = math.ceil(n / q), math.ceil(n / k)
     work.product(k, q, chunk, blocks * keys * (mp // chunk))
     work.product(q, mp, k, blocks * keys)
@@ -150,7 +151,7 @@ def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int)
 
 def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     """All rows up to LayerNorm. ``operand``: bytes of a number that is kept for products alone, weights among them."""
-    m, filled = c["M"], math.ceil(n / c["Q"]) * c["Q"]
+    m, filled = c["M"], math.ceil(n / c["B"]) * c["B"]
     _weights(work, c, 2, n, operand)
     _attend(work, c, n, size, operand)
     # g for t and z put down; t and y put down, y taken up, and where operands are narrower, g; numbers of rows.
@@ -158,28 +159,28 @@ def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> No
 
 
 def _phases(c: dict[str, Any], n: int) -> tuple[Loop, Loop, Loop]:
-    """The loops of products with weights, of scores, and of what goes row by row."""
+    """The loops of products with weights, of scores, and of what goes row by row, on the way there."""
     weights: Loop = (math.ceil(n / c["B"]), [(c["MP"] // c["W"], [])])
     chunks: list[Any] = [] if c["C"] == c["MP"] else [(c["MP"] // c["C"], [])]
-    scores: Loop = (math.ceil(n / c["Q"]), [(math.ceil(n / c["K"]), chunks)])
-    return weights, scores, (math.ceil(n / min(NORM_ROWS.value, c["Q"])), [])
+    scores: Loop = (math.ceil(n / c["B"]), [(math.ceil(n / c["K"]), chunks)])
+    return weights, scores, (math.ceil(n / min(NORM_ROWS.value, c["B"])), [])
 
 
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["B"])
-    work.runs, work.least = math.ceil(n / c["Q"]), blocks
+    work.runs, work.least = math.ceil(n / min(NORM_ROWS.value, c["B"])), blocks
     weights, scores, rows = _phases(c, n)
     work.phases = [weights, scores, weights, rows]
     work.l2 -= n * m * size  # g, which its loops count
     _layer(work, c, n, size, operand)
     work.l2 += 2 * n * m * size  # z and g
     if c["NORMALIZE"]:
-        columns = 64 if c["LW"] % 128 else 128
-        parts = c["LW"] // columns
-        product = weights[1] if parts == 1 else [(parts, weights[1])]
-        work.phases = [(blocks, [(3, product)]), *work.phases]
-        work.product(c["B"], columns, c["W"], blocks * 3 * parts * (mp // c["W"]))
-        work.l2 += 3 * (parts * n * m * size + blocks * m * c["LM"] * operand)
+        parts = range(0, c["LW"], FACTOR_STEP)
+        steps = [(mp - part) // c["W"] for part in parts]
+        work.phases = [(blocks, [(len(parts), [(sum(steps) / len(parts), [])])]), *work.phases]
+        work.product(c["B"], FACTOR_STEP, c["W"], blocks * 3 * sum(steps))
+        for part in parts:
+            work.l2 += n * (m - part) * size + blocks * 3 * (m - part) * min(FACTOR_STEP, c["LM"] - part) * operand
         work.array(n * 3, size)
     work.array(n * (m + 4) + 1, size)
     work.array(3, 4)
@@ -198,7 +199,7 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.l2 -= n * m * size  # g, which its loops count
     weights, scores, rows = _phases(c, n)
     last: Loop = (weights[0], weights[1] * (2 if c["NORMALIZE"] else 1))
-    work.phases = [weights, scores, weights, rows, weights, scores, (weights[0], []), last]
+    work.phases = [weights, scores, weights, rows, weights, (blocks, scores[1]), (weights[0], []), last]
     if c["FIRST"]:
         work.phases.append((math.ceil(n / c["E"]), []))
     _layer(work, c, n, size, operand)

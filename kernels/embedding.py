@@ -17,14 +17,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .env_matrix import environment_bwd, environment_fwd, gate_bwd, gate_fwd
+from .env_matrix import environment_bwd, environment_fwd, gate_fwd
 from .products import activate, dot, load_matrix, load_rows, store_four, store_rows
 
 
 @triton.jit
-def _first_layer(s, pair, net, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
+def _first_layer(s, pair, net, zero, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
     """Layer one and its slope in s, (R, W1). net: w_s, idt, r_s (W1 each), then tables over pairs: bias, residual."""
-    cols = tl.arange(0, W1)
+    cols = zero + tl.arange(0, W1)
     w_s, idt = tl.load(net + cols), tl.load(net + W1 + cols)
     at = pair[:, None] * (2 * W1) + 3 * W1 + cols[None, :]
     y, slope = activate(s[:, None] * w_s[None, :] + tl.load(net + at), KIND, T)
@@ -82,7 +82,7 @@ def embed_fwd(
 
     zero: 0; one that the compiler can't see through keeps the places of the weights from being worked out early.
     """
-    x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, T)
+    x, slope = _first_layer(s, pair, net, zero, WIDTHS[0], RESIDUALS[0], KIND, T)
     slopes = (slope,)
     for k in tl.static_range(1, len(WIDTHS)):
         x, slope = _layer_fwd(
@@ -123,21 +123,32 @@ def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
 @triton.jit
 def lengths_of(
     g, rows, mask, zero, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
-    LW: tl.constexpr, LC: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    LW: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
 
-    factors: L (MP, LW) of q, k and v, of which LM columns count and LC are taken at a time; biases (LW) likewise.
+    factors: L (MP, LW) of q, k and v, lower triangles of which LM columns count; biases (LW) likewise.
     """
-    for which in range(0, 3):
-        squares = tl.zeros([R], biases.dtype.element_ty)
-        for n in range(0, LW, LC):
-            acc = tl.zeros([R, LC], squares.dtype) + tl.load(biases + which * LW + n + tl.arange(0, LC))[None, :]
-            for k in range(0, MP, W):
-                part = load_matrix(factors + which * (MP * LW), k, zero + n, M, LM, LW, W, LC)
-                acc = dot(load_rows(g, rows, mask, k, M, M, W), part, acc, PREC)
-            squares += tl.sum(acc * acc, axis=1)
-        tl.store(lengths + rows * 3 + which, tl.maximum(tl.sqrt(squares), 1e-12), mask=mask)
+    LC: tl.constexpr = 64
+    work = biases.dtype.element_ty
+    q_squares, k_squares, v_squares = tl.zeros([R], work), tl.zeros([R], work), tl.zeros([R], work)
+    for n in range(0, LW, LC):
+        at = biases + zero + n + tl.arange(0, LC)
+        q = tl.zeros([R, LC], work) + tl.load(at)[None, :]
+        k = tl.zeros([R, LC], work) + tl.load(at + LW)[None, :]
+        v = tl.zeros([R, LC], work) + tl.load(at + 2 * LW)[None, :]
+        for c in range(n, MP, W):
+            a = load_rows(g, rows, mask, zero + c, M, M, W)
+            q = dot(a, load_matrix(factors, c, zero + n, M, LM, LW, W, LC), q, PREC)
+            k = dot(a, load_matrix(factors + MP * LW, c, zero + n, M, LM, LW, W, LC), k, PREC)
+            v = dot(a, load_matrix(factors + 2 * (MP * LW), c, zero + n, M, LM, LW, W, LC), v, PREC)
+        q_squares += tl.sum(q * q, axis=1)
+        k_squares += tl.sum(k * k, axis=1)
+        v_squares += tl.sum(v * v, axis=1)
+    own = lengths + rows * 3
+    tl.store(own, tl.maximum(tl.sqrt(q_squares), 1e-12), mask=mask)
+    tl.store(own + 1, tl.maximum(tl.sqrt(k_squares), 1e-12), mask=mask)
+    tl.store(own + 2, tl.maximum(tl.sqrt(v_squares), 1e-12), mask=mask)
 
 
 @triton.jit
@@ -214,14 +225,12 @@ def _embedding_fwd_kernel(
 
 
 @triton.jit
-def row_bwd(
-    d_g, d_s, d_a, d_b, d_c, d_u0, d_u1, d_u2, d_w, s, x, y, z, sw, pair, net, factors, zero,
-    SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
+def edges_bwd(
+    d_g, s, sw, pair, net, factors, zero, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr,
-    MP: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """From dE/dg (R, MP), dE/d(row) and dE/d(gate) of some edges to dE/d(row) and dE/d(sw) in all, five columns."""
+    """From dE/dg (R, MP) of some edges to dE/ds and, in strip mode, dE/d(sw)."""
     e, slopes = embed_fwd(s, pair, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
     d_sw = tl.zeros_like(sw)
     if STRIP:
@@ -229,11 +238,7 @@ def row_bwd(
         if SMOOTH:
             d_sw += tl.sum(d_g * e * bare, axis=1)
         d_g = d_g * factor + d_g
-    d_s += embed_bwd(d_g, slopes, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, PREC)
-    if ATTENTION:
-        v_a, v_b, v_c, v_sw = gate_bwd(x, y, z, sw, d_u0, d_u1, d_u2, d_w, SMOOTH, DOTR)
-        d_a, d_b, d_c, d_sw = d_a + v_a, d_b + v_b, d_c + v_c, d_sw + v_sw
-    return d_s, d_a, d_b, d_c, d_sw
+    return embed_bwd(d_g, slopes, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, PREC), d_sw
 
 
 @triton.jit
@@ -265,11 +270,11 @@ def _embedding_bwd_kernel(
             factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
             e = e * factor + e
         d_s, d_a, d_b, d_c = rows_bwd(moment, e, MP)
-        zero = tl.zeros_like(d_s)
-        d_s, d_a, d_b, d_c, d_sw = row_bwd(
-            moments_bwd(moment, s, x, y, z, MP), d_s, d_a, d_b, d_c, zero, zero, zero, zero, s, x, y, z, sw.to(work),
-            pair, net, factors, 0, SMOOTH, False, STRIP, False, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
+        d_s_of_g, d_sw = edges_bwd(
+            moments_bwd(moment, s, x, y, z, MP), s, sw.to(work), pair, net, factors, 0, SMOOTH, STRIP,
+            WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
         )  # fmt: skip
+        d_s += d_s_of_g
         environment_bwd(
             vector + edge * 3, gradient + edge * 3, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
             SMTH, RCUT, PROTECTION,

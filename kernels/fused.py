@@ -34,9 +34,9 @@ from .weights import Weights
 
 EDGES, EDGE_ROWS = 16, 32
 """Edges at a time where the embedding is: at the end of attention's way back, and elsewhere."""
-NET_ATOMS, NET_COLUMNS = 16, 64
+NET_ATOMS, NET_COLUMNS = 32, 64
 """The tile of the energy net."""
-WEIGHT_CHUNK = 32
+WEIGHT_CHUNK = 16
 """Of the inner dimension of products with weights, at most."""
 FORCE_ROWS, VIRIAL_ROWS = 32, 64
 
@@ -222,7 +222,7 @@ class TritonEvaluator:
         edge_rows = min(there.rows, EDGE_ROWS)
         edge_blocks = max(1, -(-chunk.most // edge_rows))
         n, blocks = len(atoms), 1 if layers else edge_blocks
-        there_rows, back_rows = (max(1, -(-chunk.most // x.rows)) * x.rows for x in (there, back))
+        there_rows, back_rows = (max(1, -(-chunk.most // x.most)) * x.most for x in (there, back))
         row, gate = (self._new(size, 4) if layers else self.net for _ in range(2))
         g = [self._new(size, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
         lengths = [self._new(size, 3) for _ in range(layers)] or [self.net]
@@ -232,7 +232,7 @@ class TritonEvaluator:
             edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
             row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
             DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=edge_rows,
-            num_warps=min(there.warps, 8), **common,
+            num_warps=min(there.warps, 4), **common,
         )  # fmt: skip
         programs = min(self.programs, n)
         rows = max(there_rows, back_rows)
@@ -264,8 +264,8 @@ class TritonEvaluator:
             _gated_attention_bwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
                 operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net,
-                self.factors, n, back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers, TYPES=self.config.ntypes, **self.embedding,
-                **self._tile(back), E=EDGES, **common,
+                self.factors, n, back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers,
+                TYPES=self.config.ntypes, **self.embedding, **self._tile(back), Q=back.rows, E=EDGES, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
         _environment_bwd_kernel[(n, edge_blocks)](
@@ -276,8 +276,8 @@ class TritonEvaluator:
     def _tile(self, tile: Tile) -> dict[str, int]:
         """A tile as the kernels of attention take it."""
         return {
-            "Q": tile.rows, "K": tile.keys, "C": min(tile.chunk, self.mp), "W": min(tile.chunk, WEIGHT_CHUNK, self.mp),
-            "B": max(tile.rows, tile.block), "num_warps": tile.warps,
+            "K": tile.keys, "C": min(tile.chunk, self.mp), "W": min(tile.chunk, WEIGHT_CHUNK, self.mp),
+            "B": tile.most, "num_warps": tile.warps,
         }  # fmt: skip
 
     def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
@@ -308,7 +308,7 @@ class TritonEvaluator:
         _energy_net_kernel[(-(-n // NET_ATOMS),)](
             atoms.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, self.fit_weights, self.fit_vectors,
             self.fit_last, self.alive, bias, n, inputs.shape[1], total, **self.net_layout, BACKWARD=backward,
-            R=NET_ATOMS, C=32, W=NET_COLUMNS, PREC=self.products, num_warps=4, num_stages=1,
+            R=NET_ATOMS, C=32, W=NET_COLUMNS, PREC=self.products, num_warps=8, num_stages=1,
         )  # fmt: skip
 
     def _sums(self, batch: Any, edges: Edges, neighbor: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:

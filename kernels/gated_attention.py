@@ -22,10 +22,12 @@ The backward evaluates its layer again: nothing is kept between forward and back
 three lengths. Forward stands here, backward in ``gated_attention_bwd.py``.
 
 A program takes whole atoms, phase by phase: t; scores and y; products with W_vo; LayerNorm; and back. Each phase has
-the tile that suits it: products with weights take as many rows as registers hold, since every block of rows reads all
-weights; scores take Q rows by K keys; what goes row by row takes few rows, so that vectors over channels are short.
-What a phase has made it puts down in ``scratch``, which belongs to the program and is used again for its next atom, so
-it stays in the cache; a barrier stands between phases.
+the tile that suits it: products with weights and scores take as many rows as registers hold, B, since every block of
+rows reads all weights, or all keys, K of which pass by at a time; what goes row by row takes few rows, so that vectors
+over channels are short. In scores what stays is the right operand, with one row of the product for each that passes
+by: warps share the right operand's columns and would each hold all of the left one. What a phase has made it puts down
+in ``scratch``, or among the ``operands`` what only products read; both belong to the program and are used again for
+its next atom, so they stay in the cache. A barrier stands between phases.
 """
 
 from __future__ import annotations
@@ -67,9 +69,10 @@ BETA_K: tl.constexpr = tl.constexpr(5)  # three
 A_K: tl.constexpr = tl.constexpr(8)
 A_Q: tl.constexpr = tl.constexpr(9)
 D_REST: tl.constexpr = tl.constexpr(10)
-BY_QUERY: tl.constexpr = tl.constexpr(11)  # five: gate's three, along and shifts; later dE/d(gate), four
+BY_QUERY: tl.constexpr = tl.constexpr(11)  # five: gate's three, along and shifts
 BY_KEY: tl.constexpr = tl.constexpr(16)  # five
-NUMBERS: tl.constexpr = tl.constexpr(21)
+PULL: tl.constexpr = tl.constexpr(21)  # three: how each length pulls at g
+NUMBERS: tl.constexpr = tl.constexpr(24)
 
 STEP: tl.constexpr = tl.constexpr(16)
 
@@ -106,18 +109,18 @@ def place(rows):
 
 @triton.jit
 def _prepare(
-    gate, lengths, stats, rows, mask, filled, SCALE: tl.constexpr, NORMALIZE: tl.constexpr,
+    gate, lengths, stats, rows, mask, SCALE: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
     """Puts down a_q, a_k and β = u/|v| of rows, which are needed once per pair of blocks."""
     u0, u1, u2, w = load_four(gate, rows, mask)
     work = gate.dtype.element_ty
     v_length = _length(lengths, rows, mask, 2, NORMALIZE, work)
     own = stats + place(rows)
-    tl.store(own + BETA_K * STEP, u0 / v_length, mask=filled)
-    tl.store(own + (BETA_K + 1) * STEP, u1 / v_length, mask=filled)
-    tl.store(own + (BETA_K + 2) * STEP, u2 / v_length, mask=filled)
-    tl.store(own + A_K * STEP, w / _length(lengths, rows, mask, 1, NORMALIZE, work), mask=filled)
-    tl.store(own + A_Q * STEP, SCALE * w / _length(lengths, rows, mask, 0, NORMALIZE, work), mask=filled)
+    tl.store(own + BETA_K * STEP, u0 / v_length)
+    tl.store(own + (BETA_K + 1) * STEP, u1 / v_length)
+    tl.store(own + (BETA_K + 2) * STEP, u2 / v_length)
+    tl.store(own + A_K * STEP, w / _length(lengths, rows, mask, 1, NORMALIZE, work))
+    tl.store(own + A_Q * STEP, SCALE * w / _length(lengths, rows, mask, 0, NORMALIZE, work))
 
 
 @triton.jit
@@ -160,9 +163,10 @@ def _logit_rows(
 @triton.jit
 def _attend(
     g, gate, own_operands, stats, n, empty, rows, mask, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
-    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr,
+    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Attention of Q rows, whose t lies in scratch, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
+    """Attention of Q rows, whose t lies among the operands, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
     own = stats + place(rows)
     rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
@@ -218,36 +222,34 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 def _layer(
     at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
     SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr,
-    W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
+    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
+    B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """All rows of atom b up to LayerNorm: leaves t among the operands, (w g) W_vo in scratch, numbers of each row.
 
-    Products with weights take B rows at a time, since each block reads all weights; scores take Q by K. Each phase
-    finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what keeps
-    registers free. Rows up to a multiple of Q are put down, so that scores need no mask there.
+    Each phase finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what
+    keeps registers free.
     """
-    filled = (n + Q - 1) // Q * Q
     for r in range(0, n, B):
         zero = _fresh_zero(count, b, n)
         e0 = tl.load(at + b) - tl.load(at) + zero
         own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
         rows = r + zero + tl.arange(0, B)
-        _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, rows < filled, SCALE, NORMALIZE)
+        _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, SCALE, NORMALIZE)
         t, rest = _logit_rows(
             g + e0 * M, own_operands, rows, rows < n, zero, matrices + zero, vectors + zero, NARROW, M, MP, B, W, PREC
         )  # fmt: skip
         store_rows(own_operands, rows, rows < n, t, zero, M, KEPT * MP, MP)
-        tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=rows < filled)
+        tl.store(own_stats + place(rows) + REST_Q * STEP, rest)
     tl.debug_barrier()
-    for q in range(0, n, Q):
+    for q in range(0, n, B):
         zero = _fresh_zero(count, b, n)
         e0 = tl.load(at + b) - tl.load(at) + zero
         own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
-        some = q + zero + tl.arange(0, Q)
+        some = q + zero + tl.arange(0, B)
         y, total_w, log_z = _attend(
             own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, own_operands, own_stats, n,
-            tl.load(empty + b), some, some < n, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
+            tl.load(empty + b), some, some < n, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, B, K, C, PREC,
         )  # fmt: skip
         store_rows(own_operands + MP, some, some < n, y, zero, M, KEPT * MP, MP)
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
@@ -278,11 +280,10 @@ def _gated_attention_fwd_kernel(
     atoms, scratch_rows,
     SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
     NARROW: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms."""
-    R: tl.constexpr = NORM_ROWS if NORM_ROWS < Q else Q
-    LC: tl.constexpr = 64 if LW % 128 else 128
+    """Programs walk over atoms. C: chunk of the inner dimension of scores, W: of products with weights."""
+    R: tl.constexpr = NORM_ROWS if NORM_ROWS < B else B
     cols = tl.arange(0, MP)
     program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
@@ -294,12 +295,12 @@ def _gated_attention_fwd_kernel(
                 rows = r + zero + tl.arange(0, B)
                 lengths_of(
                     g + e0 * M, rows, rows < n, zero, lengths + e0 * 3, factors + zero, biases + zero,
-                    M, MP, LM, LW, LC, B, W, PREC,
+                    M, MP, LM, LW, B, W, PREC,
                 )  # fmt: skip
             tl.debug_barrier()
         _layer(
             at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, Q, K, C, W, B, PREC,
+            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
         )  # fmt: skip
         work = g.dtype.element_ty
         m_s, m_a = tl.zeros([MP], work), tl.zeros([MP], work)

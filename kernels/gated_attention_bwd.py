@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .embedding import moments_bwd, pairs_of_types, row_bwd, rows_bwd
+from .embedding import edges_bwd, moments_bwd, pairs_of_types, rows_bwd
+from .env_matrix import gate_bwd
 from .gated_attention import (
     A_K,
     A_Q,
@@ -17,12 +18,13 @@ from .gated_attention import (
     D_TOTAL,
     DELTA,
     GAMMA,
+    KEPT,
     LOG_Z,
     LOGITS_T,
     NORM_ROWS,
     NUMBERS,
-    KEPT,
     OUT,
+    PULL,
     REST_Q,
     SHIFT,
     SQUARES,
@@ -44,10 +46,6 @@ from .gated_attention import (
 from .products import dot, load_columns, load_four, load_matrix, load_rows, store_four, store_rows, times_matrix
 
 
-PULL: tl.constexpr = BY_KEY
-"""Where each length's pull stands in the end: three columns."""
-
-
 @triton.jit
 def _norm_bwd(
     g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, zero, vectors,
@@ -57,9 +55,8 @@ def _norm_bwd(
     cols = zero + tl.arange(0, MP)
     inside = mask[:, None] & (cols < M)[None, :]
     to_value = tl.load(vectors + TO_VALUE * MP + cols)[None, :]
-    attended = (
-        load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP) + tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
-    )
+    attended = tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+    attended += load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
     z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
     normed, rstd = _normalize(z, cols, M, EPS)
     gamma = tl.load(vectors + GAMMA * MP + cols)
@@ -182,22 +179,19 @@ def _pull(along, shifts, w, length, SMOOTH: tl.constexpr):
 
 
 @triton.jit
-def _numbers_back(
-    gate, lengths, stats, rows, mask, SMOOTH: tl.constexpr, NORMALIZE: tl.constexpr,
-):  # fmt: skip
+def _numbers_back(gate, lengths, stats, rows, mask, SMOOTH: tl.constexpr, NORMALIZE: tl.constexpr):
     """dE/d(gate) of rows, four columns; puts down how each length pulls at g."""
     work = gate.dtype.element_ty
     own = stats + place(rows)
     w = tl.load(gate + rows * 4 + 3, mask=mask, other=0.0)
-    k_length, v_length = (
-        _length(lengths, rows, mask, 1, NORMALIZE, work), _length(lengths, rows, mask, 2, NORMALIZE, work),
-    )  # fmt: skip
+    q_length = _length(lengths, rows, mask, 0, NORMALIZE, work)
+    k_length = _length(lengths, rows, mask, 1, NORMALIZE, work)
+    v_length = _length(lengths, rows, mask, 2, NORMALIZE, work)
     d_0, d_1, d_2 = _load_three(own + BY_KEY * STEP, mask)
     b_0, b_1, b_2 = _load_three(own + BETA_K * STEP, mask)
     q_0, q_1, q_2 = _load_three(own + BY_QUERY * STEP, mask)
     k_along, q_along = _load(own, BY_KEY + 3, mask), _load(own, BY_QUERY + 3, mask)
     k_pull = _pull(k_along, _load(own, BY_KEY + 4, mask), w, k_length, SMOOTH)
-    q_length = _length(lengths, rows, mask, 0, NORMALIZE, work)
     q_pull = _pull(q_along, _load(own, BY_QUERY + 4, mask), w, q_length, SMOOTH)
     tl.store(own + PULL * STEP, q_pull, mask=mask)
     tl.store(own + (PULL + 1) * STEP, k_pull, mask=mask)
@@ -248,20 +242,19 @@ def _gated_attention_bwd_kernel(
     NARROW: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     TYPES: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr,
     E: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. C: chunk of the inner dimension of scores, W: of products with weights, which take B
-    rows. After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
-    R: tl.constexpr = NORM_ROWS if NORM_ROWS < Q else Q
+    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; the rest as on the way there.
+    After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
+    R: tl.constexpr = NORM_ROWS if NORM_ROWS < B else B
     program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)
         _layer(
             at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, Q, K, C, W, B, PREC,
+            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
         )  # fmt: skip
         for r in range(0, n, R):
             zero = _fresh_zero(count, b, n)
@@ -301,16 +294,20 @@ def _gated_attention_bwd_kernel(
             own_stats = stats + (program + zero) * NUMBERS
             many = r + zero + tl.arange(0, B)
             real = many < n
-            d_0, d_1, d_2, d_w = _numbers_back(gate + e0 * 4, lengths + e0 * 3, own_stats, many, real, SMOOTH, NORMALIZE)
+            d_0, d_1, d_2, d_w = _numbers_back(
+                gate + e0 * 4, lengths + e0 * 3, own_stats, many, real, SMOOTH, NORMALIZE
+            )  # fmt: skip
             if not LAST:
                 e_0, e_1, e_2, e_w = load_four(d_gate + e0 * 4, many, real)
                 d_0, d_1, d_2, d_w = d_0 + e_0, d_1 + e_1, d_2 + e_2, d_w + e_w
             if FIRST:
-                own = own_stats + place(many) + BY_QUERY * STEP
-                tl.store(own, d_0, mask=real)
-                tl.store(own + STEP, d_1, mask=real)
-                tl.store(own + 2 * STEP, d_2, mask=real)
-                tl.store(own + 3 * STEP, d_w, mask=real)
+                # Nothing but g's own share is missing in the end: here go the gate's.
+                _s, x, y, z = load_four(row + e0 * 4, many, real)
+                sw = tl.load(gate + e0 * 4 + 3 + many * 4, mask=real, other=0.0)
+                v_a, v_b, v_c, d_sw = gate_bwd(x, y, z, sw, d_0, d_1, d_2, d_w, SMOOTH, DOTR)
+                d_s, d_a, d_b, d_c = load_four(d_row + e0 * 4, many, real)
+                store_four(d_row + e0 * 4, many, real, d_s, d_a + v_a, d_b + v_b, d_c + v_c)
+                tl.store(d_gate + e0 * 4 + 3 + many * 4, d_sw, mask=real)
             else:
                 store_four(d_gate + e0 * 4, many, real, d_0, d_1, d_2, d_w)
         tl.debug_barrier()
@@ -334,19 +331,18 @@ def _gated_attention_bwd_kernel(
                 e0 = tl.load(at + b) - tl.load(at) + zero
                 rows = e + zero + tl.arange(0, E)
                 mask = rows < n
-                d_s, d_a, d_b, d_c = load_four(d_row + e0 * 4, rows, mask)
-                own = stats + (program + zero) * NUMBERS + place(rows)
-                u_0, u_1 = tl.load(own + BY_QUERY * STEP), tl.load(own + (BY_QUERY + 1) * STEP)
-                u_2, u_w = tl.load(own + (BY_QUERY + 2) * STEP), tl.load(own + (BY_QUERY + 3) * STEP)
-                s, x, y, z = load_four(row + e0 * 4, rows, mask)
+                s = tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0)
                 sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
                 edge = (tl.load(first + b) + zero).to(tl.int64)
                 pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
-                d_s, d_a, d_b, d_c, d_sw = row_bwd(
-                    load_rows(scratch + (program + zero) * (WIDE * MP), rows, mask, zero, M, WIDE * MP, MP),
-                    d_s, d_a, d_b, d_c, u_0, u_1, u_2, u_w, s, x, y, z, sw, pair, net + zero, factors, zero,
-                    SMOOTH, DOTR, STRIP, True, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
+                own_rows = scratch + (program + zero) * (WIDE * MP)
+                d_s, d_sw = edges_bwd(
+                    load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP), s, sw, pair, net + zero, factors, zero,
+                    SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
                 )  # fmt: skip
-                store_four(d_row + e0 * 4, rows, mask, d_s, d_a, d_b, d_c)
-                tl.store(d_gate + e0 * 4 + 3 + rows * 4, d_sw, mask=mask)
+                at_s = d_row + e0 * 4 + rows * 4
+                tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_s, mask=mask)
+                if STRIP:
+                    at_sw = d_gate + e0 * 4 + 3 + rows * 4
+                    tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)
             tl.debug_barrier()

@@ -18,15 +18,20 @@ BUCKETS = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Tile:
-    """rows: of one atom that scores are made for at a time. keys: neighbours at a time. chunk: of the inner dimension
-    of scores; where it is whole, rows stay on chip. warps: of a program. block: rows of products with weights, at least
-    ``rows``. Rows are a multiple of keys."""
+    """block: rows of one atom at a time, of products with weights and of queries, at least ``rows``. keys: that pass by
+    at a time. rows: of keys on the way back, where it is queries that pass by. chunk: of the inner dimension of scores;
+    where it is whole, rows stay on chip. warps: of a program. Block is a multiple of rows, and rows of keys."""
 
     rows: int
     keys: int
     chunk: int
     warps: int
     block: int = 32
+
+    @property
+    def most(self) -> int:
+        """The rows that a program takes at a time, and for a multiple of which it has memory."""
+        return max(self.rows, self.block)
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,16 @@ INTERPRETED = Tile(32, 32, 128, 4, 64)
 CANDIDATES: dict[str, dict[bool, list[tuple[int, int, int, int, int]]]] = {
     "forward": {
         False: [
-            (32, 32, 128, 16, 128), (32, 32, 128, 8, 128), (32, 32, 128, 8, 64), (32, 16, 128, 8, 64),
-            (32, 32, 16, 8, 128), (32, 32, 16, 8, 32), (32, 16, 16, 8, 32), (16, 16, 128, 4, 32), (16, 16, 16, 4, 16),
+            (32, 16, 128, 16, 128), (32, 16, 128, 8, 128), (32, 32, 128, 8, 128), (32, 32, 128, 8, 64),
+            (32, 16, 128, 4, 32), (32, 32, 16, 8, 128), (32, 32, 16, 8, 32), (16, 16, 128, 4, 16), (16, 16, 16, 4, 16),
         ],
         True: [(32, 16, 128, 4, 64), (32, 16, 128, 4, 32), (32, 16, 32, 4, 32), (16, 16, 16, 4, 16)],
     },
     "backward": {
         False: [
-            (32, 32, 128, 8, 128), (32, 16, 128, 8, 128), (32, 32, 128, 8, 64), (32, 16, 128, 8, 64),
-            (32, 32, 16, 8, 64), (32, 16, 16, 8, 64), (32, 32, 16, 8, 32), (16, 16, 128, 4, 32), (16, 16, 16, 4, 16),
+            (128, 16, 128, 8, 128), (64, 16, 128, 8, 128), (64, 32, 128, 8, 128), (64, 16, 128, 8, 64),
+            (32, 32, 128, 8, 64), (32, 16, 128, 8, 32), (32, 32, 16, 8, 64), (32, 32, 16, 8, 32),
+            (32, 16, 16, 8, 32), (16, 16, 128, 4, 16), (16, 16, 16, 4, 16),
         ],
         True: [(32, 16, 128, 4, 64), (32, 16, 128, 4, 32), (32, 16, 16, 4, 32), (16, 16, 16, 4, 16)],
     },

@@ -163,7 +163,8 @@ def _phases(c: dict[str, Any], n: int) -> tuple[Loop, Loop, Loop]:
     weights: Loop = (math.ceil(n / c["B"]), [(c["MP"] // c["W"], [])])
     chunks: list[Any] = [] if c["C"] == c["MP"] else [(c["MP"] // c["C"], [])]
     scores: Loop = (math.ceil(n / c["B"]), [(math.ceil(n / c["K"]), chunks)])
-    return weights, scores, (math.ceil(n / min(NORM_ROWS.value, c["B"])), [])
+    few = 16 if "Q" in c and c["PREC"] == "tf32x3" else min(NORM_ROWS.value, c["B"])
+    return weights, scores, (math.ceil(n / few), [])
 
 
 def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
@@ -198,7 +199,8 @@ def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     pairs, twice = blocks * passing, _score_rows(c)
     work.l2 -= n * m * size  # g, which its loops count
     weights, scores, rows = _phases(c, n)
-    last: Loop = (weights[0], weights[1] * (2 if c["NORMALIZE"] else 1))
+    squares: list[Any] = [(weights[1][0][0], [(3, [])])] if c["NORMALIZE"] else []
+    last: Loop = (weights[0], weights[1] + squares)
     work.phases = [weights, scores, weights, rows, weights, (blocks, scores[1]), (weights[0], []), last]
     if c["FIRST"]:
         work.phases.append((math.ceil(n / c["E"]), []))
@@ -336,13 +338,16 @@ def _followed(nest: dict[str, Any], times: float, loops: list[Loop]) -> Counter[
     return out
 
 
-def _executed(measured: dict[str, Any], work: Work, flops: float, warps: int) -> dict[str, float]:
-    """Instructions of warps by class."""
-    if work.phases is not None and len(measured["nest"]["inside"]) == 1:
-        atom = measured["nest"]["inside"][0]
-        found = _followed(atom, 1.0, work.phases) if len(atom["inside"]) == len(work.phases) else None
-        if found is not None:
-            return {k: found[k] * warps for k in measured["instructions"]}
+def _by_loops(measured: dict[str, Any], work: Work) -> Counter[str] | None:
+    """Instructions of a warp by class, for one atom; None where loops are not those of the source."""
+    outer = measured["nest"]["inside"]
+    if work.phases is None or len(outer) != 1 or len(outer[0]["inside"]) != len(work.phases):
+        return None
+    return _followed(outer[0], 1.0, work.phases)
+
+
+def _roughly(measured: dict[str, Any], work: Work, flops: float, warps: int) -> dict[str, float]:
+    """Instructions of all warps by class, from their products."""
     every, looped = measured["instructions"], measured["instructions_in_loops"]
     total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
     once = work.runs * warps
@@ -370,7 +375,11 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     part = card.warp_products if "mma.sync" in kind else 1.0
     rate = (card.bf16 if half else card.tf32) * part * 1e12
     clock = card.clock * 1e9 * card.units
-    classes = _executed(measured, work, flops, warps)
+    followed = _by_loops(measured, work)
+    if followed is None:
+        classes = _roughly(measured, work, flops, warps)
+    else:
+        classes = {k: followed[k] * warps for k in measured["instructions"]}
     seconds = {
         "tensor": flops / rate,
         "issue": sum(classes.values()) / card.issue / clock,
@@ -396,6 +405,7 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
         "model_us_per_atom": round(micro[limit] / efficiency, 6) if efficiency else None,
         "limit": limit if efficiency else "does not fit",
         "us_by_resource": micro,
+        "loops_followed": followed is not None,
         "efficiency": round(efficiency, 3),
         "products_as_modelled": shapes == {tuple(s) for s in measured["shapes"]},
     }

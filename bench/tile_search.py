@@ -11,6 +11,7 @@ from bench import cost
 from bench.compile_all import Compiler
 from bench.launches import Variant, variants
 from dpa1_fast.kernels import tiles
+from dpa1_fast.kernels.precision import PRODUCTS
 from dpa1_fast.kernels.tiles import BUCKETS, CANDIDATES, Tile, Tiles
 
 TILES = Path(tiles.__file__).with_name("tiles.json")
@@ -36,6 +37,9 @@ def tune(compiler: Compiler, architectures: Sequence[str], precisions: Sequence[
                 found = trials.setdefault((architecture, precision, direction), {})
                 for numbers in CANDIDATES[direction][architecture.startswith("gfx")]:
                     tile = Tile(*numbers)
+                    # Rows stay on chip unless operands come in parts, which take registers.
+                    if architecture.startswith("sm_") and tile.chunk < 128 and PRODUCTS[precision] not in cost.SPLIT:
+                        continue
                     here = {v.kernel: v for v in variants(architecture, precision, Tiles(tile, tile))}
                     found[tile] = [here[k] for k in names]
     compiler([[v.launch for v in x] for found in trials.values() for x in found.values()], stop=True)
@@ -47,7 +51,7 @@ def tune(compiler: Compiler, architectures: Sequence[str], precisions: Sequence[
     compiler(again)
     for (architecture, precision, direction), found in trials.items():
         for bucket in BUCKETS:
-            fitting = {t: x for t, x in found.items() if t.rows <= max(32, bucket)}
+            fitting = {t: x for t, x in found.items() if t.most <= max(32, bucket)}
             ranked = sorted(fitting, key=lambda t: _rank(compiler, found[t], neighbors(bucket)))
             best = ranked[0]
             if bucket == WATER_BUCKET:

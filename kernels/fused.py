@@ -34,7 +34,7 @@ from .weights import Weights
 
 EDGES, EDGE_ROWS = 16, 32
 """Edges at a time where the embedding is: at the end of attention's way back, and elsewhere."""
-NET_ATOMS, NET_COLUMNS = 32, 64
+NET_ATOMS, NET_COLUMNS = 64, 64
 """The tile of the energy net."""
 WEIGHT_CHUNK = 16
 """Of the inner dimension of products with weights, at most."""
@@ -72,7 +72,7 @@ class TritonEvaluator:
         self.work, self.products = WORK[precision], PRODUCTS[precision]
         if architecture is None and precision == "bfloat16":
             self.products = "rounded_bfloat16"
-        self.operand = OPERANDS[precision]
+        self.operand, self.split = OPERANDS[precision], "x3" in self.products
         self._pack(w)
 
     # --- prepared once ------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class TritonEvaluator:
         fit_kind, fit_threshold = (float(x) for x in numbers.activation_code(c.fitting.activation_function))
         self.environment = {"SMTH": c.rcut_smth, "RCUT": c.rcut, "PROTECTION": c.env_protection, "TYPES": c.ntypes}
         self.embedding = {
-            "WIDTHS": e.widths, "REAL": e.real, "RESIDUALS": e.residuals, "STARTS": e.starts,
+            "WIDTHS": e.widths, "REAL": e.widths if self.split else e.real, "RESIDUALS": e.residuals, "STARTS": e.starts,
             "KIND": numbers.ACTIVATIONS[int(kind)], "T": threshold, "STRIP": w.strip is not None,
         }  # fmt: skip
         self.options = {"SMOOTH": c.smooth_type_embedding, "DOTR": c.attn_dotr, "NORMALIZE": c.normalize}
@@ -265,7 +265,7 @@ class TritonEvaluator:
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
                 operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net,
                 self.factors, n, back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers,
-                TYPES=self.config.ntypes, **self.embedding, **self._tile(back), Q=back.rows, E=EDGES, **common,
+                TYPES=self.config.ntypes, **self.embedding, **self._tile(back, k == 0), Q=back.rows, E=EDGES, **common,
             )  # fmt: skip
         smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
         _environment_bwd_kernel[(n, edge_blocks)](
@@ -273,11 +273,13 @@ class TritonEvaluator:
             d_row, d_gate, **smooth, R=edge_rows, num_warps=1,
         )  # fmt: skip
 
-    def _tile(self, tile: Tile) -> dict[str, int]:
-        """A tile as the kernels of attention take it."""
+    def _tile(self, tile: Tile, first: bool = False) -> dict[str, int]:
+        """A tile as the kernels of attention take it; ``first``: on the way back of the first layer."""
+        # Operands in three parts: the one choice of two that compiles without a stack.
+        chunk = 2 * WEIGHT_CHUNK if first and self.split else WEIGHT_CHUNK
         return {
-            "K": tile.keys, "C": min(tile.chunk, self.mp), "W": min(tile.chunk, WEIGHT_CHUNK, self.mp),
-            "B": tile.most, "num_warps": tile.warps,
+            "K": tile.keys, "C": min(tile.chunk, self.mp), "W": min(tile.chunk, chunk, self.mp), "B": tile.most,
+            "num_warps": tile.warps,
         }  # fmt: skip
 
     def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
@@ -308,7 +310,7 @@ class TritonEvaluator:
         _energy_net_kernel[(-(-n // NET_ATOMS),)](
             atoms.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, self.fit_weights, self.fit_vectors,
             self.fit_last, self.alive, bias, n, inputs.shape[1], total, **self.net_layout, BACKWARD=backward,
-            R=NET_ATOMS, C=32, W=NET_COLUMNS, PREC=self.products, num_warps=8, num_stages=1,
+            R=NET_ATOMS, C=16, W=NET_COLUMNS, PREC=self.products, num_warps=8, num_stages=1,
         )  # fmt: skip
 
     def _sums(self, batch: Any, edges: Edges, neighbor: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:

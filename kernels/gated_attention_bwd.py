@@ -213,17 +213,14 @@ def _back_to_rows(
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
     acc = times_matrix(acc, own_rows + MP, rows, mask, zero, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
     if NORMALIZE:
-        q_pull, k_pull, v_pull = _load_three(own + PULL * STEP, mask)
-        squares = vectors + SQUARES_ROW * MP
-        acc += q_pull[:, None] * tl.load(squares + cols)[None, :]
-        acc += k_pull[:, None] * tl.load(squares + MP + cols)[None, :]
-        acc += v_pull[:, None] * tl.load(squares + 2 * MP + cols)[None, :]
+        for side in tl.static_range(0, 3):
+            square_row = tl.load(vectors + (SQUARES_ROW + side) * MP + cols)
+            acc += _load(own, PULL + side, mask)[:, None] * square_row[None, :]
         for k in range(0, MP, W):
             a = load_rows(g, rows, mask, zero + k, M, M, W)
-            square = matrices + SQUARES * (MP * MP)
-            acc = dot(a * q_pull[:, None], load_matrix(square, k, zero, M, M, MP, W, MP), acc, PREC)
-            acc = dot(a * k_pull[:, None], load_matrix(square + MP * MP, k, zero, M, M, MP, W, MP), acc, PREC)
-            acc = dot(a * v_pull[:, None], load_matrix(square + 2 * MP * MP, k, zero, M, M, MP, W, MP), acc, PREC)
+            for which in range(0, 3):
+                square = load_matrix(matrices + (SQUARES + which) * (MP * MP), k, zero, M, M, MP, W, MP)
+                acc = dot(a * _load(own, PULL + which, mask)[:, None], square, acc, PREC)
     return acc
 
 
@@ -248,7 +245,8 @@ def _gated_attention_bwd_kernel(
 ):  # fmt: skip
     """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; the rest as on the way there.
     After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
-    R: tl.constexpr = NORM_ROWS if NORM_ROWS < B else B
+    # Operands in three parts leave fewer registers.
+    R: tl.constexpr = 16 if PREC == "tf32x3" or B < NORM_ROWS else NORM_ROWS
     program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
         n = tl.load(count + b)

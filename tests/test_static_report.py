@@ -34,5 +34,8 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert r["fma_products"] == 0, r["kernel"]
         assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
         assert r["products_as_modelled"], f"{r['kernel']}: bench/cost.py no longer counts the products that are there"
+        if r["kernel"].startswith("attention"):
+            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that bench/cost.py names"
     (total,) = json.loads((tmp_path / "kernel_report_totals.json").read_text())
     assert total["bytes_ok"], total
+    assert total["model_us_per_atom"] <= 1.5, total

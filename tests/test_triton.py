@@ -167,7 +167,7 @@ def test_launches_and_bytes_of_the_production_model() -> None:
     assert len(launches) <= 13  # a chunk, and one for the forces of the batch; more of this: test_graph.py
     # Weights are shared by all atoms, scratch by the atoms of a program: both stay in the cache.
     kept = ("net", "factors", "matrices", "vectors", "next_factors", "next_biases", "weights", "last", "statistics")
-    kept += ("empty", "order", "axis", "alive", "bias", "scratch", "stats")
+    kept += ("empty", "order", "axis", "alive", "bias", "scratch", "operands", "stats")
     chunk = [launch for launch in launches if launch.kernel != "_forces_kernel"]
     traffic = sum(launch.bytes(kept) for launch in chunk) / len(few)
     assert 200_000 < traffic < 400_000

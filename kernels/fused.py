@@ -122,8 +122,8 @@ class TritonEvaluator:
         fit_kind, fit_threshold = (float(x) for x in numbers.activation_code(c.fitting.activation_function))
         self.environment = {"SMTH": c.rcut_smth, "RCUT": c.rcut, "PROTECTION": c.env_protection, "TYPES": c.ntypes}
         self.embedding = {
-            "WIDTHS": e.widths, "REAL": e.widths if self.split else e.real, "RESIDUALS": e.residuals, "STARTS": e.starts,
-            "KIND": numbers.ACTIVATIONS[int(kind)], "T": threshold, "STRIP": w.strip is not None,
+            "WIDTHS": e.widths, "REAL": e.widths if self.split else e.real, "RESIDUALS": e.residuals,
+            "STARTS": e.starts, "KIND": numbers.ACTIVATIONS[int(kind)], "T": threshold, "STRIP": w.strip is not None,
         }  # fmt: skip
         self.options = {"SMOOTH": c.smooth_type_embedding, "DOTR": c.attn_dotr, "NORMALIZE": c.normalize}
         self.shape = {"M": c.neuron[-1], "MP": self.mp}
@@ -232,7 +232,7 @@ class TritonEvaluator:
             edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
             row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
             DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=edge_rows,
-            num_warps=min(there.warps, 4), **common,
+            num_warps=min(there.warps, 8 if self.split else 4), **common,
         )  # fmt: skip
         programs = min(self.programs, n)
         rows = max(there_rows, back_rows)

@@ -51,7 +51,9 @@ def tune(compiler: Compiler, architectures: Sequence[str], precisions: Sequence[
     compiler(again)
     for (architecture, precision, direction), found in trials.items():
         for bucket in BUCKETS:
-            fitting = {t: x for t, x in found.items() if t.most <= max(32, bucket)}
+            fitting = [t for t in found if t.most <= max(32, bucket)]
+            if not any(_stack(compiler, found[t]) == 0 for t in fitting):
+                fitting = list(found)
             ranked = sorted(fitting, key=lambda t: _rank(compiler, found[t], neighbors(bucket)))
             best = ranked[0]
             if bucket == WATER_BUCKET:

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from bench import executed
+from bench.executed import Loop
 from bench.launches import Launch
 from dpa1_fast.kernels.gated_attention import NORM_ROWS
 from dpa1_fast.kernels.packing import FACTOR_STEP
@@ -85,10 +87,6 @@ def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
         by_registers = card.registers // (math.ceil(registers * 32 / 256) * 256 * warps)
         reserved = 1024
     return max(0, min(by_registers, card.warps // warps, 32, card.shared // max(1, shared + reserved)))
-
-
-Loop = tuple[float, list[Any]]
-"""How often a loop runs, and the loops inside."""
 
 
 @dataclass
@@ -321,45 +319,6 @@ def work_of(launch: Launch, neighbors: int) -> Work:
     return work
 
 
-def _followed(nest: dict[str, Any], times: float, loops: list[Loop]) -> Counter[str] | None:
-    """Instructions of a warp by class in a loop that runs so often and those inside; None where loops are others.
-
-    A loop that is missing was unrolled; that of several all are, or those that are left run equally often.
-    """
-    inside = nest["inside"]
-    if len(inside) > len(loops) or (inside and len(inside) < len(loops) and len({str(x) for x in loops}) > 1):
-        return None
-    out: Counter[str] = Counter({k: v * times for k, v in nest["instructions"].items()})  # type: ignore[misc]
-    for one, (trips, further) in zip(inside, loops, strict=False):
-        found = _followed(one, times * trips, further)
-        if found is None:
-            return None
-        out += found
-    return out
-
-
-def _by_loops(measured: dict[str, Any], work: Work) -> Counter[str] | None:
-    """Instructions of a warp by class, for one atom; None where loops are not those of the source."""
-    outer = measured["nest"]["inside"]
-    if work.phases is None or len(outer) != 1 or len(outer[0]["inside"]) != len(work.phases):
-        return None
-    return _followed(outer[0], 1.0, work.phases)
-
-
-def _roughly(measured: dict[str, Any], work: Work, flops: float, warps: int) -> dict[str, float]:
-    """Instructions of all warps by class, from their products."""
-    every, looped = measured["instructions"], measured["instructions_in_loops"]
-    total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
-    once = work.runs * warps
-    if inside:
-        least = work.runs if work.least is None else work.least
-        scale = max(0.0, flops - (total - inside) * least * warps) / inside
-    else:
-        once = max(once, flops / total if total else 0.0)
-        scale = once
-    return {k: (v - looped[k]) * once + looped[k] * scale for k, v in every.items()}
-
-
 def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str, Any]:
     """The columns of a report's row that the model fills."""
     card, work = CARDS[launch.architecture], work_of(launch, neighbors)
@@ -375,9 +334,10 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     part = card.warp_products if "mma.sync" in kind else 1.0
     rate = (card.bf16 if half else card.tf32) * part * 1e12
     clock = card.clock * 1e9 * card.units
-    followed = _by_loops(measured, work)
+    followed = executed.by_loops(measured, work.phases)
     if followed is None:
-        classes = _roughly(measured, work, flops, warps)
+        least = work.runs if work.least is None else work.least
+        classes = executed.roughly(measured, work.runs, least, flops, warps)
     else:
         classes = {k: followed[k] * warps for k in measured["instructions"]}
     seconds = {

@@ -201,10 +201,7 @@ def _summary(
         return sum(2 * s[0] * s[1] * s[2] * names[n] for n, s in tensor.items() if s is not None)
 
     def table(nest: Nest) -> dict[str, Any]:
-        return {
-            "instructions": classify(nest.own, classes), "tensor_flops": flops(nest.own),
-            "inside": [table(x) for x in nest.inside],
-        }  # fmt: skip
+        return {"instructions": classify(nest.own, classes), "inside": [table(x) for x in nest.inside]}
 
     known = all(tensor.values())
     return {

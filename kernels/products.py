@@ -85,8 +85,7 @@ def times_matrix(
 
 @triton.jit
 def store_rows(base, rows, mask, x, c0, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
-    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: see
-    ``load_matrix``."""
+    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: a zero, see ``load_matrix``."""
     cols = c0 + tl.arange(0, MP)
     tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 

@@ -246,6 +246,103 @@ def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
         work.array(blocks * 4 * c["MP"], size, 4 * c["M"])
 
 
+def _series(work: Work, c: dict[str, Any], rows: int, times: float, size: int) -> None:
+    """Products of polynomials with coefficients, once for each type of neighbours; there or back."""
+    every = c["TYPES"] * c["SETS"]
+    work.product(rows, c["M"], c["TERMS"], every * times)
+    work.l2 += times * every * c["TERMS"] * c["M"] * size
+
+
+def _coordinates(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    blocks = work.runs = math.ceil(n / c["R"])
+    _series(work, c, c["R"], blocks, size)
+    work.array(n * 3, 8)
+    work.array(n + 6, 4)
+    work.array(n * 8, size)
+    work.array(n * c["M"], operand)
+
+
+def _reduced_scores(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    """t, scores and y in coordinates."""
+    m, b, k = c["M"], c["B"], c["K"]
+    blocks, keys = math.ceil(n / b), math.ceil(n / k)
+    work.product(b, m, m, blocks)
+    work.l2 += blocks * m * m * operand + n * m * operand * 2  # φ read, t put down
+    work.product(k, b, m, blocks * keys)
+    work.product(b, m, k, blocks * keys)
+    work.l2 += n * m * operand * 2 + blocks * n * (m * operand + 6 * size) + blocks * b * 10 * size
+
+
+def _reduced_rows(work: Work, c: dict[str, Any], n: int, operand: int, back: bool) -> None:
+    """From y and φ to N channels, and back."""
+    r, m, wide = c["R"], c["M"], c["NP"]
+    blocks = math.ceil(n / r)
+    work.product(r, wide, m, 2 * blocks)
+    work.l2 += blocks * 2 * m * wide * operand + 2 * n * m * operand
+    if back:
+        many = math.ceil(n / c["B"])
+        work.product(c["B"], m, c["W"], 2 * many * (wide // c["W"]))
+        work.l2 += many * 2 * m * wide * operand + 2 * n * c["N"] * operand  # z̄ put and taken
+
+
+def _reduced_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    m, b = c["M"], c["B"]
+    blocks = math.ceil(n / b)
+    scores: Loop = (blocks, [(math.ceil(n / c["K"]), [])])
+    work.runs, work.least = math.ceil(n / c["R"]), blocks
+    work.phases = [(blocks, []), scores, (math.ceil(n / c["R"]), [])]
+    if c["NORMALIZE"]:
+        work.phases = [(blocks, []), *work.phases]
+        work.product(b, min(FACTOR_STEP, c["LW"]), m, 3 * blocks * math.ceil(c["LW"] / FACTOR_STEP))
+        work.l2 += n * m * operand + blocks * 3 * m * c["LW"] * operand
+        work.array(n * 3, size)
+    _reduced_scores(work, c, n, size, operand)
+    _reduced_rows(work, c, n, operand, back=False)
+    work.array(n * m, operand)
+    work.array(n * 4 + 1, size)
+    work.array(4, 4)
+    if c["LAST"]:
+        work.array(n * 4, size)
+        work.array(4 * c["NP"], size, 4 * c["N"])
+    else:
+        work.array(n * c["N"], size)
+
+
+def _reduced_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    m, q, k, b, e = c["M"], c["Q"], c["K"], c["B"], c["E"]
+    blocks, passing, edges = math.ceil(n / q), math.ceil(n / k), math.ceil(n / e)
+    rows = math.ceil(n / b)
+    work.runs, work.least = max(math.ceil(n / c["R"]), edges), rows
+    work.phases = [
+        (rows, []), (rows, [(passing, [])]), (math.ceil(n / c["R"]), []), (rows, [(c["NP"] // c["W"], [])]),
+        (blocks, [(passing, [])]), (rows, []),
+        (edges, [(3, [])] if c["NORMALIZE"] else []),
+    ]  # fmt: skip
+    _reduced_scores(work, c, n, size, operand)
+    _reduced_rows(work, c, n, operand, back=True)
+    work.l2 += n * m * (size + operand)  # φ̄ and ȳ put down
+    pairs = blocks * passing
+    work.product(k, q, m, 2 * pairs)
+    work.product(q, m, k, 2 * pairs)
+    work.product(k, m, q, pairs)
+    # t and ȳ passing by, and S φ that they collect; φ of keys, φ̄ taken and put.
+    work.l2 += blocks * n * m * 2 * operand + (2 * blocks - 1) * n * m * size + n * m * (operand + 2 * size)
+    work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows
+    work.product(e, m, m, (1 + (3 if c["NORMALIZE"] else 0)) * edges)
+    work.l2 += edges * 4 * m * m * operand + n * m * (2 * size + operand)
+    work.product(e, c["TERMS"], m, c["TYPES"] * c["SETS"] * edges)
+    work.l2 += edges * c["TYPES"] * c["SETS"] * c["TERMS"] * m * size
+    work.array(n * m, operand)
+    work.array(n * (4 + 4 + 3) + 1, size)
+    work.array(n + 5, 4)
+    if c["LAST"]:
+        work.array(4 * c["NP"], size, 4 * c["N"])
+        work.array(n * 4, size)
+    else:
+        work.array(n * c["N"] + n * 8, size)
+    work.array(n * 5, size)
+
+
 def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     blocks = work.runs = math.ceil(n / c["R"])
     _embed(work, c, c["R"], blocks, size, back=False)
@@ -298,6 +395,9 @@ def _forces(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> N
 
 WORK = {
     "_embedding_fwd_kernel": _embedding_fwd,
+    "_coordinates_kernel": _coordinates,
+    "_reduced_attention_fwd_kernel": _reduced_fwd,
+    "_reduced_attention_bwd_kernel": _reduced_bwd,
     "_gated_attention_fwd_kernel": _attention_fwd,
     "_gated_attention_bwd_kernel": _attention_bwd,
     "_embedding_bwd_kernel": _embedding_bwd,
@@ -312,7 +412,7 @@ WORK = {
 def work_of(launch: Launch, neighbors: int) -> Work:
     """What a kernel does for one atom with that many neighbours."""
     work, operands = Work(), {"*bf16": 2, "*fp16": 2}
-    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in ("matrices", "weights")), default=0)
+    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in ("matrices", "weights", "phi")), default=0)
     WORK[launch.kernel](work, launch.constants, neighbors, 4, operand or 4)
     # What comes from DRAM goes through L2 as well; arrays that loops read are counted there already.
     work.l2 = max(work.l2, 0.0) + work.dram
@@ -324,12 +424,13 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     card, work = CARDS[launch.architecture], work_of(launch, neighbors)
     amd = launch.architecture.startswith("gfx")
     warps = launch.options["num_warps"]
-    split = SPLIT.get(launch.constants.get("PREC", ""), 1)
+    how = launch.constants.get("PREC") or launch.constants.get("SERIES_PREC", "")
+    split = SPLIT.get(how, 1)
     cell = 256 if amd else 128
     flops = 0.0
     for (m, n, k), times in work.dots.items():
         flops += 2 * m * n * k * times * max(1.0, warps * cell / max(cell, m * n)) * split
-    half = launch.constants.get("PREC") in ("bfloat16", "float16", "bf16x3")
+    half = how in ("bfloat16", "float16", "bf16x3")
     kind = measured["tensor_core_kind"]
     part = card.warp_products if "mma.sync" in kind else 1.0
     rate = (card.bf16 if half else card.tf32) * part * 1e12

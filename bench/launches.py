@@ -98,15 +98,19 @@ def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
     return Launch(name, architecture, signature, constants, tuple(aligned), values)
 
 
-def record(precision: str, architecture: str, tiles: Tiles | None, attention_layers: int) -> list[Launch]:
+def record(
+    precision: str, architecture: str, tiles: Tiles | None, attention_layers: int, *, coordinates: bool = True
+) -> list[Launch]:
     """All launches of one evaluation, in order.
 
     Args:
         precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
         tiles: None for those that the engine would choose. attention_layers: of the se_atten model.
+        coordinates: whether its first layer may be taken in coordinates.
     """
     evaluator = _evaluator(attention_layers, precision, architecture)
-    evaluator.tiles = tiles
+    evaluator.tiles, kept = tiles, evaluator.coordinates
+    evaluator.coordinates = kept if coordinates else None
     seen: list[tuple[str, dict[str, Any]]] = []
     kernels = {k: v for k, v in vars(fused).items() if k.endswith("_kernel")}
     try:
@@ -116,6 +120,7 @@ def record(precision: str, architecture: str, tiles: Tiles | None, attention_lay
     finally:
         for name, function in kernels.items():
             setattr(fused, name, function)
+        evaluator.coordinates = kept
     return [_launch(name, architecture, values) for name, values in seen]
 
 
@@ -131,6 +136,10 @@ class Variant:
 def name_of(launch: Launch) -> str:
     """A kernel's name in the report."""
     c, plain = launch.constants, launch.kernel.removeprefix("_").removesuffix("_kernel")
+    if plain == "reduced_attention_fwd":
+        return "reduced_fwd_only" if c["LAST"] else "reduced_fwd"
+    if plain == "reduced_attention_bwd":
+        return "reduced_bwd_only" if c["LAST"] else "reduced_bwd"
     if plain == "gated_attention_fwd":
         return "attention_fwd_last" if c["LAST"] else "attention_fwd"
     if plain == "gated_attention_bwd":
@@ -140,8 +149,12 @@ def name_of(launch: Launch) -> str:
 
 
 def variants(architecture: str, precision: str, tiles: Tiles) -> list[Variant]:
-    """The production model's launches; of three layers the middle one's way back; of none the embedding's."""
+    """The production model's launches, and those with its first layer in all channels; of three layers the middle one's
+    way back; of none the embedding's."""
     out = [Variant(name_of(x), True, x) for x in record(precision, architecture, tiles, 2)]
+    there = {v.kernel for v in out}
+    full = record(precision, architecture, tiles, 2, coordinates=False)
+    out += [Variant(name_of(x), False, x) for x in full if name_of(x) not in there]
     more = {name_of(x): x for layers in (3, 0) for x in record(precision, architecture, tiles, layers)}
     extra = ("attention_bwd_middle", "embedding_fwd_no_attention", "embedding_bwd")
     return [*out, *(Variant(k, False, more[k]) for k in extra)]

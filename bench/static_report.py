@@ -168,7 +168,7 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compile all kernels for all architectures and report.")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for the report")
-    parser.add_argument("--quick", action="store_true", help="defaults of sm_90, tf32, 128 neighbours alone")
+    parser.add_argument("--quick", action="store_true", help="sm_90, tf32 and bfloat16, 128 neighbours alone")
     parser.add_argument("--tune-tiles", action="store_true", help="choose kernels/tiles.json first")
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what unset means, without the warning
     compiler = Compiler(options.workers)
     if options.quick:
-        write(options.output, report(compiler, ("sm_90",), ("tf32",), (WATER_BUCKET,), others=False))
+        write(options.output, report(compiler, ("sm_90",), ("tf32", "bfloat16"), (WATER_BUCKET,), others=False))
         return 0
     if options.tune_tiles:
         tile_search.write_table(tile_search.tune(compiler, options.arch, options.precision))

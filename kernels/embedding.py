@@ -129,7 +129,7 @@ def lengths_of(
 
     factors: L (MP, LW) of q, k and v, lower triangles of which LM columns count; biases (LW) likewise.
     """
-    LC: tl.constexpr = 64
+    LC: tl.constexpr = 64 if LW > 64 else LW
     work = biases.dtype.element_ty
     q_squares, k_squares, v_squares = tl.zeros([R], work), tl.zeros([R], work), tl.zeros([R], work)
     for n in range(0, LW, LC):

@@ -16,20 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import packing, plan
+from . import coordinates, packing, plan
+from .coordinates import Coordinates
 from .contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
-from .cpu import numbers
+from .cpu import basis, numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
 from .gated_attention import KEPT, NUMBERS, WIDE, _gated_attention_fwd_kernel
 from .gated_attention_bwd import _gated_attention_bwd_kernel
+from .reduced_attention import _reduced_attention_fwd_kernel
+from .reduced_attention_bwd import _reduced_attention_bwd_kernel
+from .series import _coordinates_kernel
 from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
 from .reference import activation, network
 from .sums import _forces_kernel, _virials_kernel
 from .tile_cache import Tuned
-from .tiles import Tile, Tiles, tiles_for
+from .tiles import Tile, Tiles, reduced_tile, tiles_for
 from .weights import Weights
 
 EDGES, EDGE_ROWS = 16, 32
@@ -104,6 +108,14 @@ class TritonEvaluator:
             packing.attention_numbers(packing.layer_in_order(x, e.order), self.mp, factor_filled) for x in w.attention
         ]
         self.layers = [(here(x.matrices, self.operand), here(x.vectors), x.factors, x.biases) for x in layers]
+        self.coordinates = coordinates.find(w, e.order, self.mp, self.precision)
+        if self.coordinates is not None:
+            x = self.coordinates
+            self.series, self.series_t, self.ranges = here(x.series), here(x.series_t), here(x.ranges)
+            self.reduced = (here(x.matrices, self.operand), here(x.vectors), here(x.wide, self.operand), here(x.norm))
+            self.of_series = {"TYPES": c.ntypes, "SETS": x.sets, "TERMS": x.terms, "M": x.width,
+                              "SERIES_PREC": coordinates.SERIES.get(self.products, self.products)}
+            self.of_reduced = {"N": c.neuron[-1], "NP": self.mp, "MATRICES": x.matrices.shape[1], "VECTORS": x.vectors.shape[1]}
         fit = packing.energy_numbers(w, step=NET_COLUMNS)
         self.fitting = fit
         self.fit_weights, self.fit_vectors = here(fit.weights, self.operand), here(fit.vectors)
@@ -146,7 +158,8 @@ class TritonEvaluator:
         batch = batch.to(self.device)
         with self.on_device():
             order = plan.by_neighbors(batch)
-            return self.run(batch, order, self.chunks(order.count.cpu()))
+            sizes, near = plan.read(order, batch.vector, basis.NEAREST)
+            return self.run(batch, order, self.chunks(sizes), near=near)
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Triton launches on the device that is current."""
@@ -160,12 +173,15 @@ class TritonEvaluator:
         per_atom = self.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * self.mp)
         return plan.cut(sizes, per_edge, per_atom, self.chunk_bytes)
 
-    def run(self, batch: Any, order: Order, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def run(
+        self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a call gives, by a choice of chunks. Reads nothing back from the device: a CUDA graph can capture it.
 
         Args:
             batch: on this device. Edges beyond the last atom's are left out; their neighbour is ``n_atoms``.
             order: of its atoms. chunks: with room for all their edges.
+            near: whether any two atoms are closer than ``basis.NEAREST``, for which the net and the full layer stand in.
         """
         neighbor, arriving = torch.sort(batch.neighbor.to(torch.int32), stable=True)
         types = torch.nn.functional.pad(batch.types.to(torch.int32), (0, 1))
@@ -173,7 +189,7 @@ class TritonEvaluator:
         center = order.atom[: chunks[-1].stop if chunks else 0]
         atoms = self._atoms(batch, order, center)
         for chunk in chunks:
-            self._evaluate(edges, atoms.part(chunk), chunk)
+            self._evaluate(edges, atoms.part(chunk), chunk, None if near else self.coordinates)
         energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
         energy.scatter_(0, center, atoms.energy)
         return energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving)
@@ -213,7 +229,7 @@ class TritonEvaluator:
     def _new(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.work, device=self.device)
 
-    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk) -> None:
+    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, reduced: Coordinates | None) -> None:
         """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
         tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most, self.tuned)
         there, back = tiles.forward, tiles.backward
@@ -222,33 +238,54 @@ class TritonEvaluator:
         edge_rows = min(there.rows, EDGE_ROWS)
         edge_blocks = max(1, -(-chunk.most // edge_rows))
         n, blocks = len(atoms), 1 if layers else edge_blocks
-        there_rows, back_rows = (max(1, -(-chunk.most // x.most)) * x.most for x in (there, back))
+        block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
+        if not block:
+            reduced = None
+        there_rows, back_rows, reduced_rows = (
+            max(1, -(-chunk.most // x)) * x for x in (there.most, back.most, block.get("B", 1))
+        )
         row, gate = (self._new(size, 4) if layers else self.net for _ in range(2))
         g = [self._new(size, self.config.neuron[-1]) for _ in range(layers)] or [self.net]
         lengths = [self._new(size, 3) for _ in range(layers)] or [self.net]
         moments = self._new(n, blocks, 4, self.mp)
         numbers_of = (self.statistics, self.net, self.factors)
-        _embedding_fwd_kernel[(n, edge_blocks)](
-            edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
-            row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
-            DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=edge_rows,
-            num_warps=min(there.warps, 8 if self.split else 4), **common,
-        )  # fmt: skip
+        smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
+        if reduced is not None:
+            g[0] = torch.empty(size, reduced.width, dtype=self.operand, device=self.device)
+            _coordinates_kernel[(n, edge_blocks)](
+                edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, self.statistics,
+                self.series, self.ranges, row, gate, g[0], **smooth, SMOOTH=self.options["SMOOTH"],
+                DOTR=self.options["DOTR"], **self.of_series, R=edge_rows, num_warps=1, num_stages=1,
+            )  # fmt: skip
+        else:
+            _embedding_fwd_kernel[(n, edge_blocks)](
+                edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
+                row, gate, g[0], moments, blocks, **self.environment, SMOOTH=self.options["SMOOTH"],
+                DOTR=self.options["DOTR"], **self.embedding, ATTENTION=layers > 0, R=edge_rows,
+                num_warps=min(there.warps, 8 if self.split else 4), **common,
+            )  # fmt: skip
         programs = min(self.programs, n)
-        rows = max(there_rows, back_rows)
+        rows = max(there_rows, back_rows, reduced_rows)
         scratch, stats = self._new(programs, rows, WIDE.value, self.mp), self._new(programs, rows, NUMBERS.value)
         operands = torch.empty(programs, rows, KEPT.value, self.mp, dtype=self.operand, device=self.device)
-        attention = {
-            "SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options,
-            "NARROW": self.operand != self.work,
-        }  # fmt: skip
+        attention = {"SCALE": self.config.attention_scale, "EPS": self.config.ln_eps, **self.options}
+        narrow = {"NARROW": self.operand != self.work}
         for k in range(layers):
+            if reduced is not None and k == 0:
+                last = layers == 1
+                _reduced_attention_fwd_kernel[(programs,)](
+                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, g[0], row, gate, lengths[0],
+                    g[0 if last else 1], moments, operands, stats, *self.reduced, n, reduced_rows, **attention,
+                    LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
+                    **self.of_reduced, M=reduced.width, PREC=self.products, **block, num_stages=1,
+                )  # fmt: skip
+                continue
             matrices, vectors, at_factors, at_biases = self.layers[k]
             last = k + 1 == layers
             _gated_attention_fwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
                 scratch, operands, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
-                **attention, LAST=last, **self.factor_widths, **self._tile(there), **common,
+                **attention, **narrow, LAST=last, **self.factor_widths, **self._tile(there), **common,
             )  # fmt: skip
         d_x = self._energies(atoms, moments, blocks, edge_rows)
         if not layers:
@@ -260,14 +297,22 @@ class TritonEvaluator:
             return
         d_g, d_row, d_gate = self._new(size, self.config.neuron[-1]), self._new(size, 4), self._new(size, 4)
         for k in reversed(range(layers)):
+            if reduced is not None and k == 0:
+                d_z = torch.empty(programs, reduced_rows, self.mp, dtype=self.operand, device=self.device)
+                _reduced_attention_bwd_kernel[(programs,)](
+                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, atoms.first, g[0], row, gate, lengths[0],
+                    d_g, d_row, d_gate, d_x, scratch, operands, stats, d_z, *self.reduced, edges.type, self.series_t,
+                    self.ranges, n, reduced_rows, **attention, LAST=layers == 1, **self.of_reduced, **self.of_series,
+                    PREC=self.products, **block, Q=block["R"], E=block["R"], W=16, num_stages=1,
+                )  # fmt: skip
+                continue
             matrices, vectors, *_ = self.layers[k]
             _gated_attention_bwd_kernel[(programs,)](
                 atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
                 operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, self.net,
-                self.factors, n, back_rows, **attention, FIRST=k == 0, LAST=k + 1 == layers,
+                self.factors, n, back_rows, **attention, **narrow, FIRST=k == 0, LAST=k + 1 == layers,
                 TYPES=self.config.ntypes, **self.embedding, **self._tile(back, k == 0), Q=back.rows, E=EDGES, **common,
             )  # fmt: skip
-        smooth = {k: v for k, v in self.environment.items() if k != "TYPES"}
         _environment_bwd_kernel[(n, edge_blocks)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, self.statistics,
             d_row, d_gate, **smooth, R=edge_rows, num_warps=1,

@@ -43,20 +43,19 @@ SHIFT: tl.constexpr = tl.constexpr(20.0)
 # Where a layer's numbers stand in ``matrices`` (MP·MP each) and ``vectors`` (MP each); packing.py puts them there.
 LOGITS: tl.constexpr = tl.constexpr(0)
 LOGITS_T: tl.constexpr = tl.constexpr(1)
-VALUES: tl.constexpr = tl.constexpr(2)
-VALUES_T: tl.constexpr = tl.constexpr(3)
-SQUARES: tl.constexpr = tl.constexpr(4)
-FACTORS: tl.constexpr = tl.constexpr(7)
+SQUARES: tl.constexpr = tl.constexpr(2)  # three
+VALUES: tl.constexpr = tl.constexpr(5)
+VALUES_T: tl.constexpr = tl.constexpr(6)
 
 TO_KEY: tl.constexpr = tl.constexpr(0)
 TO_REST: tl.constexpr = tl.constexpr(1)
-TO_VALUE: tl.constexpr = tl.constexpr(2)
-OUT: tl.constexpr = tl.constexpr(3)
-GAMMA: tl.constexpr = tl.constexpr(4)
-BETA: tl.constexpr = tl.constexpr(5)
-SQUARES_ROW: tl.constexpr = tl.constexpr(6)
-REST: tl.constexpr = tl.constexpr(9)
-BIASES: tl.constexpr = tl.constexpr(10)
+SQUARES_ROW: tl.constexpr = tl.constexpr(2)  # three
+REST: tl.constexpr = tl.constexpr(5)
+NORM: tl.constexpr = tl.constexpr(6)  # four, which are:
+TO_VALUE: tl.constexpr = tl.constexpr(0)
+OUT: tl.constexpr = tl.constexpr(1)
+GAMMA: tl.constexpr = tl.constexpr(2)
+BETA: tl.constexpr = tl.constexpr(3)
 
 
 # Numbers of a row that a program keeps, one column of ``stats`` each.
@@ -147,7 +146,7 @@ def _logit_rows(
     M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """t (R, MP) and r (R,) of rows of g, which are put among the operands where those are narrower."""
-    work = g.dtype.element_ty
+    work = vectors.dtype.element_ty
     cols = zero + tl.arange(0, MP)
     t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
     rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
@@ -155,7 +154,7 @@ def _logit_rows(
         a = load_rows(g, rows, mask, k, M, M, W)
         if NARROW:
             store_rows(own_operands + 2 * MP, rows, mask, a, k, M, KEPT * MP, W)
-        rest += tl.sum(a * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
+        rest += tl.sum(a.to(work) * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
         t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, zero, M, M, MP, W, MP), t, PREC)
     return t, rest
 
@@ -219,13 +218,33 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def _layer(
-    at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
+def _collect_moments(s_, a_, b_, c_, x, row, rows, mask):
+    """Σ_j x_j ⊗ row_j over some rows more, four vectors (MP,)."""
+    s, a, b, c = load_four(row, rows, mask)
+    s_ += tl.sum(x * s[:, None], axis=0)
+    a_ += tl.sum(x * a[:, None], axis=0)
+    b_ += tl.sum(x * b[:, None], axis=0)
+    return s_, a_, b_, c_ + tl.sum(x * c[:, None], axis=0)
+
+
+@triton.jit
+def _store_moments(moments, s, a, b, c, MP: tl.constexpr):
+    """An atom's four vectors of moments."""
+    cols = tl.arange(0, MP)
+    tl.store(moments + cols, s)
+    tl.store(moments + MP + cols, a)
+    tl.store(moments + 2 * MP + cols, b)
+    tl.store(moments + 3 * MP + cols, c)
+
+
+@triton.jit
+def _attended(
+    at, count, empty, b, n, g, gate, lengths, operands, stats, program, matrices, vectors,
     SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
     NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
     B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """All rows of atom b up to LayerNorm: leaves t among the operands, (w g) W_vo in scratch, numbers of each row.
+    """All rows of atom b up to y = w g: leaves t and y among the operands, numbers of each row.
 
     Each phase finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what
     keeps registers free.
@@ -255,6 +274,20 @@ def _layer(
         tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
         tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
     tl.debug_barrier()
+
+
+@triton.jit
+def _layer(
+    at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
+    SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
+    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
+    B: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """All rows of atom b up to LayerNorm: leaves t among the operands, (w g) W_vo in scratch, numbers of each row."""
+    _attended(
+        at, count, empty, b, n, g, gate, lengths, operands, stats, program, matrices, vectors,
+        SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
+    )  # fmt: skip
     for r in range(0, n, B):
         zero = _fresh_zero(count, b, n)
         rows = r + zero + tl.arange(0, B)
@@ -312,23 +345,17 @@ def _gated_attention_fwd_kernel(
             mask = few < n
             total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
             z = load_rows(scratch + (program + zero) * (WIDE * MP), few, mask, zero, M, WIDE * MP, MP)
-            z += total_w[:, None] * tl.load(vectors + zero + TO_VALUE * MP + cols)[None, :]
-            z += load_rows(g + e0 * M, few, mask, zero, M, M, MP) + tl.load(vectors + zero + OUT * MP + cols)[None, :]
+            norm = vectors + zero + NORM * MP
+            z += total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :]
+            z += load_rows(g + e0 * M, few, mask, zero, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]
             x, _rstd = _normalize(z, cols, M, EPS)
-            gamma, beta = tl.load(vectors + zero + GAMMA * MP + cols), tl.load(vectors + zero + BETA * MP + cols)
+            gamma, beta = tl.load(norm + GAMMA * MP + cols), tl.load(norm + BETA * MP + cols)
             x = x * gamma[None, :] + beta[None, :]
             if LAST:
-                s, a, b_, c = load_four(row + e0 * 4, few, mask)
-                m_s += tl.sum(x * s[:, None], axis=0)
-                m_a += tl.sum(x * a[:, None], axis=0)
-                m_b += tl.sum(x * b_[:, None], axis=0)
-                m_c += tl.sum(x * c[:, None], axis=0)
+                m_s, m_a, m_b, m_c = _collect_moments(m_s, m_a, m_b, m_c, x, row + e0 * 4, few, mask)
             else:
                 store_rows(g_out + e0 * M, few, mask, x, zero, M, M, MP)
         if LAST:
             base = moments + tl.full((), 4 * MP, tl.int64) * b
-            tl.store(base + cols, m_s)
-            tl.store(base + MP + cols, m_a)
-            tl.store(base + 2 * MP + cols, m_b)
-            tl.store(base + 3 * MP + cols, m_c)
+            _store_moments(base, m_s, m_a, m_b, m_c, MP)
         tl.debug_barrier()

@@ -21,6 +21,7 @@ from .gated_attention import (
     KEPT,
     LOG_Z,
     LOGITS_T,
+    NORM,
     NORM_ROWS,
     NUMBERS,
     OUT,
@@ -48,21 +49,16 @@ from .products import dot, load_columns, load_four, load_matrix, load_rows, stor
 
 @triton.jit
 def _norm_bwd(
-    g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, zero, vectors,
+    z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, zero, norm,
     EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
 ):  # fmt: skip
-    """From (w g) W_vo in scratch to z̄ there, δ and z̄·b_vo."""
+    """z̄ (R, MP) from z and what attention adds to it; puts down δ and z̄·b_vo. norm: four vectors, see NORM."""
     cols = zero + tl.arange(0, MP)
-    inside = mask[:, None] & (cols < M)[None, :]
-    to_value = tl.load(vectors + TO_VALUE * MP + cols)[None, :]
-    attended = tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
-    attended += load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
-    z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(vectors + OUT * MP + cols)[None, :]
     normed, rstd = _normalize(z, cols, M, EPS)
-    gamma = tl.load(vectors + GAMMA * MP + cols)
+    gamma = tl.load(norm + GAMMA * MP + cols)
     if LAST:
         r_s, r_a, r_b, r_c = load_four(row, rows, mask)
-        out = normed * gamma[None, :] + tl.load(vectors + BETA * MP + cols)[None, :]
+        out = normed * gamma[None, :] + tl.load(norm + BETA * MP + cols)[None, :]
         d_s, d_a, d_b, d_c = rows_bwd(d_x, out, MP)
         store_four(d_row, rows, mask, d_s, d_a, d_b, d_c)
         d_z = moments_bwd(d_x, r_s, r_a, r_b, r_c, MP)
@@ -71,11 +67,26 @@ def _norm_bwd(
     # LayerNorm: z̄ = (γḡ − mean(γḡ) − x̂ mean(γḡ x̂))/std
     d_z = d_z * gamma[None, :]
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
-    d_z = tl.where(inside, d_z * rstd[:, None], 0.0)
-    store_rows(own_rows, rows, mask, d_z, zero, M, WIDE * MP, MP)
+    d_z = tl.where(mask[:, None] & (cols < M)[None, :], d_z * rstd[:, None], 0.0)
     # δ = Σ w̄ w = z̄·((w g) W_vo + (Σ w) b_vo)
     tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1))
     tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1))
+    return d_z
+
+
+@triton.jit
+def _rows_back(
+    g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, zero, norm,
+    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
+):  # fmt: skip
+    """From (w g) W_vo in scratch to z̄ there."""
+    cols = zero + tl.arange(0, MP)
+    to_value = tl.load(norm + TO_VALUE * MP + cols)[None, :]
+    attended = tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+    attended += load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
+    z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(norm + OUT * MP + cols)[None, :]
+    d_z = _norm_bwd(z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, zero, norm, EPS, LAST, M, MP)
+    store_rows(own_rows, rows, mask, d_z, zero, M, WIDE * MP, MP)
 
 
 @triton.jit
@@ -201,6 +212,27 @@ def _numbers_back(gate, lengths, stats, rows, mask, SMOOTH: tl.constexpr, NORMAL
 
 
 @triton.jit
+def _gates_back(
+    row, gate, lengths, d_row, d_gate, stats, rows, real,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+):  # fmt: skip
+    """Adds up dE/d(gate) of rows; after the first layer it goes on to row and the switch, and only g's is missing."""
+    d_0, d_1, d_2, d_w = _numbers_back(gate, lengths, stats, rows, real, SMOOTH, NORMALIZE)
+    if not LAST:
+        e_0, e_1, e_2, e_w = load_four(d_gate, rows, real)
+        d_0, d_1, d_2, d_w = d_0 + e_0, d_1 + e_1, d_2 + e_2, d_w + e_w
+    if FIRST:
+        _s, x, y, z = load_four(row, rows, real)
+        sw = tl.load(gate + 3 + rows * 4, mask=real, other=0.0)
+        v_a, v_b, v_c, d_sw = gate_bwd(x, y, z, sw, d_0, d_1, d_2, d_w, SMOOTH, DOTR)
+        d_s, d_a, d_b, d_c = load_four(d_row, rows, real)
+        store_four(d_row, rows, real, d_s, d_a + v_a, d_b + v_b, d_c + v_c)
+        tl.store(d_gate + 3 + rows * 4, d_sw, mask=real)
+    else:
+        store_four(d_gate, rows, real, d_0, d_1, d_2, d_w)
+
+
+@triton.jit
 def _back_to_rows(
     g, own_rows, stats, rows, mask, zero, matrices, vectors, NORMALIZE: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
@@ -258,10 +290,10 @@ def _gated_attention_bwd_kernel(
             zero = _fresh_zero(count, b, n)
             e0 = tl.load(at + b) - tl.load(at) + zero
             few = r + zero + tl.arange(0, R)
-            _norm_bwd(
+            _rows_back(
                 g + e0 * M, row + e0 * 4, d_g + e0 * M, d_row + e0 * 4,
                 d_x + zero + tl.full((), 4 * MP, tl.int64) * b, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, few, few < n, zero, vectors + zero, EPS, LAST, M, MP,
+                stats + (program + zero) * NUMBERS, few, few < n, zero, vectors + zero + NORM * MP, EPS, LAST, M, MP,
             )  # fmt: skip
         tl.debug_barrier()
         for r in range(0, n, B):
@@ -289,25 +321,11 @@ def _gated_attention_bwd_kernel(
         for r in range(0, n, B):
             zero = _fresh_zero(count, b, n)
             e0 = tl.load(at + b) - tl.load(at) + zero
-            own_stats = stats + (program + zero) * NUMBERS
             many = r + zero + tl.arange(0, B)
-            real = many < n
-            d_0, d_1, d_2, d_w = _numbers_back(
-                gate + e0 * 4, lengths + e0 * 3, own_stats, many, real, SMOOTH, NORMALIZE
+            _gates_back(
+                row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4,
+                stats + (program + zero) * NUMBERS, many, many < n, SMOOTH, DOTR, NORMALIZE, FIRST, LAST,
             )  # fmt: skip
-            if not LAST:
-                e_0, e_1, e_2, e_w = load_four(d_gate + e0 * 4, many, real)
-                d_0, d_1, d_2, d_w = d_0 + e_0, d_1 + e_1, d_2 + e_2, d_w + e_w
-            if FIRST:
-                # Nothing but g's own share is missing in the end: here go the gate's.
-                _s, x, y, z = load_four(row + e0 * 4, many, real)
-                sw = tl.load(gate + e0 * 4 + 3 + many * 4, mask=real, other=0.0)
-                v_a, v_b, v_c, d_sw = gate_bwd(x, y, z, sw, d_0, d_1, d_2, d_w, SMOOTH, DOTR)
-                d_s, d_a, d_b, d_c = load_four(d_row + e0 * 4, many, real)
-                store_four(d_row + e0 * 4, many, real, d_s, d_a + v_a, d_b + v_b, d_c + v_c)
-                tl.store(d_gate + e0 * 4 + 3 + many * 4, d_sw, mask=real)
-            else:
-                store_four(d_gate + e0 * 4, many, real, d_0, d_1, d_2, d_w)
         tl.debug_barrier()
         for r in range(0, n, B):
             zero = _fresh_zero(count, b, n)

@@ -113,17 +113,23 @@ class AttentionNumbers:
     biases: int
 
 
+def pair_numbers(q: Tensor, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """What scores and lengths need of Ŵ (m + 1, a) of q, k and v: five matrices (m, m), six vectors (the last a number),
+    and three factors (m + 1, …)."""
+    logits = q @ k.t()
+    squares = [x @ x.t() for x in (q, k, v)]
+    square = [logits[:-1, :-1], logits[:-1, :-1].t(), *(s[:-1, :-1] for s in squares)]
+    rows = [logits[-1, :-1], logits[:-1, -1], *(s[-1, :-1] for s in squares), logits[-1, -1:]]
+    return square, rows, [numbers.lq(x)[0] for x in (q, k, v)]
+
+
 def attention_numbers(layer: AttentionLayer, mp: int, width: int) -> AttentionNumbers:
     """Merges and packs one layer; the order is the one that ``gated_attention.py`` names."""
     q, k, v = numbers.with_bias(layer)
-    logits, values = q @ k.t(), v @ layer.w_out
-    squares = [x @ x.t() for x in (q, k, v)]
-    lower = [numbers.lq(x)[0] for x in (q, k, v)]
-    square = [logits[:-1, :-1], logits[:-1, :-1].t(), values[:-1], values[:-1].t(), *(s[:-1, :-1] for s in squares)]
-    rows = [
-        logits[-1, :-1], logits[:-1, -1], values[-1], layer.b_out, layer.gamma, layer.beta,
-        *(s[-1, :-1] for s in squares), logits[-1, -1:],
-    ]  # fmt: skip
+    values = v @ layer.w_out
+    square, rows, lower = pair_numbers(q, k, v)
+    square += [values[:-1], values[:-1].t()]
+    rows += [values[-1], layer.b_out, layer.gamma, layer.beta]
     return AttentionNumbers(
         torch.cat([fill(x, mp, mp).flatten() for x in square] + [fill(x[:-1], mp, width).flatten() for x in lower]),
         torch.cat([fill(x, mp) for x in rows] + [fill(x[-1], width) for x in lower]),

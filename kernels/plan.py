@@ -75,6 +75,17 @@ def by_neighbors(batch: Any) -> Order:
     return Order(*torch.sort(counts, stable=True))
 
 
+def near(vector: Tensor, nearest: float) -> Tensor:
+    """Whether any of the edges (e, 3) is shorter than ``nearest``, both in Å; on the device, a single number."""
+    return (vector.square().sum(1) < nearest**2).any()
+
+
+def read(order: Order, vector: Tensor, nearest: float) -> tuple[Tensor, bool]:
+    """What the host needs to know of a batch, in one transfer: the neighbour counts in order, and ``near``."""
+    both = torch.cat([order.count, near(vector, nearest).to(order.count.dtype).view(1)]).cpu()
+    return both[:-1], bool(both[-1])
+
+
 def cut(sizes: Tensor, bytes_per_edge: int, bytes_per_atom: int, chunk_bytes: int) -> list[Chunk]:
     """Chunks of as many atoms as ``chunk_bytes`` hold, at least ``STEP``.
 

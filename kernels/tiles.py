@@ -45,6 +45,24 @@ class Tiles:
 SMALL, PLAIN = Tile(16, 16, 16, 4), Tile(32, 16, 16, 8)
 """What serves on a card that the table does not know: small tiles, which fit any."""
 
+REDUCED: dict[tuple[str, str], tuple[int, int, int, int] | None] = {
+    (architecture, precision): (64, 16 if precision == "tf32" else 32, 32, 4)
+    for architecture in ("sm_90", "sm_100") for precision in ("tf32", "bfloat16", "float16")
+} | {("sm_100", "tf32"): None}  # fmt: skip
+"""Of the first layer in coordinates: rows of a block, those that pass by, rows at a time in all channels, warps. Where
+none is known that needs no stack, the layer is taken in all its channels."""
+
+
+def reduced_tile(architecture: str | None, precision: str, most: int) -> dict[str, int] | None:
+    """The tile of the first layer in coordinates as its kernels take it, for atoms with up to ``most`` neighbours."""
+    found = (64, 32, 32, 4) if architecture is None else REDUCED.get((architecture, precision))
+    if found is None:
+        return None
+    most = max(16, 1 << max(0, most - 1).bit_length())
+    block, keys, rows, warps = found
+    return {"B": min(block, most), "K": min(keys, most), "R": min(rows, most), "num_warps": warps}
+
+
 INTERPRETED = Tile(32, 32, 128, 4, 64)
 """The interpreter pays by the operation, so it gets few and large ones."""
 

@@ -14,7 +14,7 @@ from conftest import BASE, OPTIONS, crystal, make_model, molecule
 import dpa1_fast.kernels.dispatch as dispatch
 from dpa1_fast import DPA1, Engine, Result
 from dpa1_fast.errors import BackendError, DPA1Warning
-from dpa1_fast.kernels.cpu import basis, evaluate, library, radial
+from dpa1_fast.kernels.cpu import basis, library, radial
 
 pytestmark = pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
 
@@ -105,7 +105,7 @@ def test_nets_and_full_layers_where_nothing_is_fitted(name: str, quiet: None, mo
 @pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_onesided"])
 @pytest.mark.parametrize("most", [0, 4])
 def test_first_layer_in_coordinates_and_without(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "MOST_TYPES_AROUND", most)
+    monkeypatch.setattr(basis, "MOST_TYPES_AROUND", most)
     monkeypatch.setattr(basis, "WORTH", 2.0)
     monkeypatch.setattr(radial, "most_terms", lambda shapes: radial.MOST_TERMS)
     model = make_model(**OPTIONS[name] | {"neuron": (10, 20, 40)})

@@ -173,6 +173,18 @@ def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
 
 
 @pytest.mark.usefixtures("rows_alike")
+def test_a_step_with_atoms_too_close_for_series_is_not_replayed() -> None:
+    model = make_model()
+    run, _ = graphed(model)
+    batches = steps(model, [molecule(6)], 3)
+    close = molecule(6)
+    close.positions[1] = close.positions[0] + [0.0, 0.3, 0.0]
+    odd = batch_of(model, parameters(model, [close]))
+    for batch in (*batches, odd):
+        assert_equal(run(batch), run.evaluator(batch))
+    assert run.replays == 2
+
+
 def test_other_atoms_are_captured_when_they_come_a_second_time() -> None:
     model = make_model(attn_layer=0)
     plain = evaluator(model)

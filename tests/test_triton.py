@@ -22,6 +22,7 @@ from dpa1_fast import DPA1, DeepPot, Engine
 from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels import dispatch
+from dpa1_fast.kernels.cpu import basis
 from dpa1_fast.kernels.fused import TritonEvaluator
 from dpa1_fast.kernels.tiles import Tile, Tiles
 from dpa1_fast.structure import from_ase
@@ -82,6 +83,32 @@ def test_every_activation_function(function: str, options: dict[str, Any]) -> No
     fitting = replace(BASE.fitting, activation_function=function)
     model = make_model(activation_function=function, fitting=fitting, **options)
     assert_same(model, batch_of(model, structures(model)[:2]), "float64")
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"])
+def test_first_layer_in_coordinates(name: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "WORTH", 2.0)
+    model = make_model(**ALL[name] | {"attn_layer": layers})
+    assert evaluator(model, precision).coordinates is not None
+    assert_same(model, batch_of(model, structures(model)), precision)
+
+
+def test_atoms_closer_than_series_were_sampled_take_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "WORTH", 2.0)
+    model = make_model()
+    close = molecule(6)
+    close.positions[1] = close.positions[0] + [0.0, 0.3, 0.0]
+    assert_same(model, batch_of(model, [molecule(6), close]), "float64")
+
+
+def test_models_of_many_types_take_the_full_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "WORTH", 2.0)
+    monkeypatch.setattr(basis, "MOST_TYPES_AROUND", 1)
+    model = make_model()
+    assert evaluator(model).coordinates is None
+    assert_same(model, batch_of(model, structures(model)), "float64")
 
 
 def one_atom(model: DPA1, neighbors: int) -> Batch:
@@ -167,7 +194,8 @@ def test_launches_and_bytes_of_the_production_model() -> None:
     assert len(launches) <= 13  # a chunk, and one for the forces of the batch; more of this: test_graph.py
     # Weights are shared by all atoms, scratch by the atoms of a program: both stay in the cache.
     kept = ("net", "factors", "matrices", "vectors", "next_factors", "next_biases", "weights", "last", "statistics")
-    kept += ("empty", "order", "axis", "alive", "bias", "scratch", "operands", "stats")
+    kept += ("empty", "order", "axis", "alive", "bias", "scratch", "operands", "stats", "wide", "norm")
+    kept += ("series", "ranges", "d_z")
     chunk = [launch for launch in launches if launch.kernel != "_forces_kernel"]
     traffic = sum(launch.bytes(kept) for launch in chunk) / len(few)
     assert 200_000 < traffic < 400_000

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..reference import environment_matrix
 from ..weights import Weights
 from . import basis, numbers, radial
 from .library import NativeModel, Request
@@ -19,9 +18,6 @@ from .threads import one_thread
 MOST_SERIES = 4096
 """Only the first so many pairs of types are fitted, about 70 kB each; others are evaluated by the net. By their number
 and not by who comes first, so that results do not depend on what was evaluated before."""
-
-MOST_TYPES_AROUND = 4
-"""A basis is looked for where at most so many types are around; with more it is rarely worth it."""
 
 MOST_BASES = 256
 """Kept from batch to batch, about 50 kB each; when there are more, all are forgotten and made again when needed."""
@@ -111,7 +107,7 @@ class CpuEvaluator:
         packed = np.packbits(holds, axis=1)
         _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
         made_of = [tuple(np.flatnonzero(row).tolist()) for row in holds[first]]
-        keys = [(t, around) for around in made_of if len(around) <= MOST_TYPES_AROUND for t in around]
+        keys = [(t, around) for around in made_of if len(around) <= basis.MOST_TYPES_AROUND for t in around]
         if len(self._bases) + sum(key not in self._bases for key in keys) > MOST_BASES:
             self._bases.clear()
             self._model.forget_bases()
@@ -132,24 +128,9 @@ class CpuEvaluator:
                 self._model.add_series(pair, found.lo, found.hi, found.c, found.slope)
         return self._series[pair]
 
-    def _radial(self, center: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """s and sw (n,) of neighbours at ``distance`` (n,) of a centre type."""
-        c, w = self.config, self.weights
-        davg, dstd = w.davg[center].view(1, 1, 4), w.dstd[center].view(1, 1, 4)
-        d = torch.nn.functional.pad(distance.unsqueeze(-1), (0, 2)).unsqueeze(0)
-        row, sw = environment_matrix(d, davg, dstd, c.rcut_smth, c.rcut, c.env_protection)
-        return row[0, :, 0], sw[0]
-
     def _fit(self, pair: int) -> radial.Series | None:
         """The embedding of a pair of types as polynomials of s."""
-        ends, _ = self._radial(pair // self.config.ntypes, torch.tensor([basis.NEAREST, self.config.rcut]).double())
-        return radial.fit(
-            lambda s: numbers.embed_sets(self.weights, pair, s),
-            float(ends.min()),
-            float(ends.max()),
-            radial.TOLERANCE[self.precision],
-            self._most_terms,
-        )
+        return basis.series_of_pair(self.weights, pair, radial.TOLERANCE[self.precision], self._most_terms)
 
     def _basis(self, center: int, around: tuple[int, ...]) -> int:
         """The index of the basis of a centre type with the types around it, or −1 where there is none."""
@@ -163,8 +144,7 @@ class CpuEvaluator:
         series = [found for pair in pairs if (found := self._series_of(pair)) is not None]
         if len(series) < len(pairs):
             return -1
-        s, sw = self._radial(center, basis.sample_distances(self.config.rcut))
-        span = basis.find(torch.cat([numbers.embed(self.weights, pair, s, sw) for pair in pairs]), self.precision)
+        span = basis.of_pairs(self.weights, center, pairs, basis.TOLERANCE[self.precision])
         if span is None:
             return -1
         terms = max(x.c.shape[1] for x in series)

@@ -32,10 +32,10 @@ class Shaky(fused.TritonEvaluator):
 
     now: Tiles
 
-    def run(self, *args: Any) -> Any:
+    def run(self, *args: Any, **options: Any) -> Any:
         assert self.tiles is not None
         Shaky.now = self.tiles
-        energy, gradient, forces, virials = super().run(*args)
+        energy, gradient, forces, virials = super().run(*args, **options)
         if NAN in (self.tiles.forward, self.tiles.backward):
             forces = forces * float("nan")
         if WRONG in (self.tiles.forward, self.tiles.backward):

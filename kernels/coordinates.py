@@ -1,6 +1,6 @@
 """The first attention layer in coordinates, as the Triton kernels read it: a basis for each centre type.
 
-``cpu/basis.py`` finds the basis and ``cpu/radial.py`` the series; ``reduced_attention.py`` says where each number stands.
+``cpu/basis.py`` finds the basis, ``cpu/radial.py`` the series; ``reduced_attention.py`` says where numbers stand.
 """
 
 from __future__ import annotations

@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from . import coordinates, packing, plan
-from .coordinates import Coordinates
 from .contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
+from .coordinates import Coordinates
 from .cpu import basis, numbers
 from .embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .energy_net import _energy_net_kernel
 from .env_matrix import _environment_bwd_kernel
 from .gated_attention import KEPT, NUMBERS, WIDE, _gated_attention_fwd_kernel
 from .gated_attention_bwd import _gated_attention_bwd_kernel
-from .reduced_attention import _reduced_attention_fwd_kernel
-from .reduced_attention_bwd import _reduced_attention_bwd_kernel
-from .series import _coordinates_kernel
 from .plan import Atoms, Chunk, Order
 from .precision import OPERANDS, PRODUCTS, WORK
+from .reduced_attention import _reduced_attention_fwd_kernel
+from .reduced_attention_bwd import _reduced_attention_bwd_kernel
 from .reference import activation, network
+from .series import _coordinates_kernel
 from .sums import _forces_kernel, _virials_kernel
 from .tile_cache import Tuned
 from .tiles import Tile, Tiles, reduced_tile, tiles_for
@@ -113,9 +113,13 @@ class TritonEvaluator:
             x = self.coordinates
             self.series, self.series_t, self.ranges = here(x.series), here(x.series_t), here(x.ranges)
             self.reduced = (here(x.matrices, self.operand), here(x.vectors), here(x.wide, self.operand), here(x.norm))
-            self.of_series = {"TYPES": c.ntypes, "SETS": x.sets, "TERMS": x.terms, "M": x.width,
-                              "SERIES_PREC": coordinates.SERIES.get(self.products, self.products)}
-            self.of_reduced = {"N": c.neuron[-1], "NP": self.mp, "MATRICES": x.matrices.shape[1], "VECTORS": x.vectors.shape[1]}
+            self.of_series = {
+                "TYPES": c.ntypes, "SETS": x.sets, "TERMS": x.terms, "M": x.width,
+                "SERIES_PREC": coordinates.SERIES.get(self.products, self.products),
+            }  # fmt: skip
+            self.of_reduced = {
+                "N": c.neuron[-1], "NP": self.mp, "MATRICES": x.matrices.shape[1], "VECTORS": x.vectors.shape[1],
+            }  # fmt: skip
         fit = packing.energy_numbers(w, step=NET_COLUMNS)
         self.fitting = fit
         self.fit_weights, self.fit_vectors = here(fit.weights, self.operand), here(fit.vectors)
@@ -181,7 +185,7 @@ class TritonEvaluator:
         Args:
             batch: on this device. Edges beyond the last atom's are left out; their neighbour is ``n_atoms``.
             order: of its atoms. chunks: with room for all their edges.
-            near: whether any two atoms are closer than ``basis.NEAREST``, for which the net and the full layer stand in.
+            near: whether atoms are closer than ``basis.NEAREST``, for which the net and the full layer stand in.
         """
         neighbor, arriving = torch.sort(batch.neighbor.to(torch.int32), stable=True)
         types = torch.nn.functional.pad(batch.types.to(torch.int32), (0, 1))

@@ -114,8 +114,8 @@ class AttentionNumbers:
 
 
 def pair_numbers(q: Tensor, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What scores and lengths need of Ŵ (m + 1, a) of q, k and v: five matrices (m, m), six vectors (the last a number),
-    and three factors (m + 1, …)."""
+    """What scores and lengths need of Ŵ (m + 1, a) of q, k and v: five matrices (m, m), six vectors (the last one is a
+    number), and three factors (m + 1, …)."""
     logits = q @ k.t()
     squares = [x @ x.t() for x in (q, k, v)]
     square = [logits[:-1, :-1], logits[:-1, :-1].t(), *(s[:-1, :-1] for s in squares)]

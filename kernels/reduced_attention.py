@@ -1,6 +1,6 @@
 """The first layer of gated attention in few coordinates: φ (n, M) instead of g (n, N), for models with few types.
 
-The embedding of all neighbours of a centre type spans far fewer dimensions than it has channels (``cpu/basis.py``): g = φ C
+The embedding of a centre type's neighbours spans far fewer dimensions than it has channels (``cpu/basis.py``): g = φ C
 with M = 16 or 32 coordinates for N = 100 channels. What pairs of neighbours need, scores and y = w φ, is that of
 ``gated_attention.py`` on φ, with the layer's matrices merged with C for each centre type; what goes row by row is
 
@@ -102,8 +102,8 @@ def _reduced_attention_fwd_kernel(
             e0 = tl.load(at + b) - tl.load(at) + zero
             few = r + zero + tl.arange(0, R)
             z, _attention, _b_vo = _widened(
-                phi + e0 * M, operands + (program + zero) * (KEPT * M), stats + (program + zero) * NUMBERS, few, few < n,
-                zero, wide + zero + kind * (WIDE_MATRICES * M * NP), norm + zero, NP, M, PREC,
+                phi + e0 * M, operands + (program + zero) * (KEPT * M), stats + (program + zero) * NUMBERS, few,
+                few < n, zero, wide + zero + kind * (WIDE_MATRICES * M * NP), norm + zero, NP, M, PREC,
             )  # fmt: skip
             x, _rstd = _normalize(z, cols, N, EPS)
             gamma, beta = tl.load(norm + zero + GAMMA * NP + cols), tl.load(norm + zero + BETA * NP + cols)

@@ -57,7 +57,8 @@ def series_fwd(
         for k in tl.static_range(0, SETS):
             if k == 1:
                 own = own * sw[:, None]
-            phi = dot(own, load_matrix(series + (j * SETS + k) * (TERMS * M), zero, 0, TERMS, M, M, TERMS, M), phi, PREC)
+            c = load_matrix(series + (j * SETS + k) * (TERMS * M), zero, 0, TERMS, M, M, TERMS, M)
+            phi = dot(own, c, phi, PREC)
     return phi
 
 

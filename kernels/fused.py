@@ -33,7 +33,7 @@ from .reference import activation, network
 from .series import _coordinates_kernel
 from .sums import _forces_kernel, _virials_kernel
 from .tile_cache import Tuned
-from .tiles import Tile, Tiles, reduced_tile, tiles_for
+from .tiles import BUCKETS, Tile, Tiles, reduced_tile, tiles_for
 from .weights import Weights
 
 EDGES, EDGE_ROWS = 16, 32
@@ -108,7 +108,9 @@ class TritonEvaluator:
             packing.attention_numbers(packing.layer_in_order(x, e.order), self.mp, factor_filled) for x in w.attention
         ]
         self.layers = [(here(x.matrices, self.operand), here(x.vectors), x.factors, x.biases) for x in layers]
-        self.coordinates = coordinates.find(w, e.order, self.mp, self.precision)
+        self.coordinates = None
+        if reduced_tile(self.architecture, self.precision, BUCKETS[-1]) is not None:
+            self.coordinates = coordinates.find(w, e.order, self.mp, self.precision)
         if self.coordinates is not None:
             x = self.coordinates
             self.series, self.series_t, self.ranges = here(x.series), here(x.series_t), here(x.ranges)
@@ -164,6 +166,10 @@ class TritonEvaluator:
             order = plan.by_neighbors(batch)
             sizes, near = plan.read(order, batch.vector, basis.NEAREST)
             return self.run(batch, order, self.chunks(sizes), near=near)
+
+    def too_near(self, batch: Any) -> bool:
+        """Whether atoms of a batch are closer than the first layer's coordinates allow; reads it from the device."""
+        return self.coordinates is not None and bool(plan.near(batch.vector, basis.NEAREST))
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Triton launches on the device that is current."""
@@ -243,8 +249,6 @@ class TritonEvaluator:
         edge_blocks = max(1, -(-chunk.most // edge_rows))
         n, blocks = len(atoms), 1 if layers else edge_blocks
         block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
-        if not block:
-            reduced = None
         there_rows, back_rows, reduced_rows = (
             max(1, -(-chunk.most // x)) * x for x in (there.most, back.most, block.get("B", 1))
         )

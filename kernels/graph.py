@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from . import plan
-from .cpu import basis
 from .fused import TritonEvaluator
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -112,7 +111,7 @@ class GraphedEvaluator:
         if self._last is None or not self._last.same(batch):
             self._captured, self._last = None, _Atoms.of(batch)
             return self.evaluator(batch)
-        if bool(plan.near(batch.vector, basis.NEAREST)):
+        if self.evaluator.too_near(batch):
             return self.evaluator(batch)
         counts = torch.sort(batch.counts.cpu()[self._last.active]).values
         with self.evaluator.on_device():

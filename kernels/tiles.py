@@ -45,10 +45,13 @@ class Tiles:
 SMALL, PLAIN = Tile(16, 16, 16, 4), Tile(32, 16, 16, 8)
 """What serves on a card that the table does not know: small tiles, which fit any."""
 
-REDUCED: dict[tuple[str, str], tuple[int, int, int, int] | None] = {
-    (architecture, precision): (64, 16 if precision == "tf32" else 32, 32, 4)
-    for architecture in ("sm_90", "sm_100") for precision in ("tf32", "bfloat16", "float16")
-} | {("sm_100", "tf32"): None}  # fmt: skip
+REDUCED = {
+    ("sm_90", "tf32"): (64, 16, 32, 4),
+    ("sm_90", "bfloat16"): (64, 32, 32, 4),
+    ("sm_90", "float16"): (64, 32, 32, 4),
+    ("sm_100", "bfloat16"): (64, 32, 32, 4),
+    ("sm_100", "float16"): (64, 32, 32, 4),
+}
 """Of the first layer in coordinates: rows of a block, those that pass by, rows at a time in all channels, warps. Where
 none is known that needs no stack, the layer is taken in all its channels."""
 

@@ -16,6 +16,7 @@ from test_triton import batch_of, evaluator
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.batch import Batch
 from dpa1_fast.errors import BackendError
+from dpa1_fast.kernels.cpu import basis
 from dpa1_fast.kernels.graph import GraphedEvaluator
 from dpa1_fast.kernels.plan import STEP, by_neighbors, cut
 from dpa1_fast.kernels.tiles import Tile, Tiles
@@ -173,7 +174,8 @@ def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
 
 
 @pytest.mark.usefixtures("rows_alike")
-def test_a_step_with_atoms_too_close_for_series_is_not_replayed() -> None:
+def test_a_step_with_atoms_too_close_for_series_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "WORTH", 2.0)
     model = make_model()
     run, _ = graphed(model)
     batches = steps(model, [molecule(6)], 3)
@@ -182,6 +184,7 @@ def test_a_step_with_atoms_too_close_for_series_is_not_replayed() -> None:
     odd = batch_of(model, parameters(model, [close]))
     for batch in (*batches, odd):
         assert_equal(run(batch), run.evaluator(batch))
+    assert run.evaluator.coordinates is not None
     assert run.replays == 2
 
 

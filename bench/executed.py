@@ -42,7 +42,7 @@ def roughly(measured: dict[str, Any], runs: float, least: float, flops: float, w
     """Instructions of all warps by class, from their products.
 
     Args:
-        runs, least: see ``cost.Work``. flops: of all products.
+        runs, least: see ``work.Work``. flops: of all products.
     """
     every, looped = measured["instructions"], measured["instructions_in_loops"]
     total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]

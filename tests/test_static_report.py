@@ -33,9 +33,9 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert r["stack_bytes"] == 0, r["kernel"]
         assert r["fma_products"] == 0, r["kernel"]
         assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
-        assert r["products_as_modelled"], f"{r['kernel']}: bench/cost.py no longer counts the products that are there"
+        assert r["products_as_modelled"], f"{r['kernel']}: bench/work.py no longer counts the products that are there"
         if r["kernel"].startswith(("attention", "reduced")):
-            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that bench/cost.py names"
+            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that bench/work.py names"
     totals = json.loads((tmp_path / "kernel_report_totals.json").read_text())
     assert [t["precision"] for t in totals] == ["tf32", "bfloat16"]
     for total, most in zip(totals, (1.5, 0.8), strict=True):

@@ -1,198 +1,31 @@
 """A model evaluated as the Triton kernels do, in plain torch on a CPU, each product with operands rounded as told.
 
-The formulas are the kernels', merged matrices and hand-derived gradient of the attention included
-(``kernels/gated_attention.py``): a product rounds its operands as its mode says, all else is float32 and the
-environment matrix float64. What is not emulated is the inside of a tensor core: sums are float32 here, in another
-order, and some cards truncate where they add.
+Networks, series and attention are in files of their own; the environment matrix is float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from bench.rounded_attention import Attention, in_coordinates, merged
+from bench.rounded_products import Products, TimesWeight
+from bench.rounded_series import RoundedSeries
 from dpa1_fast.batch import Tile
+from dpa1_fast.kernels import coordinates
 from dpa1_fast.kernels import reference as ref
 from dpa1_fast.kernels.cpu import numbers
 from dpa1_fast.kernels.weights import Weights
 
-DROPPED = 0x1FFF  # the 13 bits of a float32's mantissa that TF32 does not have
-
-
-def truncated(x: Tensor) -> Tensor:
-    """float32 cut to TF32's 10 bits, as a tensor core does to what it is given."""
-    return (x.contiguous().view(torch.int32) & ~DROPPED).view(torch.float32)
-
-
-def nearest(x: Tensor) -> Tensor:
-    """float32 rounded to TF32, ties away from zero (``cvt.rna.tf32``)."""
-    return ((x.contiguous().view(torch.int32) + (DROPPED + 1) // 2) & ~DROPPED).view(torch.float32)
-
-
-def via(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Rounds to a shorter type and back."""
-    return lambda x: x.to(dtype).to(torch.float32)
-
-
-Split = Callable[[Tensor], tuple[Tensor, ...]]
-
-
-def two(high: Callable[[Tensor], Tensor], low: Callable[[Tensor], Tensor]) -> Split:
-    """An operand as a sum of two parts."""
-
-    def split(x: Tensor) -> tuple[Tensor, ...]:
-        first = high(x)
-        return first, low(x - first)
-
-    return split
-
-
-MODES: dict[str, Split] = {
-    "float64": lambda x: (x,),
-    "ieee": lambda x: (x,),
-    # Triton rounds the first part and leaves the second to the tensor core.
-    "tf32x3": two(nearest, truncated),
-    "bf16x3": two(via(torch.bfloat16), via(torch.bfloat16)),
-    "tf32": lambda x: (nearest(x),),
-    "tf32, truncated": lambda x: (truncated(x),),
-    "float16": lambda x: (via(torch.float16)(x),),
-    "bfloat16": lambda x: (via(torch.bfloat16)(x),),
+PRECISION = {"float64": "float64", "tf32": "tf32", "tf32, truncated": "tf32"} | {
+    mode: mode for mode in ("float16", "bfloat16")
 }
-"""How operands are rounded. float64 rounds nothing, and what surrounds the products is float64 too: it proves the
-formulas."""
+"""By which precision of the engine a mode's coordinates are looked for; "float32" for all others."""
 
-
-class Products:
-    """a·b with rounded operands; keeps the sizes of the operands that it has seen."""
-
-    def __init__(self, mode: str, watch: bool = False) -> None:
-        self.split, self.watch = MODES[mode], watch
-        self.dtype = torch.float64 if mode == "float64" else torch.float32
-        self.largest, self.seen, self.short, self.lost = 0.0, 0, 0, 0
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """(…, n, k) · (…, k, m), no gradient."""
-        if self.watch:
-            for x in (a.abs(), b.abs()):
-                self.largest = max(self.largest, float(x.max()))
-                self.seen += int((x > 0).sum())
-                self.short += int(((x > 0) & (x < 2.0**-14)).sum())
-                self.lost += int(((x > 0) & (x <= 2.0**-25)).sum())
-        a_parts, b_parts = self.split(a), self.split(b)
-        if len(a_parts) == 1:
-            return a_parts[0] @ b_parts[0]
-        return (a_parts[1] @ b_parts[0] + a_parts[0] @ b_parts[1]) + a_parts[0] @ b_parts[0]
-
-
-class TimesWeight(torch.autograd.Function):
-    """x·W with rounded operands, on the way back too; no gradient for W."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, products: Products) -> Tensor:
-        """(…, n) · (n, m)."""
-        ctx.weight, ctx.products = weight, products
-        return products(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *d_out: Tensor) -> tuple[Tensor, None, None]:
-        """dE/dx."""
-        return ctx.products(d_out[0], ctx.weight.t()), None, None
-
-
-@dataclass(frozen=True)
-class Merged:
-    """One attention layer as the kernels have it; names as in ``kernels/gated_attention.py``."""
-
-    logits: Tensor
-    to_key: Tensor
-    to_rest: Tensor
-    rest: Tensor
-    values: Tensor
-    to_value: Tensor
-    factors: list[Tensor]
-    squares: list[Tensor]
-    out: Tensor
-    gamma: Tensor
-    beta: Tensor
-
-
-def merged(layer: ref.AttentionLayer, dtype: torch.dtype) -> Merged:
-    """Merges in float64, rounds once."""
-    q, k, v = numbers.with_bias(layer)
-    logits, values = q @ k.t(), v @ layer.w_out
-    single = [logits[:-1, :-1], logits[-1, :-1], logits[:-1, -1], logits[-1, -1], values[:-1], values[-1]]
-    lists = [numbers.lq(x)[0].to(dtype) for x in (q, k, v)], [(x @ x.t()).to(dtype) for x in (q, k, v)]
-    ends = (layer.b_out.to(dtype), layer.gamma.to(dtype), layer.beta.to(dtype))
-    return Merged(*(x.to(dtype) for x in single), *lists, *ends)
-
-
-class Attention(torch.autograd.Function):
-    """One layer with the gradient of ``kernels/gated_attention.py``, line by line."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, u: Tensor, w: Tensor, mask: Tensor, empty: Tensor | None, c: Any, m: Merged, dot: Products
-    ) -> Tensor:
-        """g (B, N, M), u (B, N, 3 or 1), w (B, N): the attention's switch; empty (B,) where it is smooth."""
-        sizes = [((dot(g, x[:-1]) + x[-1]) ** 2).sum(-1).sqrt().clamp_min(ref.NORM_EPS) for x in m.factors]
-        if not c.normalize:
-            sizes = [torch.ones_like(w)] * 3
-        t = dot(g, m.logits) + m.to_key
-        rest = (g * m.to_rest).sum(-1) + m.rest
-        a_q, a_k = c.attention_scale * w / sizes[0], w / sizes[1]
-        x = (dot(t, g.mT) + rest.unsqueeze(-1)) * a_q.unsqueeze(-1) * a_k.unsqueeze(-2)
-        if empty is not None:
-            x = x + ref.ATTENTION_SHIFT * w.unsqueeze(-1) * w.unsqueeze(-2)
-        seen = x.masked_fill(~mask.unsqueeze(-2), -torch.inf)
-        top = seen.amax(-1).clamp_min(-1e30 if empty is None else 0.0)
-        e = torch.exp(seen - top.unsqueeze(-1))
-        total = e.sum(-1) + (0.0 if empty is None else empty.unsqueeze(-1) * torch.exp(-top))
-        total = torch.where(total > 0, total, 1.0)
-        gate = u @ (u / sizes[2].unsqueeze(-1)).mT
-        y = dot(e * gate, g) / total.unsqueeze(-1)
-        total_w = (e * gate).sum(-1) / total
-        z = g + m.out + total_w.unsqueeze(-1) * m.to_value + dot(y, m.values)
-        z = z - z.mean(-1, keepdim=True)
-        rstd = (z.square().mean(-1, keepdim=True) + c.ln_eps).rsqrt()
-        p = torch.exp(seen - (top + total.log()).unsqueeze(-1))
-        ctx.kept = (g, u, w, sizes, t, a_q, a_k, x, p, gate, y, total_w, z * rstd, rstd)
-        ctx.smooth, ctx.normalize, ctx.merged, ctx.dot = empty is not None, c.normalize, m, dot
-        return z * rstd * m.gamma + m.beta
-
-    @staticmethod
-    def backward(ctx: Any, *d_outs: Tensor) -> tuple[Tensor | None, ...]:
-        """dE/dg, dE/du, dE/dw."""
-        g, u, w, sizes, t, a_q, a_k, x, p, gate, y, total_w, normed, rstd = ctx.kept
-        m, dot = ctx.merged, ctx.dot
-        d_z = d_outs[0] * m.gamma
-        d_z = d_z - d_z.mean(-1, keepdim=True) - normed * (d_z * normed).mean(-1, keepdim=True)
-        d_z = d_z * rstd
-        d_total = (d_z * m.to_value).sum(-1)
-        d_y = dot(d_z, m.values.t())
-        delta = (d_y * y).sum(-1) + d_total * total_w
-        v = dot(d_y, g.mT) + d_total.unsqueeze(-1)
-        d_x = p * (v * gate - delta.unsqueeze(-1))
-        v = v * p
-        d_s = d_x * a_q.unsqueeze(-1) * a_k.unsqueeze(-2)
-        d_g = d_z + d_s.sum(-1, keepdim=True) * m.to_rest + dot(dot(d_s, g), m.logits.t())
-        d_g = d_g + dot(d_s.mT, t) + dot((gate * p).mT, d_y)
-        size_v = sizes[2].unsqueeze(-1)
-        d_beta = v.mT @ u
-        d_u = v @ (u / size_v) + d_beta / size_v
-        along = (d_x * x).sum(-1), (d_x * x).sum(-2)
-        d_w = torch.where(w != 0, (along[0] + along[1]) / w, 0.0)
-        if ctx.normalize:
-            shift = ref.ATTENTION_SHIFT * w if ctx.smooth else torch.zeros_like(w)
-            shifts = (d_x * w.unsqueeze(-2)).sum(-1), (d_x * w.unsqueeze(-1)).sum(-2)
-            pulls = [-(along[i] - shift * shifts[i]) / sizes[i] ** 2 for i in (0, 1)]
-            pulls.append(-(d_beta * u / size_v).sum(-1) / sizes[2] ** 2)
-            for pull, square in zip(pulls, m.squares, strict=True):
-                d_g = d_g + pull.unsqueeze(-1) * square[-1, :-1] + dot(g * pull.unsqueeze(-1), square[:-1, :-1])
-        return d_g, d_u, d_w if ctx.smooth else None, None, None, None, None, None
+SERIES = {"float16": "tf32, truncated", "bfloat16": "tf32, truncated"}
+"""How products of series are rounded, where not as all others; see ``kernels/coordinates.py``."""
 
 
 class RoundedModel:
@@ -200,9 +33,13 @@ class RoundedModel:
 
     Args:
         weights: the model's. dot: the products, and with them the precision of everything else.
+        reduced: whether the first layer of attention is taken in coordinates, where they are worth it.
+
+    Attributes:
+        reduced: whether it is.
     """
 
-    def __init__(self, weights: Weights, dot: Products) -> None:
+    def __init__(self, weights: Weights, dot: Products, *, reduced: bool = False) -> None:
         w = weights.double()
         c = w.config
         if w.fparam or w.aparam or w.case_embd is not None or c.fitting.subtract_vacuum:
@@ -215,6 +52,15 @@ class RoundedModel:
             self.factors = table.expand(c.ntypes**2, -1).to(dot.dtype)
         self.empty = numbers.empty_slots(w).to(dot.dtype) if w.davg.any() else None
         self.layers = [merged(x, dot.dtype) for x in w.attention]
+        found = None
+        if reduced:
+            m = c.neuron[-1]
+            found = coordinates.find(w, torch.arange(m), m, PRECISION.get(dot.mode, "float32"))
+        self.reduced = found is not None
+        if found is not None:
+            self.layers[0] = in_coordinates(found, dot.dtype)
+            of_series = Products(SERIES[dot.mode]) if dot.mode in SERIES else dot
+            self.series = RoundedSeries(found, of_series, dot)
 
     def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """Atomic energies (B,) in eV and dE/dd (B, N, 3) in eV/Å."""
@@ -235,6 +81,8 @@ class RoundedModel:
         return x
 
     def _embed(self, tile: Tile, s: Tensor, sw: Tensor) -> Tensor:
+        if self.reduced:
+            return self.series(s[..., 0], sw, tile.mask, tile.center_type, tile.neighbor_type)
         c, first = self.config, self.first
         pair = tile.center_type.unsqueeze(-1) * c.ntypes + tile.neighbor_type
         pre = first["first.pre"].expand(c.ntypes**2, -1)[pair]
@@ -255,7 +103,8 @@ class RoundedModel:
         gate = sw if c.smooth_type_embedding else tile.mask.to(sw)
         u = gate.unsqueeze(-1) * (ref.unit_rows(row) if c.attn_dotr else 1.0)
         empty = tile.n_empty_key.to(sw) if c.smooth_type_embedding else None
-        for layer in self.layers:
+        for k, layer in enumerate(self.layers):
+            layer = layer.at(tile.center_type) if self.reduced and k == 0 else layer
             g = Attention.apply(g, u, gate, tile.mask, empty, c, layer, self.dot)
         padding = None
         if self.empty is not None:

@@ -1,6 +1,6 @@
 """What each precision of matrix products does to energies and forces, emulated on a CPU by ``rounded_model.py``.
 
-    make rounding        tables, and build/rounding.json (half a minute)
+    make rounding        tables, and build/rounding.json (a minute)
 
 The judge is the reference in float64.
 """
@@ -19,7 +19,8 @@ from ase.io import read
 from torch import Tensor
 
 from bench.cases import model, water
-from bench.rounded_model import MODES, Products, RoundedModel
+from bench.rounded_model import RoundedModel
+from bench.rounded_products import MODES, Products
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.checkpoint import read_model
@@ -27,6 +28,10 @@ from dpa1_fast.structure import from_ase
 from dpa1_fast.tiled import TiledEvaluator
 
 ROOT = Path(__file__).parents[1]
+
+IN_COORDINATES = ("tf32", "tf32, truncated", "float16", "bfloat16")
+"""Modes in which the engine takes the first layer of attention in coordinates on some cards, and in all channels on
+others: both are shown."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,8 @@ def batch_of(dpa1: DPA1, structures: Sequence[Atoms]) -> Batch:
     return collate(dpa1.config, [neighborhood(dpa1.config, from_ase(dpa1.config, a, "x")) for a in structures])
 
 
-def evaluate(dpa1: DPA1, batch: Batch, dot: Products) -> tuple[Tensor, Tensor]:
+def evaluate(dpa1: DPA1, batch: Batch, rounded: RoundedModel) -> tuple[Tensor, Tensor]:
     """Energies of atoms (n,) and forces (n, 3)."""
-    rounded = RoundedModel(dpa1.weights(), dot)
     energies, _, forces, _ = TiledEvaluator(rounded, dpa1.cost_per_neighbor, 2 * dpa1.config.rcut)(batch)
     return energies, forces
 
@@ -62,12 +66,16 @@ def compare(system: str, dpa1: DPA1, structures: Sequence[Atoms], modes: Sequenc
     energies, _, forces, _ = Engine(dpa1, backend="reference", device="cpu")._run(batch)
     rms, sizes = float(forces.square().mean().sqrt()), batch.offsets.diff()
     rows = []
-    for mode in modes:
+    for mode, reduced in [(m, r) for m in modes for r in ((False, True) if m in IN_COORDINATES else (False,))]:
         dot = Products(mode, watch=True)
-        found, f = evaluate(dpa1, batch, dot)
+        rounded = RoundedModel(dpa1.weights(), dot, reduced=reduced)
+        if reduced and not rounded.reduced:
+            continue
+        found, f = evaluate(dpa1, batch, rounded)
         per_atom = (batch.sum_structures(found - energies) / sizes).abs().max()
+        name = f"{mode}; in coordinates" if reduced else mode
         row = Row(
-            system, mode, float((f - forces).square().mean().sqrt()) / rms, float((f - forces).abs().max()) / rms,
+            system, name, float((f - forces).square().mean().sqrt()) / rms, float((f - forces).abs().max()) / rms,
             float(per_atom), rms, dot.largest, dot.short / max(1, dot.seen), dot.lost / max(1, dot.seen),
         )  # fmt: skip
         rows.append(row)

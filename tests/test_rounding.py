@@ -10,9 +10,11 @@ import torch
 from conftest import OPTIONS, crystal, make_model, molecule
 
 from bench import cases
-from bench.rounded_model import Products, nearest, truncated
-from bench.rounding import MODES, Row, batch_of, compare, evaluate, markdown, sizes
+from bench.rounded_model import RoundedModel
+from bench.rounded_products import MODES, Products, nearest, truncated
+from bench.rounding import Row, batch_of, compare, evaluate, markdown, sizes
 from dpa1_fast import DPA1, Engine
+from dpa1_fast.kernels.cpu import basis
 from dpa1_fast.kernels.fused import TritonEvaluator
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -30,14 +32,20 @@ def worst(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
+@pytest.mark.parametrize("reduced", [False, True], ids=["channels", "coordinates"])
 @pytest.mark.parametrize(("mode", "limit"), [("float64", 1e-11), ("ieee", 2e-5)])
 @pytest.mark.parametrize("name", ALL)
-def test_formulas_are_those_of_the_reference(name: str, mode: str, limit: float) -> None:
+def test_formulas_are_those_of_the_reference(
+    name: str, mode: str, limit: float, reduced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(basis, "WORTH", 2.0)  # small models' bases are as large as their embedding
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
     batch = batch_of(model, [molecule(6), crystal()])
     energies, _, forces, _ = Engine(model, backend="reference", device="cpu")._run(batch)
-    found, f = evaluate(model, batch, Products(mode))
+    rounded = RoundedModel(model.weights(), Products(mode), reduced=reduced)
+    assert rounded.reduced == (reduced and bool(model.config.attn_layer))
+    found, f = evaluate(model, batch, rounded)
     assert worst(f, forces) < limit
     assert worst(found, energies) < limit
 
@@ -70,15 +78,20 @@ def test_split_products_are_nearly_exact() -> None:
         assert worst(Products(mode)(a, b).double(), exact) < limit, mode
 
 
-def test_errors_are_as_large_as_those_of_the_kernels() -> None:
+@pytest.mark.parametrize("reduced", [False, True], ids=["channels", "coordinates"])
+def test_errors_are_as_large_as_those_of_the_kernels(reduced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """float16 is the type that the interpreter rounds to as a card does: it has no TF32, and multiplies the bits of
     bfloat16 as if they were integers."""
+    monkeypatch.setattr(basis, "WORTH", 2.0 if reduced else 0.0)
     model: DPA1 = make_model()
     batch = batch_of(model, [molecule(8), crystal()])
     judge = Engine(model, backend="reference", device="cpu")._run(batch)[2]
     options: dict[str, Any] = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
-    kernels = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)(batch)[2] - judge
-    emulated = evaluate(model, batch, Products("float16"))[1] - judge
+    evaluator = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)
+    assert (evaluator.coordinates is not None) == reduced
+    kernels = evaluator(batch)[2] - judge
+    rounded = RoundedModel(model.weights(), Products("float16"), reduced=reduced)
+    emulated = evaluate(model, batch, rounded)[1] - judge
     assert 0.7 < float(emulated.norm() / kernels.norm()) < 1.4
     # Not the size alone: the same operands are rounded the same way.
     assert float((emulated * kernels).sum() / emulated.norm() / kernels.norm()) > 0.6

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ TYPES = {
     torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16",
     torch.int64: "*i64", torch.int32: "*i32",
 }  # fmt: skip
+WATER = 90
+"""Neighbours in liquid water within 6 Å."""
 BY_BATCH = ("atoms", "blocks")
 """Numbers that differ from chunk to chunk: compiled for any."""
 SPLIT_ON_AMD = "bf16x3"
@@ -63,10 +66,14 @@ class _Recorder:
 
 
 @cache
-def _batch(attention_layers: int) -> Batch:
-    model = cases.model(attn_layer=attention_layers)
-    atoms = cases.CASES["water192"].build()
-    return collate(model.config, [neighborhood(model.config, from_ase(model.config, a, "water192")) for a in atoms])
+def _batch(attention_layers: int, most: int) -> Batch:
+    """Water, or the middle of it where atoms may not have as many neighbours as there."""
+    model, atoms = cases.model(attn_layer=attention_layers), cases.water(4)
+    if most < WATER:
+        from_middle = np.linalg.norm(atoms.positions - np.diag(atoms.cell) / 2, axis=1)
+        atoms = atoms[np.argsort(from_middle)[:most]]
+        atoms.pbc = False
+    return collate(model.config, [neighborhood(model.config, from_ase(model.config, atoms, "water"))])
 
 
 @cache
@@ -99,13 +106,15 @@ def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
 
 
 def record(
-    precision: str, architecture: str, tiles: Tiles | None, attention_layers: int, *, coordinates: bool = True
-) -> list[Launch]:
+    precision: str, architecture: str, tiles: Tiles | None, attention_layers: int, most: int = WATER,
+    *, coordinates: bool = True,
+) -> list[Launch]:  # fmt: skip
     """All launches of one evaluation, in order.
 
     Args:
         precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
         tiles: None for those that the engine would choose. attention_layers: of the se_atten model.
+        most: neighbours of an atom; of the kernels, those in coordinates go by it alone.
         coordinates: whether its first layer may be taken in coordinates.
     """
     evaluator = _evaluator(attention_layers, precision, architecture)
@@ -116,7 +125,7 @@ def record(
     try:
         for name, function in kernels.items():
             setattr(fused, name, _Recorder(name, function, seen))
-        evaluator(_batch(attention_layers))
+        evaluator(_batch(attention_layers, most))
     finally:
         for name, function in kernels.items():
             setattr(fused, name, function)
@@ -148,13 +157,18 @@ def name_of(launch: Launch) -> str:
     return "embedding_fwd_no_attention" if plain == "embedding_fwd" and not c["ATTENTION"] else plain
 
 
-def variants(architecture: str, precision: str, tiles: Tiles) -> list[Variant]:
-    """The production model's launches, and those with its first layer in all channels; of three layers the middle one's
-    way back; of none the embedding's."""
-    out = [Variant(name_of(x), True, x) for x in record(precision, architecture, tiles, 2)]
+def variants(architecture: str, precision: str, tiles: Tiles, most: int = WATER) -> list[Variant]:
+    """The production model's launches, and those with its first layer in all channels; a single layer's; of three
+    layers the middle one's way back; of none the embedding's."""
+
+    def launches(layers: int, coordinates: bool) -> dict[str, Launch]:
+        seen = record(precision, architecture, tiles, layers, most, coordinates=coordinates)
+        return {name_of(x): x for x in seen}
+
+    out = [Variant(name_of(x), True, x) for x in record(precision, architecture, tiles, 2, most)]
     there = {v.kernel for v in out}
-    full = record(precision, architecture, tiles, 2, coordinates=False)
-    out += [Variant(name_of(x), False, x) for x in full if name_of(x) not in there]
-    more = {name_of(x): x for layers in (3, 0) for x in record(precision, architecture, tiles, layers)}
-    extra = ("attention_bwd_middle", "embedding_fwd_no_attention", "embedding_bwd")
-    return [*out, *(Variant(k, False, more[k]) for k in extra)]
+    for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True)):
+        more = {k: x for k, x in launches(layers, coordinates).items() if k not in there}
+        out += [Variant(k, False, x) for k, x in more.items()]
+        there |= set(more)
+    return out

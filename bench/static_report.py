@@ -21,8 +21,8 @@ from typing import Any
 
 from bench import cost, tile_search
 from bench.compile_all import Compiler
-from bench.launches import Variant, variants
-from bench.tile_search import WATER, WATER_BUCKET, neighbors
+from bench.launches import WATER, Variant, variants
+from bench.tile_search import WATER_BUCKET, neighbors
 from dpa1_fast.kernels.tiles import BUCKETS, PLAIN, SMALL, Tile, Tiles, tiles_for
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -36,6 +36,9 @@ MOST_BYTES, MOST_RATIO = 400_000, 1.5
 
 def tile_of(variant: Variant, tiles: Tiles) -> Tile:
     """The tile by which a kernel was launched, or the direction's."""
+    if variant.kernel.startswith("reduced"):
+        c = variant.launch.constants
+        return Tile(c["R"], c["K"], c["M"], variant.launch.options["num_warps"], c["B"])
     back = variant.kernel.startswith(("attention_bwd", "embedding_bwd", "environment"))
     return tiles.backward if back else tiles.forward
 
@@ -69,7 +72,7 @@ def report(
                 own = tiles_for(architecture, precision, bucket)
                 plain = SMALL if bucket <= 16 else PLAIN
                 for tiles in [own, Tiles(plain, plain)] if others else [own]:
-                    for v in variants(architecture, precision, tiles):
+                    for v in variants(architecture, precision, tiles, neighbors(bucket)):
                         default = tiles is own
                         if default or ("attention" in v.kernel and tile_of(v, tiles) != tile_of(v, own)):
                             planned.append((precision, bucket, tiles, default, v))

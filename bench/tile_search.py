@@ -9,14 +9,13 @@ from typing import Any
 
 from bench import cost
 from bench.compile_all import Compiler
-from bench.launches import Variant, variants
+from bench.launches import WATER, Variant, variants
 from dpa1_fast.kernels import tiles
 from dpa1_fast.kernels.precision import PRODUCTS
 from dpa1_fast.kernels.tiles import BUCKETS, CANDIDATES, Tile, Tiles
 
 TILES = Path(tiles.__file__).with_name("tiles.json")
-WATER, WATER_BUCKET = 90, 128
-"""Neighbours in liquid water within 6 Å, and their bucket."""
+WATER_BUCKET = 128
 
 BACKWARD = ("attention_bwd_first", "attention_bwd_last", "attention_bwd_middle", "embedding_bwd")
 FORWARD = ("attention_fwd", "attention_fwd_last", "embedding_fwd", "embedding_fwd_no_attention")

@@ -33,7 +33,7 @@ from .reference import activation, network
 from .series import _coordinates_kernel
 from .sums import _forces_kernel, _virials_kernel
 from .tile_cache import Tuned
-from .tiles import BUCKETS, Tile, Tiles, reduced_tile, tiles_for
+from .tiles import BUCKETS, Tile, Tiles, reduced_back_tile, reduced_tile, tiles_for
 from .weights import Weights
 
 EDGES, EDGE_ROWS = 16, 32
@@ -307,11 +307,12 @@ class TritonEvaluator:
         for k in reversed(range(layers)):
             if reduced is not None and k == 0:
                 d_z = torch.empty(programs, reduced_rows, self.mp, dtype=self.operand, device=self.device)
+                block = reduced_back_tile(self.architecture, self.precision, chunk.most, ends=layers == 1)
                 _reduced_attention_bwd_kernel[(programs,)](
                     atoms.at, atoms.count, atoms.n_key, atoms.center_type, atoms.first, g[0], row, gate, lengths[0],
                     d_g, d_row, d_gate, d_x, scratch, operands, stats, d_z, *self.reduced, edges.type, self.series_t,
                     self.ranges, n, reduced_rows, **attention, LAST=layers == 1, **self.of_reduced, **self.of_series,
-                    PREC=self.products, **block, Q=block["R"], E=block["R"], W=16, num_stages=1,
+                    PREC=self.products, **block, W=16, num_stages=1,
                 )  # fmt: skip
                 continue
             matrices, vectors, *_ = self.layers[k]

@@ -15,7 +15,7 @@ def dot(a, b, acc, PREC: tl.constexpr):
     """acc + a·b. PREC: bfloat16, float16 (operands rounded), or ieee, tf32, tf32x3, bf16x3 as Triton knows them."""
     if PREC == "bfloat16":
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc, out_dtype=tl.float32)
-    elif PREC == "rounded_bfloat16":  # the same numbers for the interpreter, which can't multiply bfloat16
+    elif PREC == "rounded_bfloat16":  # for the interpreter, which can't multiply bfloat16, and cuts off bits
         a, b = a.to(tl.bfloat16).to(acc.dtype), b.to(tl.bfloat16).to(acc.dtype)
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
     elif PREC == "float16":

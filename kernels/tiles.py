@@ -66,6 +66,15 @@ def reduced_tile(architecture: str | None, precision: str, most: int) -> dict[st
     return {"B": min(block, most), "K": min(keys, most), "R": min(rows, most), "num_warps": warps}
 
 
+def reduced_back_tile(architecture: str | None, precision: str, most: int, *, ends: bool) -> dict[str, int]:
+    """The same for the way back, where there is one; ``ends``: of a layer that is the last one too."""
+    tile = reduced_tile(architecture, precision, most) or {}
+    tile |= {"Q": tile["R"], "E": tile["R"]}
+    if ends:  # X's gradient is held besides: what needs no stack then
+        tile |= {"R": 16} if most > 32 else dict.fromkeys("RQEK", 16)
+    return tile
+
+
 INTERPRETED = Tile(32, 32, 128, 4, 64)
 """The interpreter pays by the operation, so it gets few and large ones."""
 

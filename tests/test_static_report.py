@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 
 WITH_PRODUCTS = {
     "embedding_fwd", "attention_fwd", "attention_fwd_last", "energy_net", "attention_bwd_last", "attention_bwd_first",
-    "attention_bwd_middle", "reduced_fwd", "reduced_bwd", "coordinates", "embedding_fwd_no_attention", "embedding_bwd",
+    "attention_bwd_middle", "attention_bwd_only", "reduced_fwd", "reduced_fwd_only", "reduced_bwd", "reduced_bwd_only",
+    "coordinates", "embedding_fwd_no_attention", "embedding_bwd",
 }  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +14,18 @@ from typing import Any
 
 from bench import sass
 from bench.launches import Launch
+
+
+def elsewhere(module: str, arguments: Sequence[str]) -> int | None:
+    """The exit code of a module that compiles, run in a process of its own where this one is to interpret.
+
+    Interpreted kernels can't be compiled, and what they are is settled when they are imported.
+    """
+    if os.environ.get("TRITON_INTERPRET"):
+        clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+        return subprocess.run([sys.executable, "-m", module, *arguments], env=clean).returncode
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what unset means, without the warning
+    return None
 
 
 def until_stack(launches: Sequence[Launch], stop: bool) -> list[dict[str, Any]]:

@@ -66,9 +66,9 @@ class _Recorder:
 
 
 @cache
-def _batch(attention_layers: int, most: int) -> Batch:
+def _batch(most: int) -> Batch:
     """Water, or the middle of it where atoms may not have as many neighbours as there."""
-    model, atoms = cases.model(attn_layer=attention_layers), cases.water(4)
+    model, atoms = cases.model(), cases.water(4)
     if most < WATER:
         from_middle = np.linalg.norm(atoms.positions - np.diag(atoms.cell) / 2, axis=1)
         atoms = atoms[np.argsort(from_middle)[:most]]
@@ -77,11 +77,11 @@ def _batch(attention_layers: int, most: int) -> Batch:
 
 
 @cache
-def _evaluator(attention_layers: int, precision: str, architecture: str) -> TritonEvaluator:
-    weights = cases.model(attn_layer=attention_layers).weights()
+def _evaluator(precision: str, architecture: str, **options: Any) -> TritonEvaluator:
+    weights = cases.model(**options).weights()
     out = TritonEvaluator(weights, precision, torch.device("cpu"), architecture, programs=264, chunk_bytes=1 << 30)
-    if architecture.startswith("gfx") and out.products == "tf32x3":
-        out.products = SPLIT_ON_AMD
+    if architecture.startswith("gfx") and out.model.products == "tf32x3":
+        out.model.products = SPLIT_ON_AMD
     return out
 
 
@@ -106,30 +106,30 @@ def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
 
 
 def record(
-    precision: str, architecture: str, tiles: Tiles | None, attention_layers: int, most: int = WATER,
-    *, coordinates: bool = True,
+    precision: str, architecture: str, tiles: Tiles | None, most: int = WATER, *, coordinates: bool = True,
+    **options: Any,
 ) -> list[Launch]:  # fmt: skip
     """All launches of one evaluation, in order.
 
     Args:
         precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
-        tiles: None for those that the engine would choose. attention_layers: of the se_atten model.
+        tiles: None for those that the engine would choose.
         most: neighbours of an atom; of the kernels, those in coordinates go by it alone.
-        coordinates: whether its first layer may be taken in coordinates.
+        coordinates: whether the first layer may be taken in them. options: of the se_atten model, where it differs.
     """
-    evaluator = _evaluator(attention_layers, precision, architecture)
-    evaluator.tiles, kept = tiles, evaluator.coordinates
-    evaluator.coordinates = kept if coordinates else None
+    evaluator = _evaluator(precision, architecture, **options)
+    evaluator.tiles, kept = tiles, evaluator.model.coordinates
+    evaluator.model.coordinates = kept if coordinates else None
     seen: list[tuple[str, dict[str, Any]]] = []
     kernels = {k: v for k, v in vars(fused).items() if k.endswith("_kernel")}
     try:
         for name, function in kernels.items():
             setattr(fused, name, _Recorder(name, function, seen))
-        evaluator(_batch(attention_layers, most))
+        evaluator(_batch(most))
     finally:
         for name, function in kernels.items():
             setattr(fused, name, function)
-        evaluator.coordinates = kept
+        evaluator.model.coordinates = kept
     return [_launch(name, architecture, values) for name, values in seen]
 
 
@@ -157,18 +157,18 @@ def name_of(launch: Launch) -> str:
     return "embedding_fwd_no_attention" if plain == "embedding_fwd" and not c["ATTENTION"] else plain
 
 
-def variants(architecture: str, precision: str, tiles: Tiles, most: int = WATER) -> list[Variant]:
-    """The production model's launches, and those with its first layer in all channels; a single layer's; of three
-    layers the middle one's way back; of none the embedding's."""
+def variants(
+    architecture: str, precision: str, tiles: Tiles, most: int = WATER, **options: Any
+) -> list[Variant]:  # fmt: skip
+    """A model's launches, the production model's where no options are given, and those with its first layer in all
+    channels; a single layer's; of three layers the middle one's way back; of none the embedding's."""
 
-    def launches(layers: int, coordinates: bool) -> dict[str, Launch]:
-        seen = record(precision, architecture, tiles, layers, most, coordinates=coordinates)
-        return {name_of(x): x for x in seen}
+    def launches(layers: int, coordinates: bool) -> list[Launch]:
+        here = {**options, "attn_layer": layers}
+        return record(precision, architecture, tiles, most, coordinates=coordinates, **here)
 
-    out = [Variant(name_of(x), True, x) for x in record(precision, architecture, tiles, 2, most)]
-    there = {v.kernel for v in out}
+    out = [Variant(name_of(x), not options, x) for x in launches(2, True)]
     for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True)):
-        more = {k: x for k, x in launches(layers, coordinates).items() if k not in there}
-        out += [Variant(k, False, x) for k, x in more.items()]
-        there |= set(more)
+        there = {v.kernel for v in out}
+        out += [Variant(name_of(x), False, x) for x in launches(layers, coordinates) if name_of(x) not in there]
     return out

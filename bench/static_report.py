@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import cost, tile_search
-from bench.compile_all import Compiler
+from bench.compile_all import Compiler, elsewhere
 from bench.launches import WATER, Variant, variants
 from bench.tile_search import WATER_BUCKET, neighbors
 from dpa1_fast.kernels.tiles import BUCKETS, PLAIN, SMALL, Tile, Tiles, tiles_for
@@ -177,12 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
-    # Interpreted kernels can't be compiled, and what they are is settled when they are imported.
-    if os.environ.get("TRITON_INTERPRET"):
-        clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-        arguments = sys.argv[1:] if argv is None else argv
-        return subprocess.run([sys.executable, "-m", "bench.static_report", *arguments], env=clean).returncode
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what unset means, without the warning
+    code = elsewhere("bench.static_report", sys.argv[1:] if argv is None else argv)
+    if code is not None:
+        return code
     compiler = Compiler(options.workers)
     if options.quick:
         write(options.output, report(compiler, ("sm_90",), ("tf32", "bfloat16"), (WATER_BUCKET,), others=False))

@@ -21,6 +21,9 @@ PRECISION = {
 }  # fmt: skip
 """By which precision of the CPU engine series and bases are cut off."""
 
+MOST = 32
+"""Coordinates that the kernels are made for; with more they would need a stack."""
+
 SERIES = {"bfloat16": "tf32", "float16": "tf32", "rounded_bfloat16": "tf32"}
 """How products of series are done, for products that round more than those may."""
 
@@ -69,6 +72,8 @@ def find(w: Weights, order: Tensor, mp: int, precision: str) -> Coordinates | No
     if len(found) < n * n or len(bases) < n:
         return None
     width = padded(max(x.shape[1] for x in bases))
+    if width > MOST or width > basis.WORTH * mp:
+        return None
     terms, sets = padded(max(x.c.shape[1] for x in found)), found[0].c.shape[0]
     table = torch.stack([fill(x.c @ bases[k // n], sets, terms, width) for k, x in enumerate(found)])
     table = table.view(n, n, sets, terms, width)

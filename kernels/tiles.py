@@ -66,10 +66,13 @@ def reduced_tile(architecture: str | None, precision: str, most: int) -> dict[st
     return {"B": min(block, most), "K": min(keys, most), "R": min(rows, most), "num_warps": warps}
 
 
-def reduced_back_tile(architecture: str | None, precision: str, most: int, *, ends: bool) -> dict[str, int]:
-    """The same for the way back, where there is one; ``ends``: of a layer that is the last one too."""
+def reduced_back_tile(
+    architecture: str | None, precision: str, most: int, width: int, *, ends: bool
+) -> dict[str, int]:  # fmt: skip
+    """The same for the way back in ``width`` coordinates, where there is one; ``ends``: of a layer that is the last."""
     tile = reduced_tile(architecture, precision, most) or {}
-    tile |= {"Q": tile["R"], "E": tile["R"]}
+    # Of more coordinates fewer rows pass by at a time.
+    tile |= {"Q": tile["R"], "E": tile["R"], "K": min(tile["K"], max(16, 512 // width))}
     if ends:  # X's gradient is held besides: what needs no stack then
         tile |= {"R": 16} if most > 32 else dict.fromkeys("RQEK", 16)
     return tile

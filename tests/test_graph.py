@@ -184,7 +184,7 @@ def test_a_step_with_atoms_too_close_for_series_is_not_replayed(monkeypatch: pyt
     odd = batch_of(model, parameters(model, [close]))
     for batch in (*batches, odd):
         assert_equal(run(batch), run.evaluator(batch))
-    assert run.evaluator.coordinates is not None
+    assert run.evaluator.model.coordinates is not None
     assert run.replays == 2
 
 

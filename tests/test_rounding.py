@@ -88,7 +88,7 @@ def test_errors_are_as_large_as_those_of_the_kernels(reduced: bool, monkeypatch:
     judge = Engine(model, backend="reference", device="cpu")._run(batch)[2]
     options: dict[str, Any] = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
     evaluator = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)
-    assert (evaluator.coordinates is not None) == reduced
+    assert (evaluator.model.coordinates is not None) == reduced
     kernels = evaluator(batch)[2] - judge
     rounded = RoundedModel(model.weights(), Products("float16"), reduced=reduced)
     emulated = evaluate(model, batch, rounded)[1] - judge

@@ -91,7 +91,7 @@ def test_every_activation_function(function: str, options: dict[str, Any]) -> No
 def test_first_layer_in_coordinates(name: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(basis, "WORTH", 2.0)
     model = make_model(**ALL[name] | {"attn_layer": layers})
-    assert evaluator(model, precision).coordinates is not None
+    assert evaluator(model, precision).model.coordinates is not None
     assert_same(model, batch_of(model, structures(model)), precision)
 
 
@@ -107,7 +107,7 @@ def test_models_of_many_types_take_the_full_layer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(basis, "WORTH", 2.0)
     monkeypatch.setattr(basis, "MOST_TYPES_AROUND", 1)
     model = make_model()
-    assert evaluator(model).coordinates is None
+    assert evaluator(model).model.coordinates is None
     assert_same(model, batch_of(model, structures(model)), "float64")
 
 

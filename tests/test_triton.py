@@ -162,7 +162,7 @@ class Guarded(TritonEvaluator):
     """Puts a stretch that nobody may touch around everything that it allocates."""
 
     def _new(self, *shape: int) -> torch.Tensor:
-        room = torch.full((int(np.prod(shape)) + 512,), float("nan"), dtype=self.work)
+        room = torch.full((int(np.prod(shape)) + 512,), float("nan"), dtype=self.model.work)
         return room[256:-256].view(shape)
 
 

@@ -19,9 +19,9 @@ from dpa1_fast.kernels import reference as ref
 from dpa1_fast.kernels.cpu import numbers
 from dpa1_fast.kernels.weights import Weights
 
-PRECISION = {"float64": "float64", "tf32": "tf32", "tf32, truncated": "tf32"} | {
-    mode: mode for mode in ("float16", "bfloat16")
-}
+PRECISION = {
+    "float64": "float64", "tf32": "tf32", "tf32, truncated": "tf32", "float16": "float16", "bfloat16": "bfloat16",
+}  # fmt: skip
 """By which precision of the engine a mode's coordinates are looked for; "float32" for all others."""
 
 SERIES = {"float16": "tf32, truncated", "bfloat16": "tf32, truncated"}

@@ -33,7 +33,7 @@ class Work:
 
     def product(self, m: int, n: int, k: int, times: float, a: float = 0, b: float = 0) -> None:
         """``times`` products whose operands are a and b bytes an element from memory, 0 where they are on chip."""
-        self.dots[m, n, k] += times  # type: ignore[assignment]
+        self.dots[m, n, k] += times  # type: ignore[assignment] # of floats
         self.l2 += times * (m * k * a + k * n * b)
 
     def array(self, elements: float, size: int, needed: float | None = None) -> None:

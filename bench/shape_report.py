@@ -16,7 +16,8 @@ from typing import Any
 from bench.compile_all import Compiler, elsewhere
 from bench.launches import variants
 from bench.static_report import PRECISIONS, WATER_BUCKET
-from dpa1_fast.kernels.tiles import tiles_for
+from bench.tile_search import neighbors
+from dpa1_fast.kernels.tiles import BUCKETS, tiles_for
 
 SHAPES: dict[str, dict[str, Any]] = {
     "M = 128": {"neuron": (32, 64, 128)},
@@ -37,28 +38,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", nargs="+", default=("sm_80", "sm_90", "sm_100"))
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--shape", nargs="+", default=tuple(SHAPES), choices=tuple(SHAPES))
+    parser.add_argument("--tile", nargs="+", type=int, default=(WATER_BUCKET,), choices=BUCKETS, help="neighbours")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
     code = elsewhere("bench.shape_report", sys.argv[1:] if argv is None else argv)
     if code is not None:
         return code
     planned = [
-        (architecture, precision, shape, v)
+        (architecture, precision, shape, bucket, v)
         for architecture in options.arch
         for precision in options.precision
         for shape in options.shape
-        for v in variants(architecture, precision, tiles_for(architecture, precision, WATER_BUCKET), **SHAPES[shape])
+        for bucket in options.tile
+        for v in variants(
+            architecture, precision, tiles_for(architecture, precision, bucket), neighbors(bucket), **SHAPES[shape]
+        )
     ]
     compiler = Compiler(options.workers)
     compiler([[v.launch] for *_, v in planned])
     bad = 0
-    for architecture, precision, shape, v in planned:
+    for architecture, precision, shape, bucket, v in planned:
         found = compiler.known[v.launch.key]
         stack, fma = found.get("stack_bytes"), found.get("fma_products")
         if stack != 0 or fma != 0:
             bad += 1
             what = found.get("error", f"{stack} bytes of stack, {fma} products on FMA")
-            print(f"{architecture} {precision}, {shape}: {v.kernel}: {what}")
+            print(f"{architecture} {precision}, {shape}, up to {bucket} neighbours: {v.kernel}: {what}")
     print(f"{len(planned)} kernels of {len(options.shape)} shapes, {bad} of them need a stack or leave products on FMA")
     return int(bad > 0)
 

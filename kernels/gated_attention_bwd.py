@@ -107,6 +107,8 @@ def _pairs(
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
     acc = tl.zeros([Q, MP], work)
+    # Where no column is filled up, a load needs no mask that the compiler can see: it would be made too early.
+    hidden = zero if M == MP else 0
     if C == MP:
         key = load_rows(g, keys, real, zero, M, STRIDE, MP)
     for q in range(0, n, K):
@@ -119,8 +121,8 @@ def _pairs(
             s, v = dot(t, tl.trans(key), s, PREC), dot(d_y, tl.trans(key), v, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_columns(g, keys, real, c, M, STRIDE, C)
-                s = dot(load_rows(own_operands, rows, mask, c, M, KEPT * MP, C), part, s, PREC)
+                part = load_columns(g, keys, real, hidden + c, M, STRIDE, C)
+                s = dot(load_rows(own_operands, rows, mask, hidden + c, M, KEPT * MP, C), part, s, PREC)
                 v = dot(load_rows(own_operands + MP, rows, mask, c, M, KEPT * MP, C), part, v, PREC)
         numbers = stats + place(rows)
         a_q = _load(numbers, A_Q, mask)

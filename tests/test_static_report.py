@@ -44,9 +44,10 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert total["model_us_per_atom"] <= most, total
 
 
-def test_models_of_128_channels_need_no_stack_in_bfloat16() -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_models_of_128_channels_need_no_stack(precision: str) -> None:
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    options = ["--arch", "sm_90", "--precision", "bfloat16", "--shape", "M = 128"]
+    options = ["--arch", "sm_90", "--precision", precision, "--shape", "M = 128"]
     command = [sys.executable, "-m", "bench.shape_report", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -177,7 +177,7 @@ class TritonEvaluator:
                 edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
                 row, gate, g[0], moments, blocks, **m.environment, SMOOTH=m.options["SMOOTH"],
                 DOTR=m.options["DOTR"], **m.embedding, ATTENTION=layers > 0, R=edge_rows,
-                num_warps=8 if m.split and edge_rows > 16 else 4, **common,
+                num_warps=8 if m.split and edge_rows == EDGE_ROWS else 4, **common,
             )  # fmt: skip
         programs = min(self.programs, n)
         rows = max(there_rows, back_rows, reduced_rows)

@@ -107,7 +107,7 @@ def _pairs(
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
     acc = tl.zeros([Q, MP], work)
-    # Where no column is filled up, a load needs no mask that the compiler can see: it would be made too early.
+    # Where no column is filled up the compiler sees that loads need no mask, and float32 runs out of registers.
     hidden = zero if M == MP else 0
     if C == MP:
         key = load_rows(g, keys, real, zero, M, STRIDE, MP)

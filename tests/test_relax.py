@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch_sim")
-
 import torch
 from ase import Atoms
 from ase.build import bulk

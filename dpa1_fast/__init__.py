@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Result", "__version__", "load", "screen"]
+__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Relaxed", "Result", "__version__", "load", "relax", "screen"]
 
 if TYPE_CHECKING:
     from .config import DPA1Config
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from .loading import load
     from .model import DPA1
     from .screening import screen
+    from .screening.relax import Relaxed, relax
 
 _HOMES = {
     "DPA1": "model",
     "DPA1Config": "config",
     "DeepPot": "deep_pot",
     "Engine": "engine",
+    "Relaxed": "screening.relax",
     "Result": "engine",
     "load": "loading",
+    "relax": "screening.relax",
     "screen": "screening",
 }
 

@@ -26,7 +26,7 @@ from .moving import Moving, Step, stress
 try:
     from torch_sim.models.interface import ModelInterface
 except ImportError as error:
-    raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[relax]'") from error
+    raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[torchsim]'") from error
 
 
 class DPA1Model(ModelInterface):  # type: ignore[misc]

@@ -116,14 +116,14 @@ class DPA1Model(ModelInterface):  # type: ignore[misc]
         cells = np.ascontiguousarray(_numpy(read("cell")).reshape(-1, 3, 3).transpose(0, 2, 1))
         with self._lock:
             try:
-                self._follow(state, read, positions, cells)
-                return self._outputs(state, self._moving.step(positions, cells), cells)
+                self._follow(read, positions, cells)
+                return self._outputs(self._moving.step(positions, cells), cells)
             except BaseException:
                 self._moving.forget()
                 self._members = []
                 raise
 
-    def _outputs(self, state: Any, step: Step, cells: Array) -> dict[str, torch.Tensor]:
+    def _outputs(self, step: Step, cells: Array) -> dict[str, torch.Tensor]:
         for k in sorted(step.errors):
             raise step.errors[k]
         found = {"energy": step.energy}
@@ -135,7 +135,7 @@ class DPA1Model(ModelInterface):  # type: ignore[misc]
 
     # --- who is who -------------------------------------------------------------------------------------------------
 
-    def _follow(self, state: Any, read: Any, positions: Array, cells: Array) -> None:
+    def _follow(self, read: Any, positions: Array, cells: Array) -> None:
         """Makes the set of structures that of the state."""
         numbers = _numpy(read("atomic_numbers"), np.int64)
         sizes = _sizes(read("system_idx"), len(numbers), len(cells))

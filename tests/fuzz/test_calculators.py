@@ -219,13 +219,21 @@ QUESTIONS = [
     (of_atoms, "energy"), (of_atoms, "energies"),
 ]  # fmt: skip
 ASE_STEPS = st.tuples(
-    st.sampled_from(EDITS), st.integers(0, 2), st.integers(0, 9999), st.sampled_from(HANDLING), st.sampled_from(QUESTIONS)
+    st.sampled_from(EDITS),
+    st.integers(0, 2),
+    st.integers(0, 9999),
+    st.sampled_from(HANDLING),
+    st.sampled_from(QUESTIONS),
 )
 
 
 def ase_sequence(engine: Engine, steps: Any) -> None:
     calc = DPA1Calculator(engine)
-    structures = [molecule(3), crystal(1, 4), molecule(4, 2, 3.0, cell=np.diag([4.0, 3.8, 0.0]), pbc=[True, True, False])]
+    structures = [
+        molecule(3),
+        crystal(1, 4),
+        molecule(4, 2, 3.0, cell=np.diag([4.0, 3.8, 0.0]), pbc=[True, True, False]),
+    ]
     for atoms in structures:
         atoms.info["fparam"] = [0.5]
         atoms.set_array("aparam", np.linspace(0, 1, len(atoms)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from ase.constraints import (
 import dpa1_fast
 from bench.relax import mixed, one_by_one
 from dpa1_fast.drivers.moving import Moving, Step
-from dpa1_fast.errors import StructureError
+from dpa1_fast.errors import DPA1Warning, StructureError
 from dpa1_fast.screening.relax import Relaxed, relax
 from dpa1_fast.structure import from_ase
 
@@ -158,6 +159,52 @@ def test_a_structure_that_fails_on_its_way_leaves_and_others_go_on(cell: bool, m
     assert "boom" in str(found[2])
     assert len(calls) == 6, "it left the batch at once"
     assert all(equal(found[k], expected[k]) for k in (0, 1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", [0, 2, 3])
+def test_numbers_that_are_not_finite_are_an_error_of_one_structure(what: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy, forces or only the virial, in the third evaluation of one of three structures."""
+    structures, evaluate, calls = mixed(3), dpa1_fast.Engine.evaluate_batch, []
+    expected = relaxed(structures, cell=True)
+
+    def overflows(self: dpa1_fast.Engine, batch: Any) -> Any:
+        outputs = evaluate(self, batch)
+        calls.append(1)
+        if len(calls) == 3:
+            # Large structures stand first in the batch; this is the first of them.
+            outputs[what][0] = np.inf
+        return outputs
+
+    monkeypatch.setattr(dpa1_fast.Engine, "evaluate_batch", overflows)
+    found = relax(ENGINE, structures, cell=True)
+    first = int(np.argmax([len(s) for s in structures]))
+    assert isinstance(found[first], StructureError)
+    assert f"structure {first}: the model's energy, forces or virial overflow in float64" in str(found[first])
+    assert all(equal(a, b) for k, (a, b) in enumerate(zip(found, expected, strict=True)) if k != first)  # type: ignore[arg-type]
+
+
+def test_a_cell_that_collapses_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model here squeezes one crystal until its cell has no volume; no warning, and no other structure notices."""
+    structures, step = [mixed(1)[0], bulk("Al"), mixed(3)[2]], Moving.step
+    structures[1].set_constraint(FixScaled([0], (True, False, False)))
+    expected = relaxed(structures, cell=True)
+
+    def squeezes(self: Moving, positions: Any, cells: Any) -> Step:
+        out = step(self, positions, cells)
+        for k, s in enumerate(self.verlet.structures):
+            if s.name == "structure 1" and k not in out.errors:
+                out.virial[k] = -1e9 * np.diag([1.0, 1.0, 2.0])
+        return out
+
+    monkeypatch.setattr(Moving, "step", squeezes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DPA1Warning)  # more neighbours than sel, on the way
+        found = relax(ENGINE, structures, cell=True)
+    assert isinstance(found[1], StructureError)
+    assert "structure 1" in str(found[1])
+    assert equal(found[0], expected[0])  # type: ignore[arg-type]
+    assert equal(found[2], expected[2])  # type: ignore[arg-type]
 
 
 def test_what_does_not_converge_says_so() -> None:

@@ -107,7 +107,8 @@ class DegreesOfFreedom:
         rows = np.empty((len(self._atom_rows) + len(self._cell_rows), 3))
         forces[self._moving_atoms] = _times(forces[self._moving_atoms], deform[self._home])
         rows[self._atom_rows] = forces
-        rows[self._cell_rows] = (_each_times(virial, _inverse_transposed(deform)) / self._count).reshape(-1, 3)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows[self._cell_rows] = (_each_times(virial, _inverse_transposed(deform)) / self._count).reshape(-1, 3)
         return rows
 
     def move(self, rows: Array) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from . import devices
 from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
@@ -86,7 +87,7 @@ class Engine:
         threads: int | None = None,
         fixed_shape: bool = False,
     ) -> None:
-        self.device = _device(device)
+        self.device = devices.resolve(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
             dispatch.check_precision(precision, self.backend)
@@ -292,15 +293,3 @@ class Engine:
                 DPA1Warning,
                 stacklevel=4,
             )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device

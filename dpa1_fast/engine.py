@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch, Neighborhood, collate, neighborhood
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
-from .kernels.cpu.evaluate import CpuEvaluator
+from .kernels.cpu.evaluator import CpuEvaluator
 from .model import DPA1
-from .pieces import Outputs
 from .scheduler import Evaluator, Scheduler
-from .structure import Structure, from_ase
+from .splitting import Outputs
+from .structures.batch import Batch, Neighborhood, collate, neighborhood
+from .structures.structure import Structure, from_ase
 from .tiled import TILE_ELEMENTS, TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,7 +70,8 @@ class Engine:
             and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
-            another replay a CUDA graph, see ``kernels/graph.py``. Results are the same; other atoms cost a new capture.
+            another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
+            same; other atoms cost a new capture.
 
     Raises:
         BackendError: device, backend, precision or fixed_shape not available.

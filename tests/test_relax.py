@@ -15,11 +15,11 @@ from ase.build import bulk
 from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 
 import dpa1_fast
-from bench.relax import mixed, one_by_one
-from dpa1_fast.drivers.moving import Moving, Step
+from bench.speed.relax import mixed, one_by_one
+from dpa1_fast.dynamics.relax import Relaxed, relax
+from dpa1_fast.dynamics.stepper import Moving, Step
 from dpa1_fast.errors import StructureError
-from dpa1_fast.screening.relax import Relaxed, relax
-from dpa1_fast.structure import from_ase
+from dpa1_fast.structures.structure import from_ase
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
+from ..dynamics.stepper import Moving, stress
 from ..engine import VOIGT, Engine
 from ..loading import load
-from ..structure import Structure, from_ase
-from ..verlet import SKIN
-from .moving import Moving, stress
+from ..structures.structure import Structure, from_ase
+from ..structures.verlet import SKIN
 
 LASTING = ("positions", "cell", "initial_charges", "initial_magmoms")
 """Changes that leave the atoms what they are: their neighbour list lives on."""

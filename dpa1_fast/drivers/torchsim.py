@@ -24,7 +24,7 @@ from ..structures.verlet import SKIN, Array
 try:
     from torch_sim.models.interface import ModelInterface
 except ImportError as error:
-    raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[relax]'") from error
+    raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[torchsim]'") from error
 
 
 class DPA1Model(ModelInterface):  # type: ignore[misc]

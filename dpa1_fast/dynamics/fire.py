@@ -1,205 +1,108 @@
-"""FIRE for many structures at once: TorchSim's, made to take ASE's steps.
+"""FIRE for many systems at once, by the steps of ``ase.optimize.FIRE`` with its defaults (PRL 97, 170201, 2006).
 
-TorchSim 0.3's "ase_fire" differs from ``ase.optimize.FIRE`` in three places, and each is put right from outside:
-
-- A system that comes new into a batch has velocities NaN, and while there is one, *every* system of the batch skips
-  its power test. Here velocities begin at 0 and dt at twice dt: the power test finds 0, halves dt, and the first step
-  is ASE's. So what a structure does no longer depends on who is in the batch with it.
-- α shrinks before it mixes velocities, where ASE's shrinks after. Here TorchSim's factor is 1, and α shrinks after.
-- The gradient along the cell lacks the factor F⁻ᵀ of ``ase.filters.UnitCellFilter`` (F: the deformation since the
-  start), so that it is no gradient away from F = 1. Here it is multiplied in.
+A system is some rows of three numbers: one row an atom, and three more where its cell moves
+(``degrees_of_freedom.py``). Each system has its own velocities, time step and counters, and what it does depends on its
+own rows alone, to the last bit: sums run over the rows of one system in an order that only their number decides, and
+all else is done element by element.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..drivers.torchsim import DPA1Model
-from ..engine import Engine
-from ..errors import StructureError
-from ..structures.structure import Structure
-from .stepper import Step
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
-# After the driver, which says how to install it where it is missing.
-from torch_sim.optimizers import FireState, UnitCellFireState, fire, unit_cell_fire  # isort: skip
-from torch_sim.state import SimState  # isort: skip
+DT, DT_MAX = 0.1, 1.0
+"""The time step at the start, and the longest."""
 
-N_MIN, F_DEC, F_ALPHA = 5, 0.5, 0.99
-"""ASE's, and TorchSim's: after how many steps downhill dt grows, how dt and α shrink."""
+MAX_STEP = 0.2
+"""Å. A system's rows move at most so far in one step, all together."""
 
+N_MIN, F_INC, F_DEC = 5, 1.1, 0.5
+"""After so many steps downhill the time step grows by a factor; uphill it shrinks by another."""
 
-@dataclass(kw_only=True)
-class Start(SimState):  # type: ignore[misc]
-    """Systems before their first evaluation. index (S,): which structure each is."""
-
-    index: torch.Tensor
-    _system_attributes = SimState._system_attributes | {"index"}
+ALPHA, F_ALPHA = 0.1, 0.99
+"""How much of a velocity is turned towards the force at first, and the factor by which that shrinks downhill."""
 
 
-class _Light:
-    """What TorchSim does anew for every atom or system at every step, done for all at once.
-
-    Its ``n_systems`` sorts all atoms, and its ``pop`` goes through them in Python.
-    """
-
-    @property
-    def n_systems(self: Any) -> int:
-        """Number of systems."""
-        return len(self.index)
-
-    def pop(self: Any, system_indices: Any) -> list[Any]:
-        """Takes systems out, one state for each, as ``SimState.pop``."""
-        going = torch.zeros(self.n_systems, dtype=torch.bool, device=self.device)
-        going[torch.as_tensor(system_indices, dtype=torch.int64, device=self.device)] = True
-        if not going.any():
-            return []
-        gone: list[Any] = type(self)(**self._part(going)).split()
-        vars(self).update(self._part(~going))
-        return gone
-
-    def _part(self: Any, systems: torch.Tensor) -> dict[str, Any]:
-        """The attributes of some systems, a mask (S,)."""
-        atoms = systems[self.system_idx]
-        part = {name: getattr(self, name)[atoms] for name in self._atom_attributes}
-        part |= {name: getattr(self, name)[systems] for name in self._system_attributes}
-        part["system_idx"] = (torch.cumsum(systems, 0) - 1)[part["system_idx"]]
-        return part | {name: getattr(self, name) for name in self._global_attributes}
-
-
-@dataclass(kw_only=True)
-class AtomsState(_Light, FireState):  # type: ignore[misc]
-    """Systems whose atoms move. index, taken (S,): which structure each is, and how many steps it has done."""
-
-    index: torch.Tensor
-    taken: torch.Tensor
-    _system_attributes = FireState._system_attributes | {"index", "taken"}
-
-
-@dataclass(kw_only=True)
-class CellState(_Light, UnitCellFireState):  # type: ignore[misc]
-    """Systems whose atoms and cells move."""
-
-    index: torch.Tensor
-    taken: torch.Tensor
-    _system_attributes = UnitCellFireState._system_attributes | {"index", "taken"}
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What the engine says of one structure: energy eV, energies (n,) eV, forces (n, 3) eV/Å, virial (3, 3) eV."""
-
-    energy: float
-    energies: NDArray[np.float64]
-    forces: NDArray[np.float64]
-    virial: NDArray[np.float64]
-
-
-class KnownStructures(DPA1Model):
-    """The model of structures that a state names by ``index``; what fails is noted and leaves, others go on.
-
-    Args:
-        engine: evaluates. structures: that ``index`` counts.
-        free: for each, (n, 3) 0 where a coordinate of an atom is held, or None. cell: whether cells will move.
+class Fire:
+    """The optimizer's memory of a set of systems.
 
     Attributes:
-        errors: of each structure that failed. Its energy becomes NaN and its forces 0.
+        sizes: (S,) rows of each system. first: (S,) where its rows begin. taken: (S,) steps that it has done.
     """
 
-    def __init__(
-        self, engine: Engine, structures: Sequence[Structure], free: Sequence[NDArray[np.float64] | None], cell: bool
-    ) -> None:
-        super().__init__(engine)
-        self._compute_stress = cell
-        self.structures, self.free = structures, free
-        self.errors: dict[int, StructureError] = {}
-        self._held: NDArray[np.float64] | None = None
-        self._last: Step | None = None
+    def __init__(self) -> None:
+        self.sizes = self.first = self.taken = self._downhill = np.zeros(0, dtype=np.int64)
+        self._dt, self._alpha, self._velocity = np.zeros(0), np.zeros(0), np.zeros((0, 3))
 
-    def atoms_of(self, row: int) -> slice:
-        """Where the atoms of a system of the last state are."""
-        offsets = self._moving.verlet.offsets
-        return slice(int(offsets[row]), int(offsets[row + 1]))
+    def change(self, stay: NDArray[np.bool_], new: Sequence[int]) -> None:
+        """Changes the set: who stays (S,) keeps its place in line, and new systems of so many rows follow."""
+        n = len(new)
+        self._velocity = np.concatenate([self._velocity[np.repeat(stay, self.sizes)], np.zeros((sum(new), 3))])
+        self._dt = np.concatenate([self._dt[stay], np.full(n, DT)])
+        self._alpha = np.concatenate([self._alpha[stay], np.full(n, ALPHA)])
+        none = np.zeros(n, dtype=np.int64)
+        self.taken = np.concatenate([self.taken[stay], none])
+        self._downhill = np.concatenate([self._downhill[stay], none])
+        self.sizes = np.concatenate([self.sizes[stay], np.array(new, dtype=np.int64)])
+        self.first = np.cumsum(self.sizes) - self.sizes
 
-    def evaluated(self, row: int) -> Evaluated:
-        """What a system of the last state was found to be, forces on held atoms included."""
-        assert self._last is not None
-        last, atoms = self._last, self.atoms_of(row)
-        return Evaluated(
-            float(last.energy[row]), last.energies[atoms].copy(), last.forces[atoms].copy(), last.virial[row].copy()
-        )
+    def step(self, force: Array) -> Array:
+        """One step of every system.
 
-    def _follow(self, state: Any, *_: Any) -> None:
-        index = state.index.tolist()
-        if index == self._members:
-            return
-        known = {i: k for k, i in enumerate(self._members)}
-        self._moving.select([known.get(i, self.structures[i]) for i in index])
-        self._members, held = index, [self.free[i] for i in index]
-        some = any(h is not None for h in held)
-        ones = (np.ones((len(self.structures[i]), 3)) if h is None else h for i, h in zip(index, held, strict=True))
-        self._held = np.concatenate(list(ones)) if some else None
+        Args:
+            force: (rows, 3) eV/Å, minus the gradient of the energy.
 
-    def _outputs(self, state: Any, step: Step, cells: Any) -> dict[str, torch.Tensor]:
-        for k, error in step.errors.items():
-            self.errors[self._members[k]] = error
-            step.energy[k] = np.nan
-        step.errors.clear()
-        self._last = step
-        if self._held is not None:
-            step = replace(step, forces=step.forces * self._held)
-        return super()._outputs(state, step, cells)
+        Returns:
+            (rows, 3) Å, how far the rows move.
+        """
+        # Where a force is not a number its own system moves nowhere sensible, and no other one notices.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            self._turn(force)
+            dt = self._per_row(self._dt)
+            self._velocity += dt * force
+            move = dt * self._velocity
+            length = np.sqrt(self._dot(move, move))
+            too_long = length > MAX_STEP
+            if too_long.any():
+                move *= self._per_row(np.where(too_long, MAX_STEP / length, 1.0))
+        self.taken += 1
+        return move
 
+    def _turn(self, force: Array) -> None:
+        """Turns velocities towards the force where they lead downhill, and stops them where they do not."""
+        downhill = self._dot(force, self._velocity) > 0.0
+        # At its first step a system has no velocity, which is no reason to shrink its time step.
+        uphill = ~downhill & (self.taken > 0)
+        speed = np.sqrt(self._dot(self._velocity, self._velocity))
+        along = self._alpha * speed / np.sqrt(self._dot(force, force))
+        turned = self._per_row(1.0 - self._alpha) * self._velocity + self._per_row(along) * force
+        self._velocity = np.where(self._per_row(downhill), turned, 0.0)
 
-def begin(model: KnownStructures, index: Sequence[int], cell: bool) -> Any:
-    """The state of some structures at their start, evaluated; ``cell``: whether cells will move."""
-    chosen = [model.structures[i] for i in index]
-    sizes = torch.tensor([len(s) for s in chosen])
-    start = Start(
-        positions=torch.from_numpy(np.concatenate([s.positions for s in chosen])),
-        masses=torch.ones(int(sizes.sum()), dtype=torch.float64),
-        # Lattice vectors in columns, as TorchSim has them.
-        cell=torch.from_numpy(np.stack([s.cell.T for s in chosen])),
-        pbc=True,  # Each structure knows its own.
-        atomic_numbers=torch.from_numpy(np.concatenate([s.types for s in chosen])),
-        system_idx=torch.repeat_interleave(torch.arange(len(chosen)), sizes),
-        index=torch.tensor(index),
-    )
-    start = start.to(model.device, model.dtype)
-    make, kind = (unit_cell_fire, CellState) if cell else (fire, AtomsState)
-    first, _ = make(model, dt_start=0.1 / F_DEC)
-    state = kind(**vars(first(start)), index=start.index, taken=torch.zeros_like(start.index))
-    state.velocities.zero_()
-    if cell:
-        state.cell_velocities.zero_()
-    return state
+        grows = downhill & (self._downhill > N_MIN)
+        self._dt = np.where(grows, np.minimum(self._dt * F_INC, DT_MAX), np.where(uphill, self._dt * F_DEC, self._dt))
+        self._alpha = np.where(grows, self._alpha * F_ALPHA, np.where(uphill, ALPHA, self._alpha))
+        self._downhill = np.where(downhill, self._downhill + 1, 0)
+
+    def longest(self, force: Array) -> Array:
+        """(S,) the longest row of each system: what ASE compares with fmax."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.asarray(np.sqrt(np.maximum.reduceat(_row_dot(force, force), self.first)))
+
+    def _dot(self, a: Array, b: Array) -> Array:
+        return np.asarray(np.add.reduceat(_row_dot(a, b), self.first))
+
+    def _per_row(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(x, self.sizes)[:, None]
 
 
-def stepper(model: KnownStructures, cell: bool) -> Callable[[Any], Any]:
-    """One step of all systems of a state that ``begin`` made."""
-    _, step = (unit_cell_fire if cell else fire)(model, n_min=N_MIN, f_dec=F_DEC, f_alpha=1.0)
-
-    def ase_step(state: Any) -> Any:
-        state = step(state)
-        state.alpha = torch.where(state.n_pos > N_MIN + 1, F_ALPHA * state.alpha, state.alpha)
-        state.taken = state.taken + 1
-        if cell:
-            state.cell_forces = torch.linalg.solve(state.deform_grad(), state.cell_forces.mT).mT
-        return state
-
-    return ase_step
-
-
-def largest_force(state: Any, cell: bool) -> torch.Tensor:
-    """(S,) eV/Å: what ASE compares with fmax, the longest force on an atom or, with ``cell``, on a row of the cell."""
-    forces = state.forces
-    if cell:
-        forces = torch.bmm(forces.unsqueeze(1), state.deform_grad()[state.system_idx]).squeeze(1)
-    longest = torch.zeros_like(state.energy)
-    longest.scatter_reduce_(0, state.system_idx, forces.norm(dim=1), "amax")
-    return torch.maximum(longest, state.cell_forces.norm(dim=2).amax(dim=1)) if cell else longest
+def _row_dot(a: Array, b: Array) -> Array:
+    # Written out, because library sums may round an element by where it lies in memory.
+    product = a * b
+    return np.asarray(product[:, 0] + product[:, 1] + product[:, 2])

@@ -50,18 +50,17 @@ class Moving:
         outputs = self.engine.evaluate_batch(batch)
         energy = batch.sum_structures(outputs[0]).numpy()
         energies, _, forces, virial = (x.numpy() for x in outputs)
-        if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
+        per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), batch.offsets.numpy()[:-1])
+        finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
+        if not finite.all():
             reason = (
-                f"the model's energy or forces overflow in {self.engine.precision}: atoms are far too close together"
+                f"the model's energy, forces or virial overflow in {self.engine.precision}: "
+                "atoms are far too close together"
             )
-            sizes = np.diff(batch.offsets.numpy())
-            per_structure = np.isfinite(energy) & np.logical_and.reduceat(
-                np.isfinite(forces).all(axis=1), batch.offsets.numpy()[:-1]
-            )
-            for k in np.flatnonzero(~per_structure).tolist():
+            for k in np.flatnonzero(~finite).tolist():
                 errors[k] = StructureError(self.verlet.structures[k].name, reason)
                 energy[k], virial[k] = 0.0, 0.0
-            wrong = np.repeat(~per_structure, sizes)
+            wrong = np.repeat(~finite, np.diff(batch.offsets.numpy()))
             energies[wrong], forces[wrong] = 0.0, 0.0
         return Step(energy, energies, forces, virial, errors)
 

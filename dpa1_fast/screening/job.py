@@ -21,7 +21,7 @@ from .evaluate import Done, Evaluation
 from .hull import Hull
 from .journal import NAME as JOURNAL
 from .journal import Journal
-from .options import OptionError, Options, fingerprints
+from .options import Options, fingerprints
 from .sinks import summary
 
 REPORT = "report.html"
@@ -131,11 +131,6 @@ def _complain_early(options: Options) -> None:
     import ase.io  # noqa: F401
 
     find_sources(options.inputs, ())
-    if options.relax:
-        try:
-            from ..dynamics import relax  # noqa: F401
-        except ImportError as error:
-            raise OptionError(str(error)) from None
 
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:

@@ -21,10 +21,10 @@ _HOMES = {
     "DPA1Config": "config",
     "DeepPot": "deep_pot",
     "Engine": "engine",
-    "Relaxed": "screening.relax",
+    "Relaxed": "dynamics.relax",
     "Result": "engine",
     "load": "loading",
-    "relax": "screening.relax",
+    "relax": "dynamics.relax",
     "screen": "screening",
 }
 

@@ -44,6 +44,10 @@ class Moving:
         """Changes the set, see ``Verlet.select``."""
         self.verlet.select(members)
 
+    def forget(self) -> None:
+        """Empties the set. After an error in ``step``, lists and what was searched for them may not match."""
+        self.verlet = Verlet(self.engine.config, self.verlet.skin)
+
     def step(self, positions: Array, cells: Array) -> Step:
         """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""
         batch, errors = self.verlet.batch(positions, cells)

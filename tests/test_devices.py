@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import make_model
 
-from bench import gpu as bench_gpu
+from bench.speed import gpu as bench_gpu
 from dpa1_fast import Engine, devices, tuning
 from dpa1_fast import engine as engine_module
 from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels import dispatch
-from dpa1_fast.kernels.tiles import PLAIN, SMALL, Tiles, reduced_tile, table, tiles_for
+from dpa1_fast.kernels.triton.launch_configurations import PLAIN, SMALL, Tiles, reduced_tile, table, tiles_for
 
 CARDS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "NVIDIA H100 80GB HBM3": ({"major": 9, "minor": 0, "multi_processor_count": 132}, "sm_90", "sm_90"),
@@ -92,7 +92,7 @@ def test_commands_choose_the_card_by_its_index(monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bench_gpu, "about", stop)
-    monkeypatch.setattr(sys, "argv", ["bench.gpu"])
+    monkeypatch.setattr(sys, "argv", ["bench.speed.gpu"])
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(KeyboardInterrupt):
         bench_gpu.main()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dpa1_fast.kernels.tiles import RELATIVES
+from dpa1_fast.kernels.triton.launch_configurations import RELATIVES
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
@@ -47,7 +47,7 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
 
 
 def shape_report(*options: str) -> str:
-    """What ``bench.compiled.shape_report`` says where nothing is wrong; one process, whatever this one does with kernels."""
+    """What ``bench.compiled.shape_report`` says where nothing is wrong, in a process of its own."""
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "bench.compiled.shape_report", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)

@@ -10,21 +10,21 @@ __all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Relaxed", "Result", "__ve
 if TYPE_CHECKING:
     from .config import DPA1Config
     from .deep_pot import DeepPot
+    from .dynamics.relax import Relaxed, relax
     from .engine import Engine, Result
     from .loading import load
     from .model import DPA1
     from .screening import screen
-    from .screening.relax import Relaxed, relax
 
 _HOMES = {
     "DPA1": "model",
     "DPA1Config": "config",
     "DeepPot": "deep_pot",
     "Engine": "engine",
-    "Relaxed": "screening.relax",
+    "Relaxed": "dynamics.relax",
     "Result": "engine",
     "load": "loading",
-    "relax": "screening.relax",
+    "relax": "dynamics.relax",
     "screen": "screening",
 }
 

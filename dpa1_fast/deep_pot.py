@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from .checkpoint.input_script import input_script
 from .checkpoint.write_dp import model_tree
-from .describe import input_script
 from .errors import StructureError
 from .frames import frames
 from .loading import load
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 NLIST_BACKENDS = ("auto", "native", "vesin", "nv")
 """DeePMD-kit's ways to find neighbours; they find the same ones."""
 
-DTYPES = {"fp32": np.dtype(np.float32), "fp64": np.dtype(np.float64)}
+DTYPES = {"fp32": "float32", "fp64": "float64"}
 OBSERVED = 1e-6
 """eV. A type with a smaller bias was not in the training data, DeePMD-kit takes it."""
 
@@ -272,7 +272,7 @@ class DeepPot:
         *,
         charge_spin: None = None,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Descriptors (nf, n, D), last hidden layers (nf, n, H), and the sums (nf, H) of those over real atoms.
+        """Descriptors (nf, n, D), last hidden layers (nf, n, H), and sums (nf, H) of those over atoms with an energy.
 
         Args:
             coords, cells, atom_types, fparam, aparam, mixed_type, charge_spin: as for ``eval``.
@@ -281,7 +281,9 @@ class DeepPot:
         kinds = _dtype(dtype, "float64"), _dtype(dtype, self.config.fitting.precision)
         _refuse(charge_spin=charge_spin)
         descriptor, hidden = self._features(coords, cells, atom_types, fparam, aparam, mixed_type)
-        return descriptor.astype(kinds[0]), hidden.astype(kinds[1]), hidden.sum(axis=1).astype(kinds[1])
+        counted = np.isin(np.reshape(atom_types, (-1, hidden.shape[1], 1)), self.get_sel_type())
+        total = (hidden * counted).sum(axis=1)
+        return descriptor.astype(kinds[0]), hidden.astype(kinds[1]), total.astype(kinds[1])
 
     def eval_typeebd(self) -> NDArray[Any]:
         """The embedding of each type, and of an empty slot: (ntypes + 1, tebd_dim), in the model's precision."""
@@ -309,4 +311,4 @@ def _dtype(name: str, native: str) -> np.dtype[Any]:
         return np.dtype(native if native in ("float16", "float32") else "float64")
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r} is not known; give fp32, fp64 or native")
-    return DTYPES[name]
+    return np.dtype(DTYPES[name])

@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from . import copies
-from .batch import Batch, Neighborhood, collate, neighborhood
+from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
+from .features import Features, features
 from .kernels import dispatch
-from .kernels.cpu.evaluate import CpuEvaluator
+from .kernels.cpu.evaluator import CpuEvaluator
 from .model import DPA1
-from .pieces import Outputs
 from .scheduler import Evaluator, Scheduler
-from .structure import Structure, from_ase
-from .tiled import TILE_ELEMENTS, TiledEvaluator
+from .splitting import Outputs
+from .structures.batch import Batch, Neighborhood, neighborhood
+from .structures.structure import Structure, from_ase
+from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -72,7 +73,8 @@ class Engine:
             and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
-            another replay a CUDA graph, see ``kernels/graph.py``. Results are the same; other atoms cost a new capture.
+            another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
+            same; other atoms cost a new capture.
 
     Raises:
         BackendError: device, backend, precision or fixed_shape not available.
@@ -100,7 +102,7 @@ class Engine:
     def _set_up(
         self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool
     ) -> None:
-        self.device = _device(device)
+        self.device = devices.resolve(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
             dispatch.check_precision(precision, self.backend)
@@ -211,19 +213,16 @@ class Engine:
         Raises:
             StructureError: naming the structure and the reason.
         """
-        out = []
+        return [x.descriptor for x in self.features(structures)]
+
+    def features(self, structures: Sequence[Any]) -> list[Features]:
+        """Descriptor and the energy net's last hidden layer of every atom, by the reference formulas in float64.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
         model = self._model.set_dtype(torch.float64)
-        for k, item in enumerate(structures):
-            part = self._prepare(k, item, None, None, None)
-            batch = collate(self.config, [part])
-            values = torch.zeros(batch.n_atoms, self.config.dim_descrpt, dtype=torch.float64)
-            with torch.no_grad():
-                for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
-                    edge, mask = batch.slots(atoms)
-                    vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
-                    values[atoms] = model.descriptor(batch.tile(atoms, edge, mask, vectors, 2 * self.config.rcut))
-            out.append(values.numpy())
-        return out
+        return [features(model, self._prepare(k, x, None, None, None)) for k, x in enumerate(structures)]
 
     # --- backends -------------------------------------------------------------------------------------------------
 
@@ -326,15 +325,3 @@ def _unpickled(
     engine = object.__new__(Engine)
     engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape)
     return engine
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .batch import Neighborhood, collate
 from .model import DPA1
+from .structures.batch import Neighborhood, collate
 from .tiled import TILE_ELEMENTS
 
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .config import DPA1Config
 from .errors import StructureError
-from .structure import Structure, make_structure
+from .structures.structure import Structure, make_structure
 
 Array = NDArray[np.float64]
 
@@ -65,9 +65,7 @@ def _numbers(what: str, value: ArrayLike) -> Array:
         raise StructureError(what, "is not an array of numbers") from None
 
 
-def _parameters(
-    what: str, kind: str, value: ArrayLike | None, nf: int, width: int, alike: list[int]
-) -> Array | None:
+def _parameters(what: str, kind: str, value: ArrayLike | None, nf: int, width: int, alike: list[int]) -> Array | None:
     if value is None or (not width and _numbers(what, value).size == 0):
         return None
     if not width:

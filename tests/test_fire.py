@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.optimize import FIRE
 
-from dpa1_fast.screening.fire import Fire
+from dpa1_fast.dynamics.fire import Fire
 
 
 class Bowl(Calculator):

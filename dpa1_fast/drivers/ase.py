@@ -17,11 +17,11 @@ from ase.calculators.calculator import (
 )
 from ase.outputs import Properties, all_outputs
 
+from ..dynamics.stepper import Moving, stress
 from ..engine import VOIGT, Engine
 from ..loading import load
-from ..structure import Structure, from_ase
-from ..verlet import SKIN
-from .moving import Moving, stress
+from ..structures.structure import Structure, from_ase
+from ..structures.verlet import SKIN
 
 
 class DPA1Calculator(Calculator):  # type: ignore[misc]

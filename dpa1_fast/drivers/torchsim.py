@@ -17,11 +17,11 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ..dynamics.stepper import Moving, Step, stress
 from ..engine import Engine
 from ..loading import load
-from ..structure import Structure, from_ase
-from ..verlet import SKIN, Array
-from .moving import Moving, Step, stress
+from ..structures.structure import Structure, from_ase
+from ..structures.verlet import SKIN, Array
 
 try:
     from torch_sim.models.interface import ModelInterface

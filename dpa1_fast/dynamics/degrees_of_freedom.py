@@ -19,8 +19,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ..drivers.moving import Step
-from ..structure import Structure
+from ..structures.structure import Structure
+from .stepper import Step
 
 Array = NDArray[np.float64]
 

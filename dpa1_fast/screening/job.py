@@ -14,6 +14,7 @@ from .. import __version__
 from ..engine import Engine
 from ..errors import DPA1Error, DPA1Warning
 from ..loading import load
+from ..sources import find_sources
 from . import rows, sinks, totals
 from .blocks import Block, Position, blocks
 from .evaluate import Done, Evaluation
@@ -22,7 +23,6 @@ from .journal import NAME as JOURNAL
 from .journal import Journal
 from .options import Options, fingerprints
 from .sinks import summary
-from .sources import find_sources
 
 REPORT = "report.html"
 OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", f"{REPORT}*")

@@ -184,6 +184,10 @@ def screen(
         str, typer.Option(help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums")
     ] = "float32",
     threads: Annotated[int | None, typer.Option(help="threads of the CPU engine; by default one a core", min=1)] = None,
+    type_map: Annotated[
+        str, typer.Option(metavar="O,H", help="the model's names of the input's types 1, 2, …; or pairs: OW=O,HW=H")
+    ] = "",
+    format: Annotated[str | None, typer.Option(help="of all input files, by ASE's name of it")] = None,
     fields: Annotated[
         str, typer.Option(help="columns of the summary besides the usual: energy, forces, stress, descriptor")
     ] = "energy,stress",
@@ -219,6 +223,8 @@ def screen(
             inputs=tuple(inputs),
             models=tuple(chosen),
             output=output,
+            type_map=_list(type_map),
+            format=format,
             head=head,
             device=device,
             backend=backend,

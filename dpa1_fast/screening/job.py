@@ -94,7 +94,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
         for m in options.models
     ]  # fmt: skip
     engine = engines[0]
-    sources = find_sources(options.inputs, engine.config.type_map)
+    sources = find_sources(options.inputs, engine.config.type_map, options.type_map, options.format)
     hull = Hull(options.references) if options.references is not None else None
     inputs = fingerprints(sources)
     identity = options.identity(inputs, engine.backend, str(engine.device))
@@ -130,7 +130,7 @@ def _complain_early(options: Options) -> None:
     """Says what is missing before a model is loaded, and loads ASE's readers before the clock starts."""
     import ase.io  # noqa: F401
 
-    find_sources(options.inputs, ())
+    find_sources(options.inputs, (), options.type_map, options.format)
     if options.relax:
         try:
             from . import relax  # noqa: F401

@@ -14,9 +14,9 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, F
 from ase.db import connect
 from ase.io import write
 
-from dpa1_fast.screening.sources import Item, SourceError, find_sources
-from dpa1_fast.screening.sources.constraints import UnknownConstraint
-from dpa1_fast.screening.sources.names import type_names
+from dpa1_fast.sources import Item, SourceError, find_sources
+from dpa1_fast.sources.constraints import UnknownConstraint
+from dpa1_fast.sources.names import type_names
 
 CIF = """data_{name}
 _cell_length_a 4

@@ -14,15 +14,15 @@ from .. import __version__
 from ..engine import Engine
 from ..errors import DPA1Error, DPA1Warning
 from ..loading import load
+from ..sources import find_sources
 from . import rows, sinks, totals
 from .blocks import Block, Position, blocks
 from .evaluate import Done, Evaluation
 from .hull import Hull
 from .journal import NAME as JOURNAL
 from .journal import Journal
-from .options import OptionError, Options, fingerprints
+from .options import Options, fingerprints
 from .sinks import summary
-from .sources import find_sources
 
 REPORT = "report.html"
 OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", f"{REPORT}*")
@@ -131,11 +131,6 @@ def _complain_early(options: Options) -> None:
     import ase.io  # noqa: F401
 
     find_sources(options.inputs, (), options.type_map, options.format)
-    if options.relax:
-        try:
-            from . import relax  # noqa: F401
-        except ImportError as error:
-            raise OptionError(str(error)) from None
 
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:

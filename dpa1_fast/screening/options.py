@@ -11,9 +11,9 @@ from .. import __version__
 from ..checkpoint import find
 from ..describe import file_hash
 from ..errors import DPA1Error
+from ..sources import Source
 from .rows import FIELDS
 from .sinks import FORMATS
-from .sources import Source
 
 ORDERS = ("energy_per_atom", "energy", "max_force", "pressure", "volume", "max_devi_f", "e_above_hull")
 """What ``--by`` may name: the best come first by the smallest of it."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..engine import Result
-from ..structure import count_real
+from ..structures.structure import count_real
 
 
 def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:

@@ -44,6 +44,7 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert total["model_us_per_atom"] <= most, total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_models_of_128_channels_need_no_stack(precision: str) -> None:
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}

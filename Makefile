@@ -43,7 +43,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pytest bench --benchmark-only -m 'not large' --benchmark-json build/bench.json
 
 kernel-report: $(VENV)/.installed
-	$(BIN)/python -m bench.static_report
+	$(BIN)/python -m bench.compiled.static_report
 
 $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
@@ -51,25 +51,25 @@ $(PEER)/.installed:
 	touch $@
 
 bench-peer: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python -m bench.peer
+	$(BIN)/python -m bench.speed.peer
 
 bench-gpu: $(VENV)/.installed
-	$(BIN)/python -m bench.gpu
+	$(BIN)/python -m bench.speed.gpu
 
 bench-screen: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python -m bench.screen
+	$(BIN)/python -m bench.speed.screen
 
 bench-relax: $(VENV)/.installed
-	$(BIN)/python -m bench.relax
+	$(BIN)/python -m bench.speed.relax
 
 rounding: $(VENV)/.installed
-	$(BIN)/python -m bench.rounding
+	$(BIN)/python -m bench.rounding.report
 
 peer: $(PEER)/.installed
 
 peer-check: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python bench/peer_check.py write build/peer_check
-	$(PEER)/bin/python bench/peer_check.py compare build/peer_check
+	$(BIN)/python bench/speed/peer_check.py write build/peer_check
+	$(PEER)/bin/python bench/speed/peer_check.py compare build/peer_check
 
 clean:
 	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache

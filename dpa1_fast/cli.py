@@ -216,7 +216,7 @@ def screen(
     write: Annotated[
         str, typer.Option("--write", "-w", help="also structures with forces: extxyz, hdf5, db, or several")
     ] = "",
-    relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE; extra 'relax')")] = False,
+    relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE)")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
     steps: Annotated[int, typer.Option(help="of a relaxation at most")] = 500,

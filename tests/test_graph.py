@@ -14,12 +14,12 @@ from graph_emulator import CaptureError, EmulatedCapture, device_work, poison, r
 from test_triton import batch_of, evaluator
 
 from dpa1_fast import DPA1, Engine
-from dpa1_fast.batch import Batch
 from dpa1_fast.errors import BackendError
-from dpa1_fast.kernels.cpu import basis
-from dpa1_fast.kernels.graph import GraphedEvaluator
-from dpa1_fast.kernels.plan import STEP, by_neighbors, cut
-from dpa1_fast.kernels.tiles import Tile, Tiles
+from dpa1_fast.kernels.prepare import bases
+from dpa1_fast.kernels.triton.chunks import STEP, by_neighbors, cut
+from dpa1_fast.kernels.triton.cuda_graph import GraphedEvaluator
+from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
+from dpa1_fast.structures.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -175,7 +175,7 @@ def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
 
 @pytest.mark.usefixtures("rows_alike")
 def test_a_step_with_atoms_too_close_for_series_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "WORTH", 2.0)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
     model = make_model()
     run, _ = graphed(model)
     batches = steps(model, [molecule(6)], 3)

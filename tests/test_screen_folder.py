@@ -13,7 +13,7 @@ from dpa1_fast.screening import blocks, journal
 from dpa1_fast.screening.journal import JobError, line_of
 from dpa1_fast.screening.options import OptionError
 from dpa1_fast.screening.sinks.base import ChangedOutputError
-from dpa1_fast.screening.sources import SourceError
+from dpa1_fast.sources import SourceError
 
 ALL = ("extxyz", "hdf5", "db")
 

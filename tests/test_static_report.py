@@ -23,7 +23,7 @@ WITH_PRODUCTS = {
 def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
     # Tests may run in the interpreter, which has nothing to compile; the report must find out by itself.
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "bench.static_report", "--quick", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "bench.compiled.static_report", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "kernel_report.json").read_text())
@@ -34,9 +34,9 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert r["stack_bytes"] == 0, r["kernel"]
         assert r["fma_products"] == 0, r["kernel"]
         assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
-        assert r["products_as_modelled"], f"{r['kernel']}: bench/work.py no longer counts the products that are there"
+        assert r["products_as_modelled"], f"{r['kernel']}: work.py no longer counts the products that are there"
         if r["kernel"].startswith(("attention", "reduced")):
-            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that bench/work.py names"
+            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that work.py names"
     totals = json.loads((tmp_path / "kernel_report_totals.json").read_text())
     assert [t["precision"] for t in totals] == ["tf32", "bfloat16"]
     for total, most in zip(totals, (1.5, 0.8), strict=True):
@@ -48,7 +48,7 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
 def test_models_of_128_channels_need_no_stack(precision: str) -> None:
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
     options = ["--arch", "sm_90", "--precision", precision, "--shape", "M = 128"]
-    command = [sys.executable, "-m", "bench.shape_report", *options]
+    command = [sys.executable, "-m", "bench.compiled.shape_report", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert ", 0 of them need a stack" in done.stdout

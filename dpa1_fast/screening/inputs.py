@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ..printable import name_of
+from ..sources import Source, SourceError, find_sources
 from .options import OptionError, Options
-from .sources import Source, SourceError, find_sources
 
 
 def sources_of(options: Options, type_map: Sequence[str]) -> list[Source]:

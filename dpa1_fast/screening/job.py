@@ -20,7 +20,7 @@ from .folder import FAILURES, REPORT, outputs_of
 from .hull import Hull
 from .inputs import sources_of
 from .journal import Journal
-from .options import OptionError, Options, fingerprints
+from .options import Options, fingerprints
 from .sinks import summary
 
 Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
@@ -125,11 +125,6 @@ def _complain_early(options: Options) -> None:
     import ase.io  # noqa: F401
 
     sources_of(options, ())
-    if options.relax:
-        try:
-            from . import relax  # noqa: F401
-        except ImportError as error:
-            raise OptionError(str(error)) from None
 
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:

@@ -12,9 +12,9 @@ from ..checkpoint import find
 from ..describe import file_hash
 from ..errors import DPA1Error
 from ..printable import name_of, printable
+from ..sources import Source
 from .rows import FIELDS
 from .sinks import FORMATS
-from .sources import Source
 
 ORDERS = ("energy_per_atom", "energy", "max_force", "pressure", "volume", "max_devi_f", "e_above_hull")
 """What ``--by`` may name: the best come first by the smallest of it."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from . import copies
+from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
@@ -101,7 +101,7 @@ class Engine:
     def _set_up(
         self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool
     ) -> None:
-        self.device = _device(device)
+        self.device = devices.resolve(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
             dispatch.check_precision(precision, self.backend)
@@ -327,15 +327,3 @@ def _unpickled(
     engine = object.__new__(Engine)
     engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape)
     return engine
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from . import devices
 from .config import DPA1Config
 from .errors import BackendError
 from .kernels import dispatch
@@ -61,11 +62,11 @@ def gpu(device: str) -> tuple[torch.device, dispatch.Card]:
     """The card that is to be timed.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is none, or not the one that was asked for.
     """
     if not torch.cuda.is_available():
         raise BackendError(NO_GPU)
-    found = torch.device("cuda" if device == "auto" else device)
+    found = devices.resolve(device)
     if found.type != "cuda":
         raise BackendError(f"tune times kernels on a GPU, not on {found.type}")
     torch.cuda.set_device(found)

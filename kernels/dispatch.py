@@ -99,13 +99,23 @@ class Card:
     chunk_bytes: int
 
 
+def architecture_of(properties: Any) -> str:
+    """ "sm_90", "gfx942" and the like, from what torch says of a GPU.
+
+    ``gcnArchName`` is the architecture in torch's builds for AMD alone: its CUDA builds put the card's name there.
+    """
+    if torch.version.hip:
+        return str(properties.gcnArchName).split(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
+
+
 def card_of(device: torch.device) -> Card:
     """A GPU, or the interpreter on a CPU."""
     if device.type == "cpu":
         return Card("interpreter", None, 4, CHUNK_BYTES["cpu"])
     found = torch.cuda.get_device_properties(device)
     chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
-    architecture = getattr(found, "gcnArchName", "").split(":")[0] or f"sm_{found.major}{found.minor}"
+    architecture = architecture_of(found)
     # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
     return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
 

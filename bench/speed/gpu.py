@@ -31,6 +31,8 @@ import numpy as np
 import torch
 
 from bench.speed.gpu_report import Row, about, table, write_json, write_picture
+from dpa1_fast import devices
+from dpa1_fast.errors import BackendError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -269,16 +271,19 @@ def main() -> int:
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
-    device = torch.device(options.device)
+    try:
+        device = devices.resolve(options.device)
+    except BackendError as error:
+        parser.error(str(error))
     if device.type == "cuda":
         os.environ.pop("TRITON_INTERPRET", None)  # kernels are to be compiled, whatever tests have set
+        torch.cuda.set_device(device)
     from rich.console import Console
 
     from bench.cases import CASES, model
     from bench.speed import peer
 
     console = Console(width=190)
-    torch.cuda.set_device(device)
     machine, network = about(device), model()
     if against := peer_device(peer.PEER).startswith("cuda"):
         from dpa1_fast.checkpoint import read_model

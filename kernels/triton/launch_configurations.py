@@ -45,6 +45,21 @@ class Tiles:
 SMALL, PLAIN = Tile(16, 16, 16, 4), Tile(32, 16, 16, 8)
 """What serves on a card that the table does not know: small tiles, which fit any."""
 
+RELATIVES = {
+    "sm_86": "sm_80", "sm_87": "sm_80", "sm_89": "sm_80", "sm_120": "sm_80", "sm_121": "sm_80", "sm_103": "sm_100",
+    "gfx950": "gfx942",
+}  # fmt: skip
+"""Architectures without tiles of their own → the one whose tiles serve. Both have the same products (mma.sync, tcgen05,
+mfma), as many registers, and the shared memory that those tiles take: the ones for sm_80 need 43 kB of the 99 kB that
+GeForce cards have. ``bench.compiled.shape_report`` compiles them for any of these; with the se_atten model none needs
+more than 8 bytes of stack (looked at on sm_89, sm_103, sm_120 and gfx950)."""
+
+
+def table_for(architecture: str) -> str:
+    """The architecture whose tiles are taken: its own, a relative's, or itself where none is known."""
+    return RELATIVES.get(architecture, architecture)
+
+
 REDUCED = {
     ("sm_90", "tf32"): (64, 16, 32, 4),
     ("sm_90", "bfloat16"): (64, 32, 32, 4),
@@ -58,7 +73,7 @@ none is known that needs no stack, the layer is taken in all its channels."""
 
 def reduced_tile(architecture: str | None, precision: str, most: int) -> dict[str, int] | None:
     """The tile of the first layer in coordinates as its kernels take it, for atoms with up to ``most`` neighbours."""
-    found = (64, 32, 32, 4) if architecture is None else REDUCED.get((architecture, precision))
+    found = (64, 32, 32, 4) if architecture is None else REDUCED.get((table_for(architecture), precision))
     if found is None:
         return None
     most = max(16, 1 << max(0, most - 1).bit_length())
@@ -113,7 +128,7 @@ def bucket(most: int) -> int:
 def table() -> dict[str, dict[str, dict[str, dict[str, list[int]]]]]:
     """architecture → precision → bucket → direction → [rows, keys, chunk, warps, block]."""
     path = Path(__file__).with_name("launch_configurations.json")
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def tiles_for(
@@ -130,7 +145,7 @@ def tiles_for(
         shipped = Tiles(INTERPRETED, INTERPRETED)
     else:
         plain = SMALL if most <= 16 else PLAIN
-        found = table().get(architecture, {}).get(precision, {}).get(str(bucket(most)), {})
+        found = table().get(table_for(architecture), {}).get(precision, {}).get(str(bucket(most)), {})
         shipped = Tiles(*(Tile(*found[k]) if k in found else plain for k in ("forward", "backward")))
     own = (tuned or {}).get(str(bucket(most)), {})
     return Tiles(own.get("forward", shipped.forward), own.get("backward", shipped.backward))

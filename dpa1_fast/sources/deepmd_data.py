@@ -150,7 +150,7 @@ class _System:
     def __init__(self, folder: Path, type_map: Sequence[str]) -> None:
         own = folder / "type_map.raw"
         try:
-            self.types = Types(own.read_text().split() if own.exists() else type_map)
+            self.types = Types(own.read_text(encoding="utf-8").split() if own.exists() else type_map)
             self.common = np.loadtxt(folder / "type.raw", dtype=np.int64, ndmin=1).reshape(-1)
         except (OSError, ValueError) as error:
             raise StructureError(str(folder), f"cannot read type.raw or type_map.raw: {error}") from None

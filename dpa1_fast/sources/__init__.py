@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .base import Item, Source, SourceError
@@ -19,7 +19,11 @@ __all__ = ["Item", "Source", "SourceError", "find_sources"]
 
 
 def find_sources(
-    inputs: Sequence[str], model_types: Sequence[str], type_map: Sequence[str] = (), format: str | None = None
+    inputs: Sequence[str],
+    model_types: Sequence[str],
+    type_map: Sequence[str] = (),
+    format: str | None = None,
+    skip: Callable[[str], bool] | None = None,
 ) -> list[Source]:
     """What the arguments name, in their order: files, folders, ``-`` for standard input, ``dpdata:FORMAT:PATH``.
 
@@ -28,6 +32,7 @@ def find_sources(
     Args:
         model_types: the model's type names, in order. type_map: see ``names.type_names``.
         format: ASE's name of the format of all files; None: by their content and names.
+        skip: what is not looked for in folders, by its path.
 
     Raises:
         SourceError: naming an argument that matches nothing or whose reader isn't installed.
@@ -48,7 +53,7 @@ def find_sources(
             sources += [DpdataSource(path, kind, names) for path in _matches(pattern)]
         else:
             for path in _matches(argument):
-                sources += _of_folder(path, names, format) if path.is_dir() else [FileSource(path, names, format)]
+                sources += _of_folder(path, names, format, skip) if path.is_dir() else [FileSource(path, names, format)]
     return sources
 
 
@@ -70,7 +75,7 @@ def _matches(pattern: str) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def _of_folder(folder: Path, names: TypeNames, format: str | None) -> list[Source]:
+def _of_folder(folder: Path, names: TypeNames, format: str | None, skip: Callable[[str], bool] | None) -> list[Source]:
     from .deepmd_data import DeepmdSource, is_system
     from .lmdb import LmdbSource, is_lmdb
 
@@ -78,6 +83,8 @@ def _of_folder(folder: Path, names: TypeNames, format: str | None) -> list[Sourc
     kinds: dict[str, list[Path]] = {}
     for parent, below, files in os.walk(folder):
         path = Path(parent)
+        if skip is not None:
+            below[:] = [name for name in below if not skip(os.path.join(parent, name))]
         if is_lmdb(path):
             found.append(LmdbSource(path, names))
         elif is_system(path):

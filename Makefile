@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 
-.PHONY: demo test lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
-	@echo "make test        run the tests (about ten minutes on two cores)"
+	@echo "make test        run the tests (eight minutes on two cores)"
+	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
@@ -31,6 +32,9 @@ demo: $(VENV)/.installed
 	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed

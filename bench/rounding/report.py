@@ -122,7 +122,7 @@ def main() -> int:
             rows += compare(name, dpa1, structures, list(MODES))
     print(markdown(rows), sizes(rows), sep="\n\n")
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "rounding.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
+    (ROOT / "build" / "rounding.json").write_text(json.dumps([asdict(r) for r in rows], indent=1), encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""How fast: on cards of today, and against others."""

@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 
-.PHONY: demo test lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
-	@echo "make test        run the tests (about ten minutes on two cores)"
+	@echo "make test        run the tests (eight minutes on two cores)"
+	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
@@ -31,6 +32,9 @@ demo: $(VENV)/.installed
 	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed
@@ -43,7 +47,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pytest bench --benchmark-only -m 'not large' --benchmark-json build/bench.json
 
 kernel-report: $(VENV)/.installed
-	$(BIN)/python -m bench.static_report
+	$(BIN)/python -m bench.compiled.static_report
 
 $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
@@ -51,25 +55,25 @@ $(PEER)/.installed:
 	touch $@
 
 bench-peer: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python -m bench.peer
+	$(BIN)/python -m bench.speed.peer
 
 bench-gpu: $(VENV)/.installed
-	$(BIN)/python -m bench.gpu
+	$(BIN)/python -m bench.speed.gpu
 
 bench-screen: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python -m bench.screen
+	$(BIN)/python -m bench.speed.screen
 
 bench-relax: $(VENV)/.installed
-	$(BIN)/python -m bench.relax
+	$(BIN)/python -m bench.speed.relax
 
 rounding: $(VENV)/.installed
-	$(BIN)/python -m bench.rounding
+	$(BIN)/python -m bench.rounding.report
 
 peer: $(PEER)/.installed
 
 peer-check: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python bench/peer_check.py write build/peer_check
-	$(PEER)/bin/python bench/peer_check.py compare build/peer_check
+	$(BIN)/python bench/speed/peer_check.py write build/peer_check
+	$(PEER)/bin/python bench/speed/peer_check.py compare build/peer_check
 
 clean:
 	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import StructureError
 from .loading import load
-from .structure import Structure, make_structure
+from .structures.structure import Structure, make_structure
 
 Array = NDArray[np.float64]
 

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch, Neighborhood, collate, neighborhood
+from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
 from .kernels import dispatch
-from .kernels.cpu.evaluate import CpuEvaluator
+from .kernels.cpu.evaluator import CpuEvaluator
 from .model import DPA1
-from .pieces import Outputs
 from .scheduler import Evaluator, Scheduler
-from .structure import Structure, from_ase
+from .splitting import Outputs
+from .structures.batch import Batch, Neighborhood, collate, neighborhood
+from .structures.structure import Structure, from_ase
 from .tiled import TILE_ELEMENTS, TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,7 +59,8 @@ class Result:
 class Engine:
     """Evaluates a DPA-1 model.
 
-    The engine takes a snapshot of the model's weights: train on, make a new engine to see the change.
+    The engine takes a snapshot of the model's weights: train on, make a new engine to see the change. Copies and
+    pickles carry the weights, device, backend, precision and threads.
 
     Args:
         model: a ``DPA1`` in memory.
@@ -70,7 +72,8 @@ class Engine:
             and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
-            another replay a CUDA graph, see ``kernels/graph.py``. Results are the same; other atoms cost a new capture.
+            another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
+            same; other atoms cost a new capture.
 
     Raises:
         BackendError: device, backend, precision or fixed_shape not available.
@@ -86,22 +89,7 @@ class Engine:
         threads: int | None = None,
         fixed_shape: bool = False,
     ) -> None:
-        self.device = _device(device)
-        try:
-            self.backend = dispatch.choose(backend, self.device.type)
-            dispatch.check_precision(precision, self.backend)
-            dispatch.check_fixed_shape(fixed_shape, self.backend, self.device.type)
-        except ValueError as error:
-            raise BackendError(str(error)) from None
-        if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
-            warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
-        self.precision, self.fixed_shape = precision, fixed_shape
-        self.config = model.config
-        self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
-        self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
-        self.scheduler = Scheduler(model.config, self._run, self.device)
-        self._warned_over_sel = False
+        self._set_up(model, device, backend, precision, threads, fixed_shape)
         if model.order_dependent:
             warnings.warn(
                 "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
@@ -109,6 +97,40 @@ class Engine:
                 DPA1Warning,
                 stacklevel=3,
             )
+
+    def _set_up(
+        self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool
+    ) -> None:
+        self.device = devices.resolve(device)
+        try:
+            self.backend = dispatch.choose(backend, self.device.type)
+            dispatch.check_precision(precision, self.backend)
+            dispatch.check_fixed_shape(fixed_shape, self.backend, self.device.type)
+        except ValueError as error:
+            raise BackendError(str(error)) from None
+        if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
+            warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=3)
+        self.precision, self.fixed_shape = precision, fixed_shape
+        self.config = model.config
+        self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        self.scheduler = Scheduler(model.config, self._run, self.device)
+        self._warned_over_sel = False
+
+    # --- copies: another engine of the same model, with the same options ------------------------------------------
+
+    def __copy__(self) -> Engine:
+        new = object.__new__(type(self))
+        new._set_up(self._model, str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = (str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
+        return _unpickled, (*copies.packed(self._model), *options)
 
     # --- public ---------------------------------------------------------------------------------------------------
 
@@ -294,13 +316,14 @@ class Engine:
             )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device
+def _unpickled(
+    config: str, tensors: bytes, device: str, backend: str, precision: str, threads: int, fixed_shape: bool
+) -> Engine:
+    """The engine that ``Engine.__reduce__`` took apart.
+
+    Raises:
+        BackendError: device, backend or precision not available here.
+    """
+    engine = object.__new__(Engine)
+    engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape)
+    return engine

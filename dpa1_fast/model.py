@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch, Tile
 from .config import DPA1Config
 from .electrons import econf_table
 from .kernels import reference as ref
-from .kernels.weights import Weights
+from .kernels.prepare.weights import Weights
+from .structures.batch import Batch, Tile
 
 TILE_ELEMENTS = 2_000_000
 """Numbers per tile when the whole module is differentiated; a tile of 16 MB per tensor in float64."""
@@ -281,7 +281,7 @@ class DPA1(nn.Module):
         """Energies, forces and virials of a batch, differentiable in the parameters.
 
         Args:
-            batch: on the module's device; see ``dpa1_fast.batch.collate``.
+            batch: on the module's device; see ``dpa1_fast.structures.batch.collate``.
         """
         d = batch.vector.detach().requires_grad_()
         energies = torch.zeros(batch.n_atoms, dtype=torch.float64, device=d.device)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .ahead import ahead
-from .batch import Batch, Neighborhood, collate
 from .config import DPA1Config
 from .cost import Array, Cost, features
 from .errors import DPA1Warning, StructureError
-from .pieces import BYTES_PER_ATOM, BYTES_PER_EDGE, Outputs, bytes_of, halves, together
+from .prefetch import ahead
+from .splitting import BYTES_PER_ATOM, BYTES_PER_EDGE, Outputs, bytes_of, halves, together
+from .structures.batch import Batch, Neighborhood, collate
 
 Evaluator = Callable[[Batch], Outputs]
 """A backend: of a batch atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, and virials

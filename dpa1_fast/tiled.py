@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .batch import Batch, Tile
+from .structures.batch import Batch, Tile
 
 TILE_ELEMENTS = 2_000_000
 """Numbers that one tile may hold at a time; a few such tensors are alive at once."""

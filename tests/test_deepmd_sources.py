@@ -13,8 +13,8 @@ import pytest
 from dpdata.formats.deepmd.lmdb import dump_systems
 
 from dpa1_fast.errors import StructureError
-from dpa1_fast.screening.sources import Item, find_sources
-from dpa1_fast.screening.sources.deepmd_data import read_system, systems
+from dpa1_fast.sources import Item, find_sources
+from dpa1_fast.sources.deepmd_data import read_system, systems
 
 RNG = np.random.default_rng(5)
 

@@ -16,7 +16,7 @@ from ase.db import connect
 from ase.io.jsonio import encode
 from conftest import crystal, molecule
 
-from dpa1_fast.screening.sources import Item, find_sources
+from dpa1_fast.sources import Item, find_sources
 
 SILICON: dict[str, Any] = {
     "lattice_vectors": [[4, 0, 0], [0, 4, 0], [0, 0, 9]],

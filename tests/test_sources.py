@@ -21,7 +21,7 @@ from ase.db import connect
 from ase.io import write
 from conftest import crystal, molecule
 
-from dpa1_fast.screening.sources import Item, Source, SourceError, find_sources
+from dpa1_fast.sources import Item, Source, SourceError, find_sources
 
 TYPE_MAP = ("H", "C", "O")
 STRUCTURES = [molecule(4, 1), crystal(2), molecule(7, 3), crystal(4), crystal(5, 3)]

@@ -16,8 +16,8 @@ from conftest import crystal, molecule
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dpa1_fast.screening.sources import Item, find_sources, xyz_frame
-from dpa1_fast.screening.sources.xyz_frame import parse_frame
+from dpa1_fast.sources import Item, find_sources, xyz_frame
+from dpa1_fast.sources.xyz_frame import parse_frame
 
 NUMBERS = st.one_of(
     st.floats(-1e3, 1e3).map(repr),

@@ -1,1 +1,1 @@
-"""How fast: on cards of today, and against others."""
+"""Speed, ours and that of others, on CPUs and GPUs."""

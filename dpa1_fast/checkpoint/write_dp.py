@@ -51,7 +51,7 @@ def _write_yaml(tree: dict[str, Any], path: Path) -> None:
         head = {"@class": "np.ndarray", "@is_variable": True, "@version": 1}
         return {**head, "dtype": array.dtype.name, "value": array.tolist()}
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         yaml.dump(_stored(tree, inline), file, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 

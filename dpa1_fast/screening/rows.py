@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..engine import Result
+from ..printable import name_of, printable
 
 
 def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:
@@ -63,7 +64,7 @@ def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool) -> p
 
 def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, Any]:
     """What a row says of a structure itself."""
-    row: dict[str, Any] = {"index": index, "source": source, "frame": frame}
+    row: dict[str, Any] = {"index": index, "source": name_of(source), "frame": frame}
     if atoms is not None:
         row |= {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
     return row
@@ -71,7 +72,7 @@ def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, A
 
 def failed(reason: str) -> dict[str, Any]:
     """What a row says of a structure that could not be done."""
-    return {"status": "failed", "error": " ".join(reason.split())}
+    return {"status": "failed", "error": printable(" ".join(reason.split()))}
 
 
 def done(result: Result, atoms: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One command on a machine with a card and without a network; nothing but Python, torch, triton and numpy need be there.
+"""One command on a machine with a card and without a network: Python, torch, triton, numpy and scipy are enough.
 
     python3 -m bench.speed.first_light --seconds 480 --out DIR
 
@@ -33,7 +33,9 @@ def kit_folder(given: str) -> Path:
     for place in places:
         if (place / "kit.json").exists():
             return place.resolve()
-    raise SystemExit(f"no kit in {' or '.join(str(p) for p in places)}: make one with `make gpu-kit`, or name it by --kit")
+    raise SystemExit(
+        f"no kit in {' or '.join(str(p) for p in places)}: make one with `make gpu-kit`, or name it by --kit"
+    )
 
 
 def unpack(wheels: Path, site: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.launches import fused
+from dpa1_fast.kernels.triton import evaluator as launching
 
 from . import BARS
 from .lines import Log
@@ -87,7 +87,9 @@ class Recorder:
         place = (x.data_ptr(), tuple(x.shape), x.dtype)
         if place not in places:
             places[place] = len(kept)
-            kept.append({"shape": list(x.shape), "empty": x[:0].flatten()} if name in SCRATCH else {"before": x.clone()})
+            kept.append(
+                {"shape": list(x.shape), "empty": x[:0].flatten()} if name in SCRATCH else {"before": x.clone()}
+            )
         return {"memory": places[place]}
 
 
@@ -97,7 +99,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def evaluator(model: Any, precision: str, architecture: str | None, device: torch.device, programs: int) -> Any:
     """The launches of a card with this architecture, on whatever device."""
-    return fused.TritonEvaluator(model.weights(), precision, device, architecture, programs, chunk_bytes=1 << 30)
+    return launching.TritonEvaluator(model.weights(), precision, device, architecture, programs, chunk_bytes=1 << 30)
 
 
 def record(model: Any, batch: Any, precision: str, architecture: str | None) -> list[dict[str, Any]]:
@@ -110,17 +112,17 @@ def record(model: Any, batch: Any, precision: str, architecture: str | None) -> 
         run.model.products = "rounded_bfloat16"  # numpy has no such products
     weights = {x.untyped_storage().data_ptr(): path for path, x in tensors_of(run.model).items()}
     out: list[dict[str, Any]] = []
-    kernels = {k: v for k, v in vars(fused).items() if k.endswith("_kernel")}
+    kernels = {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
     filled = torch.utils.deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)
     try:
         for name, function in kernels.items():
-            setattr(fused, name, Recorder(name, function, weights, out))
+            setattr(launching, name, Recorder(name, function, weights, out))
         run(dataclasses.replace(batch, active=active))
     finally:
         for name, function in kernels.items():
-            setattr(fused, name, function)
+            setattr(launching, name, function)
         torch.utils.deterministic.fill_uninitialized_memory = filled[0]
         torch.use_deterministic_algorithms(filled[1])
     for row in out:
@@ -165,7 +167,7 @@ def again(launch: dict[str, Any], weights: dict[str, Tensor], device: torch.devi
             )
         else:
             values[name] = memory[x["memory"]] if isinstance(x, dict) else x
-    getattr(fused, launch["kernel"])[tuple(launch["grid"])](**values)
+    getattr(launching, launch["kernel"])[tuple(launch["grid"])](**values)
     worst, where, elsewhere = 0.0, "", 0
     names = {x["memory"]: k for k, x in launch["arguments"].items() if isinstance(x, dict) and "memory" in x}
     for k, row in enumerate(launch["memory"]):
@@ -177,7 +179,9 @@ def again(launch: dict[str, Any], weights: dict[str, Tensor], device: torch.devi
         # What should be written may by chance be what stood there: only what no number was written to counts.
         elsewhere += int((touched & ~written).sum()) + int((now.isnan() & written).sum())
         if bool(written.any()):
-            off = (now - right)[written].square().mean().sqrt() / right[written].square().mean().sqrt().clamp_min(1e-300)
+            off = (now - right)[written].square().mean().sqrt() / right[written].square().mean().sqrt().clamp_min(
+                1e-300
+            )
             if not float(off) <= worst:
                 worst, where = float(off), names[k]
     return {"kernel": launch["kernel"], "worst": worst, "argument": where, "elsewhere": elsewhere}
@@ -199,4 +203,6 @@ def replay(place: Place, log: Log, precision: str) -> None:
             found = again(launch, weights, device, precision)
             limit = BARS[precision]
             right = bool(found["worst"] <= limit) and found["elsewhere"] == 0
-            log.say(f"kernels-{precision}", model=name, precision=precision, launch=k, limit=limit, right=right, **found)
+            log.say(
+                f"kernels-{precision}", model=name, precision=precision, launch=k, limit=limit, right=right, **found
+            )

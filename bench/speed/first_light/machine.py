@@ -66,11 +66,8 @@ def ceilings(place: Place, log: Log) -> None:
 
     device = torch.device(place.device)
     small = not place.on_card
-    source = torch.empty(COPIED >> (8 if small else 0), dtype=torch.uint8, device=device).random_()
-    target = torch.empty_like(source)
-    us, _ = place.timed(lambda: target.copy_(source), repeats=20, spell=1.0)
-    log.say("ceilings", copy_TB_per_s=round(2 * source.numel() / us / 1e6, 3), bytes=source.numel())
-    del source, target
+    us, count = _copied(place, COPIED >> (8 if small else 0), device)
+    log.say("ceilings", copy_TB_per_s=round(2 * count / us / 1e6, 3), bytes=count)
     for name, side in SIDE.items():
         n = 256 if small else side
         dtype: Any = getattr(torch, "float32" if name == "tf32" else name)
@@ -81,3 +78,12 @@ def ceilings(place: Place, log: Log) -> None:
         us, _ = place.timed(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), repeats=20, spell=1.0)
         log.say("ceilings", precision=name, tflops=round(2 * n**3 / us / 1e6, 2), side=n)
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _copied(place: Place, count: int, device: Any) -> tuple[float, int]:
+    """µs of a copy of so many bytes, and these."""
+    import torch
+
+    source = torch.empty(count, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    return place.timed(lambda: target.copy_(source), repeats=20, spell=1.0)[0], count

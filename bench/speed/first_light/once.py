@@ -1,4 +1,4 @@
-"""One evaluation in a process by itself, for tools that watch a process: ``python -m bench.speed.first_light.once …``."""
+"""One evaluation in a process by itself, for tools that watch one."""
 
 from bench.speed.first_light.tools import main
 

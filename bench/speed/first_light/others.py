@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import peer_worker
+from bench.speed import peer_worker
 
 from . import BARS
 from .lines import Log
@@ -62,7 +62,9 @@ def peer(place: Place, log: Log, setting: str) -> None:
     source = place.data / "peer" / f"{name}.pth"
     site = os.environ.get("FIRST_LIGHT_PEER", "")
     if not source.exists() or not Path(site, "deepmd").is_dir():
-        log.say(step, said="the kit has neither DeePMD-kit nor this model" if not site else f"no {source.name} in the kit")
+        log.say(
+            step, said="the kit has neither DeePMD-kit nor this model" if not site else f"no {source.name} in the kit"
+        )
         return
     environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join([site, os.environ["PYTHONPATH"]])}
     if not place.on_card:
@@ -109,7 +111,8 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
         [sys.executable, peer_worker.__file__, job], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         text=True, env=environment, cwd=place.scratch, preexec_fn=die_with_parent,
     ) as worker:  # fmt: skip
-        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdin is not None
+        assert worker.stdout is not None
 
         def ask(command: str) -> Any:
             if command:
@@ -131,10 +134,9 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
 
 def _ours(place: Place, source: Path, case: str, theirs: np.ndarray) -> dict[str, Any]:
     """The same by our engine in float32."""
+    from bench.speed.gpu import prepare
     from dpa1_fast import load
     from dpa1_fast.checkpoint import read_model
-
-    from bench.gpu import prepare
 
     atoms = structures(case)
     engine = load(str(source), device=place.device, backend="triton", precision="float32")

@@ -14,7 +14,7 @@ from .place import PARITY, Place, verdict
 
 REPEATS = 20
 DEEPMD_BARS = {"float64": 1e-8, "float32": 1e-4}
-"""Largest difference from what DeePMD-kit wrote, over the largest value of a quantity and at least 1; its own two routes
+"""Largest difference from what DeePMD-kit wrote, over the largest value and at least 1; its own two routes
 agree to 5e-13 and 2e-5."""
 
 
@@ -71,7 +71,12 @@ def deepmd(place: Place, log: Log, precision: str) -> None:
                 off[name] = difference(potential, case)
             except Exception as error:  # one structure must not hide the others; it counts as wrong
                 off[name] = float("nan")
-                log.say(f"deepmd-{precision}", model=file.parent.name, case=name, error=f"{type(error).__name__}: {error}"[:300])
+                log.say(
+                    f"deepmd-{precision}",
+                    model=file.parent.name,
+                    case=name,
+                    error=f"{type(error).__name__}: {error}"[:300],
+                )
         wrong = {k: v for k, v in off.items() if not v <= bar}
         log.say(
             f"deepmd-{precision}", model=file.parent.name, precision=precision, cases=len(off), limit=bar, wrong=wrong,
@@ -92,6 +97,8 @@ def read_cases(file: Path) -> dict[str, dict[str, np.ndarray]]:
 def difference(potential: Any, case: dict[str, np.ndarray]) -> float:
     """The largest of energy's, forces' and virial's, each over its largest value and at least 1."""
     cell = case["cell"].reshape(1, 9) if case["cell"].size else None
-    found = potential.eval(case["coord"][None], cell, case["type"], fparam=case.get("fparam"), aparam=case.get("aparam"))
+    found = potential.eval(
+        case["coord"][None], cell, case["type"], fparam=case.get("fparam"), aparam=case.get("aparam")
+    )
     pairs = zip(found[:3], (case["energy"], case["force"], case["virial"]), strict=True)
     return max(float(np.abs(a[0] - b).max() / max(np.abs(b).max(), 1.0)) for a, b in pairs)

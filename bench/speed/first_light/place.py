@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from dpa1_fast import DPA1, Engine
-    from dpa1_fast.batch import Batch
+    from dpa1_fast.structures.batch import Batch
 
 PARITY = ("water192", "molecules64", "metal256")
 SIZES = ("water192", "water1536", "water12288", "molecules64")
@@ -60,7 +60,7 @@ class Place:
 
     def batch(self, model: DPA1, case: str) -> Batch:
         """A case's structures as a batch on the CPU."""
-        from bench.gpu import prepare
+        from bench.speed.gpu import prepare
 
         return prepare(model, structures(case))
 
@@ -88,10 +88,10 @@ class Place:
             torch.cuda.synchronize(self.device)
 
     def timed(self, call: Callable[[], Any], repeats: int = 15, spell: float = 2.5) -> tuple[float, float]:
-        """Median µs of a call by the card's clock and by the host's, over at least three and at most ``spell`` seconds."""
+        """Median µs of at least three calls by the card's clock and by the host's, for about ``spell`` seconds."""
         import torch
 
-        from bench.gpu import seconds_on
+        from bench.speed.gpu import seconds_on
 
         device, end = torch.device(self.device), time.perf_counter() + spell
         card, host = [], []
@@ -119,7 +119,8 @@ def errors(found: Any, judge: dict[str, np.ndarray]) -> dict[str, Any]:
     Returns:
         force: RMS over the RMS force. energy: eV per atom, over all atoms. virial: the largest over the largest.
     """
-    energies, _, forces, virials = (np.asarray(x.detach().cpu(), dtype=np.float64) for x in found)
+    picked = (found[0], found[2], found[3])
+    energies, forces, virials = (np.asarray(x.detach().cpu(), dtype=np.float64) for x in picked)
     rms = np.sqrt(np.mean(judge["forces"] ** 2))
     return {
         "force": float(np.sqrt(np.mean((forces - judge["forces"]) ** 2)) / rms),
@@ -132,7 +133,7 @@ def errors(found: Any, judge: dict[str, np.ndarray]) -> dict[str, Any]:
 def verdict(found: Any, judge: dict[str, np.ndarray] | None, bar: float) -> dict[str, Any]:
     """Errors, the limit and whether they keep to it; nothing where there is no judge.
 
-    Forces of models with a hard softmax are no surer than ``spread`` (see ``bench/gpu.py``): no bar is below that.
+    Forces of a hard softmax are no surer than ``spread`` (see ``bench/speed/gpu.py``): no bar is below that.
     """
     if judge is None:
         return {}

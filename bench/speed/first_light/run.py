@@ -84,7 +84,13 @@ def main() -> int:
     wanted = tuple(x for x in options.steps.split(",") if x) or ("",)
     chosen = [s for s in steps(place, log) if s.name.startswith(wanted)]
     missing = todo(chosen, read(options.out), log.kit)
-    log.say("run", seconds=options.seconds, ready_s=round(time.monotonic() - options.began, 1), steps=len(chosen), missing=len(missing))
+    log.say(
+        "run",
+        seconds=options.seconds,
+        ready_s=round(time.monotonic() - options.began, 1),
+        steps=len(chosen),
+        missing=len(missing),
+    )
     left = run(missing, log, options.seconds, options.began)
     log.say("run", seconds=round(time.monotonic() - options.began, 1), left_out=left)
     return int(bool(left))
@@ -92,16 +98,14 @@ def main() -> int:
 
 def preload() -> None:
     """Imports once what steps need, without starting CUDA: each step is a fork."""
-    import numpy  # noqa: F401
+    from importlib import import_module
+
+    for name in ("numpy", "torch", "triton", "dpa1_fast.engine", "bench.cases", "bench.speed.gpu"):
+        import_module(name)
     import torch
 
     torch.set_num_threads(1)
-    import triton  # noqa: F401
-
-    import dpa1_fast.engine
-    from bench import cases, gpu, launches  # noqa: F401
-
-    assert dpa1_fast.engine and not torch.cuda.is_initialized()
+    assert not torch.cuda.is_initialized()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .place import FULL, LARGEST, SIZES, Place, verdict
 
 def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES) -> None:
     """µs an atom, ns a neighbour, peak memory and launches of one evaluation of a batch that lies on the card."""
-    from bench import gpu
+    from bench.speed import gpu
 
     model, device = place.model(), torch.device(place.device)
     engine = place.engine(model, precision)
@@ -57,7 +57,7 @@ def whole(place: Place, log: Log, precision: str) -> None:
 
 
 def by_kernel(place: Place, log: Log, precision: str) -> None:
-    """µs an atom of each kernel, launch by launch in their order, beside what ``bench/cost.py`` expects."""
+    """µs an atom of each kernel, launch by launch in their order, beside what ``bench/compiled/cost.py`` expects."""
     model = place.model()
     engine = place.engine(model, precision)
     (case,) = place.cases((FULL,))
@@ -107,7 +107,7 @@ def kernel_times(place: Place, call: Any, rounds: int = 3) -> list[tuple[str, fl
 
 def graph(place: Place, log: Log, precision: str) -> None:
     """Steps of a moving system, replayed as a CUDA graph: the bits of plain launches, and how fast."""
-    from bench.gpu import prepare
+    from bench.speed.gpu import prepare
 
     from .place import structures
 

@@ -46,7 +46,17 @@ def found(tool: str) -> str | None:
 
 def _once(place: Place, precision: str, case: str, atoms: int) -> list[str]:
     data, scratch = str(place.data), str(place.scratch)
-    return [sys.executable, "-m", "bench.speed.first_light.once", data, scratch, place.device, precision, case, str(atoms)]
+    return [
+        sys.executable,
+        "-m",
+        "bench.speed.first_light.once",
+        data,
+        scratch,
+        place.device,
+        precision,
+        case,
+        str(atoms),
+    ]
 
 
 def sanitize(place: Place, log: Log, check: str, precision: str) -> None:
@@ -59,7 +69,10 @@ def sanitize(place: Place, log: Log, check: str, precision: str) -> None:
     report = place.scratch / f"{step}.log"
     command = [tool, "--tool", check, "--print-limit", "20", "--log-file", str(report)]
     run = subprocess.run(
-        [*command, *_once(place, precision, "molecules64", 2)], capture_output=True, text=True, preexec_fn=die_with_parent
+        [*command, *_once(place, precision, "molecules64", 2)],
+        capture_output=True,
+        text=True,
+        preexec_fn=die_with_parent,
     )
     text = report.read_text(errors="replace") if report.exists() else ""
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", text)
@@ -75,7 +88,9 @@ def counters(place: Place, log: Log, precision: str) -> None:
     if tool is None or not place.on_card:
         log.say(step, said="ncu was not found")
         return
-    rows = [r for r in read(place.out) if r["step"] == f"by_kernel-{precision}" and str(r.get("kernel", "")).startswith("_")]
+    rows = [
+        r for r in read(place.out) if r["step"] == f"by_kernel-{precision}" and str(r.get("kernel", "")).startswith("_")
+    ]
     names = [r["kernel"] for r in sorted(rows, key=lambda r: -r["us_per_atom"])][:2] or list(LONGEST)
     for name in dict.fromkeys(names):
         command = [
@@ -112,7 +127,7 @@ def tune(place: Place, log: Log, precision: str) -> None:
 
     from dpa1_fast import tuning
     from dpa1_fast.kernels import dispatch
-    from dpa1_fast.kernels.tiles import bucket
+    from dpa1_fast.kernels.triton.launch_configurations import bucket
 
     device = torch.device(place.device)
     torch.cuda.set_device(device)
@@ -124,7 +139,9 @@ def tune(place: Place, log: Log, precision: str) -> None:
         answer = measure(run, tiles, batch, judge, how)
         us = answer[0]
         told = {"us_per_atom": us} if isinstance(us, float) else {"why": us}
-        log.say(f"tune-{precision}", precision=precision, forward=vars(tiles.forward), backward=vars(tiles.backward), **told)
+        log.say(
+            f"tune-{precision}", precision=precision, forward=vars(tiles.forward), backward=vars(tiles.backward), **told
+        )
         return answer
 
     tuner._time = timed  # type: ignore[method-assign]
@@ -145,7 +162,7 @@ def main() -> None:
 
     data, scratch, device, precision, case, count = sys.argv[1:7]
     place = Place(Path(data), Path(scratch), Path(scratch), device)
-    from bench.gpu import prepare
+    from bench.speed.gpu import prepare
 
     from .place import structures
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from . import BARS
+from . import BARS, keys
 from .place import MODELS, structures
 
 CASES = {"attention": ("water192", "molecules64", "metal256"), "no_attention": ("water192",)}
@@ -99,6 +99,7 @@ def _evaluator(model: str, precision: str, architecture: str) -> tuple[Any, dict
 
     torch.set_num_threads(1)
     driver.set_active(Driver(architecture))
+    keys.settle()
     from dpa1_fast.kernels.triton import evaluator as launching
 
     weights = cases.model(**MODELS[model]).weights()

@@ -104,7 +104,10 @@ def preload() -> None:
         import_module(name)
     import torch
 
+    from . import keys
+
     torch.set_num_threads(1)
+    keys.settle()
     assert not torch.cuda.is_initialized()
 
 

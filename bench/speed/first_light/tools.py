@@ -164,8 +164,10 @@ def main() -> None:
     place = Place(Path(data), Path(scratch), Path(scratch), device)
     from bench.speed.gpu import prepare
 
+    from . import keys
     from .place import structures
 
+    keys.settle()
     model = place.model()
     chosen = structures(case)[: int(count) or None]
     out = place.engine(model, precision)._run(prepare(model, chosen).to(device))

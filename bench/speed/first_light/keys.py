@@ -1,8 +1,8 @@
 """Keys of compiled kernels that do not depend on what a process did before.
 
-Triton's key of a kernel takes in the global constants of the functions that it calls only where these were hashed before
-it was (seen in 3.6). So a process that launches kernels in another order looks for other files in the cache. Hashing all
-of them in one order, before anything is launched, makes the keys of every process the same.
+Triton's key of a kernel takes in the global constants of the functions that it calls only where these were hashed
+before it was (seen in 3.6). So a process that launches kernels in another order looks for other files in the cache.
+Hashing all of them in one order, before anything is launched, makes the keys of every process the same.
 """
 
 from __future__ import annotations

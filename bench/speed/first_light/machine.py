@@ -67,7 +67,7 @@ def ceilings(place: Place, log: Log) -> None:
     device = torch.device(place.device)
     small = not place.on_card
     us, count = _copied(place, COPIED >> (8 if small else 0), device)
-    log.say("ceilings", copy_TB_per_s=round(2 * count / us / 1e6, 3), bytes=count)
+    log.say("ceilings", copy_TB_per_s=float(f"{2 * count / us / 1e6:.4g}"), bytes=count)
     for name, side in SIDE.items():
         n = 256 if small else side
         dtype: Any = getattr(torch, "float32" if name == "tf32" else name)
@@ -76,7 +76,7 @@ def ceilings(place: Place, log: Log) -> None:
         out = torch.empty_like(a)
         torch.mm(a, b, out=out)
         us, _ = place.timed(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), repeats=20, spell=1.0)
-        log.say("ceilings", precision=name, tflops=round(2 * n**3 / us / 1e6, 2), side=n)
+        log.say("ceilings", precision=name, tflops=float(f"{2 * n**3 / us / 1e6:.4g}"), side=n)
     torch.backends.cuda.matmul.allow_tf32 = False
 
 

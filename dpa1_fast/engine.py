@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
+from .features import Features, features
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
 from .kernels.outputs import Outputs
@@ -21,7 +22,7 @@ from .model import DPA1
 from .scheduler import Evaluator, Scheduler
 from .structures.batch import Batch, Neighborhood, collate, neighborhood
 from .structures.structure import Structure, from_ase
-from .tiled import TILE_ELEMENTS, TiledEvaluator
+from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -224,19 +225,16 @@ class Engine:
         Raises:
             StructureError: naming the structure and the reason.
         """
-        out = []
+        return [x.descriptor for x in self.features(structures)]
+
+    def features(self, structures: Sequence[Any]) -> list[Features]:
+        """Descriptor and the energy net's last hidden layer of every atom, by the reference formulas in float64.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
         model = self._model.set_dtype(torch.float64)
-        for k, item in enumerate(structures):
-            part = self._prepare(k, item, None, None, None)
-            batch = collate(self.config, [part])
-            values = torch.zeros(batch.n_atoms, self.config.dim_descrpt, dtype=torch.float64)
-            with torch.no_grad():
-                for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
-                    edge, mask = batch.slots(atoms)
-                    vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
-                    values[atoms] = model.descriptor(batch.tile(atoms, edge, mask, vectors, 2 * self.config.rcut))
-            out.append(values.numpy())
-        return out
+        return [features(model, self._prepare(k, x, None, None, None)) for k, x in enumerate(structures)]
 
     # --- backends -------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,12 @@ from pathlib import Path
 from .base import Item, Source, SourceError
 from .files import FileSource
 from .names import TypeNames, type_names
+from .slices import SliceSource, cut
 
-ENDINGS = (".vasp", ".poscar", ".cif", ".xyz", ".extxyz", ".traj", ".res", ".cell", ".pdb", ".jsonl", ".lammpstrj")
+ENDINGS = (
+    *(".zip", ".tar", ".tgz", ".vasp", ".poscar", ".cif", ".xyz", ".extxyz", ".traj", ".res", ".cell", ".pdb"),
+    *(".jsonl", ".lammpstrj"),
+)
 """Of files that are read from a folder by themselves."""
 
 __all__ = ["Item", "Source", "SourceError", "find_sources"]
@@ -26,6 +30,8 @@ def find_sources(
     skip: Callable[[str], bool] | None = None,
 ) -> list[Source]:
     """What the arguments name, in their order: files, folders, ``-`` for standard input, ``dpdata:FORMAT:PATH``.
+
+    Behind a file's name may stand which of its structures are meant (``@0:10``) or the group of an HDF5 file (``#/a``).
 
     Patterns are expanded and sorted, and a folder stands for the DeePMD-kit data in it. No file is opened yet.
 
@@ -52,8 +58,24 @@ def find_sources(
             _, kind, pattern = argument.split(":", 2)
             sources += [DpdataSource(path, kind, names) for path in _matches(pattern)]
         else:
-            for path in _matches(argument):
-                sources += _of_folder(path, names, format, skip) if path.is_dir() else [FileSource(path, names, format)]
+            sources += _named(argument, names, format, skip)
+    return sources
+
+
+def _named(argument: str, names: TypeNames, format: str | None, skip: Callable[[str], bool] | None) -> Sequence[Source]:
+    """The sources of an argument, with what may stand behind a file's name: ``@0:10``, ``#/group`` of HDF5."""
+    if not os.path.exists(argument) and (found := cut(argument)) is not None:
+        before, which = found
+        text = argument[len(before) + 1 :]
+        return [SliceSource(source, which, text) for source in _named(before, names, format, skip)]
+    before, hash_sign, group = argument.rpartition("#")
+    if hash_sign and not os.path.exists(argument) and os.path.isfile(before):
+        from .deepmd_hdf5 import Hdf5Source
+
+        return [Hdf5Source(Path(before), group or "/", names)]
+    sources: list[Source] = []
+    for path in _matches(argument):
+        sources += _of_folder(path, names, format, skip) if path.is_dir() else [FileSource(path, names, format)]
     return sources
 
 

@@ -17,6 +17,8 @@ from .streams import OTHER_MARKS, head_of, plain_head
 HEAD = 2000
 """Bytes that tell what a file is, as many as ASE looks at."""
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
 XYZ = re.compile(rb"[0-9]+[ \t\r]*\n[^\n]*\n[ \t]*[A-Z][a-z]?(?:[ \t]+[-+0-9.eE]+){3}[^\n]*\n")
 """A number, any line, then a symbol and its coordinates."""
 
@@ -34,11 +36,13 @@ class FileSource:
 
     Attributes:
         names: see ``check.checked``. format: ASE's name of it; None: by content and name.
+        nested: whether it comes out of an archive, in which there may be no other.
     """
 
     path: Path
     names: TypeNames = NO_NAMES
     format: str | None = None
+    nested: bool = False
 
     @property
     def name(self) -> str:
@@ -51,9 +55,14 @@ class FileSource:
 
     def read(self, mark: Any = None) -> Iterator[Item]:
         """See ``Source.read``."""
-        return settle(self.name, self._items(mark), mark, self.names)
+        return settle(self.name, self.items(mark), mark, self.names)
 
-    def _items(self, mark: Any) -> Iterator[Item]:
+    def items(self, mark: Any) -> Iterator[Item]:
+        """What ``read`` gives, not checked yet.
+
+        Raises:
+            Exception: whatever readers raise where they can't go on.
+        """
         # Each reader is imported where it is needed: a run over POSCAR files needs neither SQLite nor JSON.
         kind, text = self._kind()
         if kind == "db":
@@ -65,6 +74,14 @@ class FileSource:
             from .optimade import read_json_file
 
             yield from (read_json_db if is_ase_json(text) else read_json_file)(self.path, mark)
+        elif kind == "archive":
+            from .archives import read_archive
+
+            yield from read_archive(self.path, mark, self.names, self.format)
+        elif kind == "hdf5":
+            from .deepmd_hdf5 import read_hdf5
+
+            yield from read_hdf5(self.path, mark, self.names)
         elif kind == "extxyz":
             from .xyz import read_xyz_file
 
@@ -88,6 +105,7 @@ class FileSource:
 
     def _kind(self) -> tuple[str | None, bytes]:
         """The format, None for an empty file; and how it begins, without blanks."""
+        from .archives import is_archive
         from .ase_file import format_of, knows
 
         raw = head_of(self.path, HEAD)
@@ -95,8 +113,14 @@ class FileSource:
         text = head.lstrip()
         if not text and len(raw) < HEAD:
             return None, text
+        if is_archive(raw):
+            if self.nested:
+                raise Damaged("is an archive in an archive; unpack the outer one")
+            return "archive", text
         if self.format is not None:
             return {"xyz": "extxyz"}.get(self.format, self.format), text
+        if raw.startswith(HDF5):
+            return "hdf5", text
         if raw.startswith(b"SQLite format 3\0"):
             return "db", text
         if XYZ.match(text):  # ASE's own guess takes longer than reading a small file, and there may be very many

@@ -13,21 +13,30 @@ from .reading import reason
 
 
 def settle(name: str, items: Iterable[Item], mark: Any, names: TypeNames) -> Iterator[Item]:
-    """What readers yield, checked (see there) and ended the way ``Source.read`` promises.
+    """What readers yield, checked (see there) and ended the way ``Source.read`` promises (see ``ended``).
+
+    Args:
+        name: of the source. mark: where ``items`` begin. names: see ``check.checked``.
+    """
+    return ended(name, (checked(item, names) for item in items), mark)
+
+
+def ended(name: str, items: Iterable[Item], mark: Any) -> Iterator[Item]:
+    """Ends a source the way ``Source.read`` promises.
 
     Readers of one format yield an Item a structure and raise where they can't go on. Here whatever they raise becomes
     the last Item, a source without structures says so, and the last Item has no mark and a share of 1. That takes
     reading one Item ahead.
 
     Args:
-        name: of the source. names: see ``check.checked``.
+        name: of the source.
         mark: where ``items`` begin. The first entry of every mark is the number of the next structure.
     """
     done = 0 if mark is None else int(mark[0])
     held: Item | None = None
     failure: Item | None = None
     try:
-        for item in (checked(item, names) for item in items):
+        for item in items:
             if held is not None:
                 yield held
             held = item

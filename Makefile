@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
+NODE := build/gpu_node
+NODE_PYTHON ?= python3.12
+NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
 
-.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -14,6 +17,7 @@ help:
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
+	@echo "make gpu-kit     an offline folder for a GPU node without network, see docs/first_light.md"
 	@echo "make bench-screen 100,000 structures: memory, overhead, against DeePMD-kit's calculator"
 	@echo "make bench-relax relax 200 structures, and again one by one with ASE"
 	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
@@ -59,6 +63,15 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m bench.speed.gpu
+
+# What the node has, and what compiling for it needs. KIT=--big and the like go through.
+$(NODE)/.installed:
+	$(NODE_PYTHON) -m venv $(NODE)
+	$(NODE)/bin/python -m pip install --quiet $(NODE_HAS) 'ase>=3.23' 'vesin>=0.6' safetensors rich 'setuptools>=77' wheel
+	touch $@
+
+gpu-kit: $(VENV)/.installed $(NODE)/.installed
+	$(BIN)/python -m bench.speed.first_light.kit --node $(NODE)/bin/python $(KIT)
 
 bench-screen: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python -m bench.speed.screen

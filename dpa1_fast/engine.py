@@ -17,10 +17,10 @@ from .errors import BackendError, DPA1Warning, StructureError
 from .features import Features, features
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
+from .kernels.outputs import Outputs
 from .model import DPA1
 from .scheduler import Evaluator, Scheduler
-from .splitting import Outputs
-from .structures.batch import Batch, Neighborhood, neighborhood
+from .structures.batch import Batch, Neighborhood, collate, neighborhood
 from .structures.structure import Structure, from_ase
 from .tiled import TiledEvaluator
 
@@ -115,8 +115,8 @@ class Engine:
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
-        self.scheduler = Scheduler(model.config, self._run, self.device)
+        self.evaluator = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        self.scheduler = Scheduler(model.config, self.evaluator, self.device)
         self._warned_over_sel = False
 
     # --- copies: another engine of the same model, with the same options ------------------------------------------
@@ -195,6 +195,18 @@ class Engine:
             structures: ``ase.Atoms`` or ``Structure``; a ``StructureError`` among them is passed on in its place.
         """
         return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
+
+    def batch(self, structures: Sequence[Any]) -> Batch:
+        """Structures checked, with their neighbours, as one batch on the CPU: what ``run`` and ``evaluate_batch`` take.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
+        return collate(self.config, [self._prepare(k, item, None, None, None) for k, item in enumerate(structures)])
+
+    def run(self, batch: Batch) -> Outputs:
+        """One call of the backend on a whole batch; results stay on the engine's device. Memory is not looked after."""
+        return self.evaluator(batch.to(self.device))
 
     def evaluate_batch(self, batch: Batch) -> Outputs:
         """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
@@ -287,8 +299,8 @@ class Engine:
     def _results(
         self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
     ) -> Iterator[Result | StructureError]:
-        energies, gradient = outputs[:2]
-        forces, virial = (x.numpy() for x in outputs[2:])
+        energies, gradient = outputs.energies, outputs.gradient
+        forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
         energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
         per_atom_virial = batch.atomic_virials(gradient.cpu()).numpy() if atomic_virials else None
         offsets = batch.offsets.tolist()

@@ -405,7 +405,7 @@ def test_systems_in_hdf5_are_what_folders_are(tmp_path: Path) -> None:
         file["one/type_map.raw"] = ["H", "C", "O"]
         file["away"] = h5py.ExternalLink("other.hdf5", "/")
         file["huge/type.raw"] = np.zeros(1, int)
-        file["huge"].create_dataset("set.000/coord.npy", (2**40, 3), chunks=(1024, 3))
+        file["huge"].create_dataset("set.000/coord.npy", (2**40, 3), "f8", chunks=(1024, 3))
     [source] = find_sources([str(tmp_path / "a.hdf5")], TYPE_MAP)
     found = list(source.read())
     assert [i.source.rpartition("#")[2] for i in found] == ["/deep/two"] * 6 + ["/huge"] + ["/one"] * 6

@@ -26,6 +26,7 @@ from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
+from dpa1_fast.tuning import Tuner
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -248,16 +249,74 @@ def test_requests_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch
     assert dispatch.choose("auto", "cuda") == "reference"
 
 
-def test_the_interpreter_cannot_be_chosen_after_triton_was_loaded() -> None:
-    script = "import triton, dpa1_fast; dpa1_fast.load('almgcu-demo', device='cpu', backend='triton')"
+def in_a_fresh_process(script: str, **environment: str) -> str:
+    """What a script prints whose environment says nothing of Triton's interpreter, unless it is said here."""
     without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=False)
-    assert "BackendError" in run.stderr
-    assert "TRITON_INTERPRET=1" in run.stderr
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=without | environment, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
-def test_the_interpreter_is_chosen_where_triton_was_not_loaded_yet() -> None:
-    script = "import dpa1_fast; print(dpa1_fast.load('almgcu-demo', device='cpu', backend='triton').backend)"
-    without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=True)
-    assert run.stdout == "triton\n"
+ON_CPU = """
+import os, sys
+import dpa1_fast
+from dpa1_fast.errors import BackendError
+def make():
+    try:
+        return dpa1_fast.load('almgcu-demo', device='cpu', backend='triton').backend
+    except BackendError as error:
+        return str(error)
+"""
+
+
+@pytest.mark.parametrize("late", ["", "os.environ['TRITON_INTERPRET'] = '1'"])
+def test_the_interpreter_cannot_be_chosen_after_triton_was_loaded(late: str) -> None:
+    said = in_a_fresh_process(f"{ON_CPU}\nimport triton\n{late}\nprint(make())")
+    assert said == f"{dispatch.TOO_LATE}\n"
+
+
+def test_the_interpreter_is_chosen_where_triton_was_not_loaded_yet_and_the_environment_is_left_alone() -> None:
+    """An engine made on the CPU must not decide for the programs that this process starts."""
+    report = "print(make(), os.environ.get('TRITON_INTERPRET'))"
+    assert in_a_fresh_process(f"{ON_CPU}\n{report}") == "triton None\n"
+    assert in_a_fresh_process(f"{ON_CPU}\n{report}", TRITON_INTERPRET="1") == "triton 1\n"
+
+
+def test_what_counts_is_how_triton_was_loaded() -> None:
+    removed = "import triton; del os.environ['TRITON_INTERPRET']"
+    assert in_a_fresh_process(f"{ON_CPU}\n{removed}\nprint(make())", TRITON_INTERPRET="1") == "triton\n"
+
+
+def test_kernels_that_are_interpreted_never_serve_a_gpu() -> None:
+    """Made for a card that is not here: it is refused before anything is asked of it."""
+    script = f"""{ON_CPU}
+import torch
+from dpa1_fast.kernels import dispatch
+make()
+try:
+    dispatch.triton_evaluator(dpa1_fast.load('almgcu-demo', device='cpu')._model.weights(), 'float32', torch.device('cuda:0'))
+except ValueError as error:
+    print(error)
+"""
+    assert in_a_fresh_process(script) == f"{dispatch.INTERPRETED}\n"
+    model = make_model()
+    with pytest.raises(BackendError, match="unset it"):
+        Tuner(model, torch.device("cuda:0"), dispatch.Card("H100", "sm_90", 264, 1 << 30), lambda call: 1.0).tune(
+            "tf32"
+        )
+
+
+def test_kernels_are_compiled_where_triton_was_loaded_without_its_interpreter() -> None:
+    script = """
+import triton
+from triton.runtime.jit import JITFunction
+from dpa1_fast.kernels import dispatch
+import torch, os
+os.environ['TRITON_INTERPRET'] = '1'
+dispatch.load_triton(torch.device('cuda:0'))
+from dpa1_fast.kernels.triton.ops import sums
+print(type(sums._forces_kernel) is JITFunction, triton.knobs.runtime.interpret)
+"""
+    assert in_a_fresh_process(script) == "True False\n"

@@ -11,6 +11,17 @@ import triton.language as tl
 
 
 @triton.jit
+def _settled(x):
+    """x (R, C) itself, as the sum over an axis of one number.
+
+    Up to Triton 3.8 the compiler takes an operand's width from the narrowest number in all that it is computed from; a
+    mask has one bit, and float64 products then end in ``MMAv2.cpp: PassManager::run failed``. It does not look behind
+    a sum.
+    """
+    return tl.sum(tl.reshape(x, (x.shape[0], x.shape[1], 1)), axis=2)
+
+
+@triton.jit
 def dot(a, b, acc, PREC: tl.constexpr):
     """acc + a·b. PREC: bfloat16, float16 (operands rounded), or ieee, tf32, tf32x3, bf16x3 as Triton knows them."""
     if PREC == "bfloat16":
@@ -21,6 +32,8 @@ def dot(a, b, acc, PREC: tl.constexpr):
     elif PREC == "float16":
         return tl.dot(a.to(tl.float16), b.to(tl.float16), acc, out_dtype=tl.float32)
     else:
+        if acc.dtype == tl.float64:
+            a = _settled(a)
         return tl.dot(a, b.to(a.dtype), acc, input_precision=PREC, out_dtype=acc.dtype)
 
 

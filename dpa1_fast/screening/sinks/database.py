@@ -14,9 +14,9 @@ from typing import Any
 
 from ..folder import RESULTS
 from ..folder import remove as remove_output
+from ..own_keys import as_text
 from .base import ChangedOutputError, Written, durable, owned
 from .extxyz import with_results
-from .own_keys import as_text
 
 NAME = RESULTS["db"]
 
@@ -67,7 +67,9 @@ class DatabaseSink:
             for frame in block.frames:
                 row = frame.row
                 told = {f"input_{k}": row[k] for k in ("index", "frame", "source")}
-                data: dict[str, Any] = {"virial": frame.result.virial}
+                for key, value in row["kept"].items():
+                    told[_word(key)] = value
+                data: dict[str, Any] = {"virial": frame.result.virial, **({"kept": row["kept"]} if row["kept"] else {})}
                 if frame.descriptor is not None:
                     data["descriptor"] = frame.descriptor
                 out = with_results(frame)
@@ -82,6 +84,14 @@ class DatabaseSink:
             durable(self.partial)
             os.replace(self.partial, self.target)
             durable(self.target.parent)
+
+
+def _word(key: str) -> str:
+    """A key that ``ase.db`` takes."""
+    from ase.db.core import reserved_keys
+
+    key = re.sub("[^A-Za-z0-9_]", "_", key)
+    return f"given_{key}" if key in reserved_keys or not re.match("[A-Za-z_]", key) else key
 
 
 def _storable(value: Any) -> Any:

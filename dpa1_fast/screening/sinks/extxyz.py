@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..folder import RESULTS
+from ..own_keys import clean_arrays, clean_info, free
 from .base import ChangedOutputError, Frame, Written, durable, owned
-from .own_keys import clean_arrays, clean_info, free
 
 NAME = RESULTS["extxyz"]
 

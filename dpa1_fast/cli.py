@@ -207,6 +207,10 @@ def screen(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", help="threads of the CPU engine; by default one a core", min=1)
     ] = None,
+    type_map: Annotated[
+        str, typer.Option(metavar="O,H", help="the model's names of the input's types 1, 2, …; or pairs: OW=O,HW=H")
+    ] = "",
+    format: Annotated[str | None, typer.Option(help="of all input files, by ASE's name of it")] = None,
     fields: Annotated[
         str,
         typer.Option(
@@ -251,6 +255,8 @@ def screen(
             inputs=tuple(inputs),
             models=tuple(chosen),
             output=output,
+            type_map=_list(type_map),
+            format=format,
             head=head,
             device=device,
             backend=backend,

@@ -142,7 +142,7 @@ def bare(model: Path, loaded: list[Atoms]) -> float:
     for first in range(0, len(loaded), 512):
         parts = [neighborhood(engine.config, from_ase(engine.config, a, "s")) for a in loaded[first : first + 512]]
         batch = collate(engine.config, parts)
-        energies = engine._run(batch)[0]
+        energies = engine.run(batch)[0]
         batch.sum_structures(energies)
     return time.perf_counter() - began
 

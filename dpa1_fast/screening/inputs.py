@@ -33,7 +33,7 @@ def sources_of(options: Options, type_map: Sequence[str]) -> list[Source]:
                 f"{name_of(given)} lies in the folder for the results, {name_of(options.output)}, where a job deletes "
                 "and replaces its own files; choose another --output"
             )
-    sources = find_sources(options.inputs, type_map)
+    sources = find_sources(options.inputs, type_map, options.type_map, options.format, skip=inside)
     left = [s for s in sources if not inside(str(getattr(s, "path", getattr(s, "folder", os.devnull))))]
     if sources and not left:
         raise SourceError(f"all that was found lies in the folder for the results, {name_of(options.output)}")

@@ -31,6 +31,7 @@ class Options:
 
     Attributes:
         inputs: files, folders, patterns, or "-". models: one, or several for model deviation. output: folder.
+        type_map, format: how inputs are read, see ``find_sources``.
         head, device, backend, precision, threads: see ``load``.
         fields: of ``rows.FIELDS``. write: of ``sinks.FORMATS``.
         relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
@@ -43,6 +44,8 @@ class Options:
     inputs: tuple[str, ...]
     models: tuple[str, ...]
     output: Path
+    type_map: tuple[str, ...] = ()
+    format: str | None = None
     head: str | None = None
     device: str = "auto"
     backend: str = "auto"
@@ -106,6 +109,10 @@ class Options:
         }
         if self.keep:
             out["keep"] = [printable(key) for key in self.keep]
+        if self.type_map:
+            out["type_map"] = list(self.type_map)
+        if self.format:
+            out["format"] = self.format
         if self.relax:
             out |= {"relax": self.relax, "fmax": self.fmax, "steps": self.steps}
         if self.references is not None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..engine import Result
 from ..printable import name_of, printable
+from ..structures.structure import count_real
 from .kept import column_of, kept_of
 
 
@@ -86,7 +87,7 @@ def failed(reason: str) -> dict[str, Any]:
 def done(result: Result, atoms: Any) -> dict[str, Any]:
     """What a row says of a structure's results; forces and descriptor are added where ``--fields`` names them."""
     stress = result.stress
-    real = max(1, int(np.count_nonzero(atoms.numbers)))
+    real = max(1, count_real(atoms))
     return {
         "energy": result.energy,
         "energy_per_atom": result.energy / real,

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import reprlib
+import types
+import typing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from .electrons import SYMBOLS
 from .errors import ConfigError
 from .kernels.reference import activation
 
 TEBD_INPUT_MODES = ("concat", "strip")
+LONGEST_RCUT = 100.0
+"""Å. A model that claims more would look at millions of neighbours; it is a mistake, or worse."""
 
 
 @dataclass(frozen=True)
@@ -124,25 +132,39 @@ class DPA1Config:
             if not ok:
                 raise ConfigError(message)
 
+        _check_types(self)
+        _check_types(self.fitting)
         check(self.ntypes > 0, "type_map is empty")
+        check(all(0 < len(t) <= 64 and t.isprintable() for t in self.type_map), "type_map holds a name that is none")
         check(len(set(self.type_map)) == self.ntypes, f"type_map names a type twice: {list(self.type_map)}")
+        check(self.rcut <= LONGEST_RCUT, f"rcut {self.rcut} Å is beyond {LONGEST_RCUT} Å")
         check(0 <= self.rcut_smth < self.rcut, f"rcut_smth {self.rcut_smth} must lie in [0, rcut = {self.rcut})")
         check(bool(self.sel) and all(n >= 0 for n in self.sel) and self.nsel > 0, f"sel {self.sel} must be positive")
+        check(self.nsel < 2**31, f"sel {self.sel} is too large")
         check(bool(self.neuron) and min(self.neuron) > 0, f"neuron {self.neuron} must be positive widths")
         check(0 < self.axis_neuron <= self.neuron[-1], f"axis_neuron {self.axis_neuron} must lie in 1..neuron[-1]")
         check(self.tebd_dim > 0, f"tebd_dim {self.tebd_dim} must be positive")
         check(self.tebd_input_mode in TEBD_INPUT_MODES, f"tebd_input_mode {self.tebd_input_mode!r} is not known")
         check(self.attn_layer >= 0, f"attn_layer {self.attn_layer} must not be negative")
         check(self.attn > 0 or self.attn_layer == 0, f"attn {self.attn} must be positive")
+        check(self.scaling_factor > 0, f"scaling_factor {self.scaling_factor} must be positive")
+        check(self.ln_eps >= 0, f"ln_eps {self.ln_eps} must not be negative")
         check(self.env_protection >= 0, f"env_protection {self.env_protection} must not be negative")
         for name in (self.activation_function, self.fitting.activation_function):
             try:
                 activation(name)
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, OverflowError):
                 raise ConfigError(f"activation_function {name!r} is not known") from None
         for pair in (*self.exclude_types, *self.pair_exclude_types):
             check(len(pair) == 2, f"exclude_types {pair} is not a pair of types")
         f = self.fitting
+        check(all(n > 0 for n in f.neuron), f"fitting neuron {f.neuron} must be positive widths")
+        counts = (f.numb_fparam, f.numb_aparam, f.dim_case_embd)
+        check(min(counts) >= 0, "numb_fparam, numb_aparam and dim_case_embd must not be negative")
+        check(len(f.atom_ener) in (0, self.ntypes), f"atom_ener has {len(f.atom_ener)} entries for {self.ntypes} types")
+        if self.use_econf_tebd:
+            unknown = next((t for t in self.type_map if t not in SYMBOLS), None)
+            check(unknown is None, f"use_econf_tebd needs elements, but type_map names {unknown!r}")
         if f.default_fparam is not None and f.numb_fparam:
             check(len(f.default_fparam) == f.numb_fparam, "default_fparam must have numb_fparam entries")
 
@@ -157,12 +179,54 @@ class DPA1Config:
         Raises:
             ConfigError: for a missing or unknown key, or a value that fails validation.
         """
-        data = {k: _tuples(v) for k, v in data.items()}
+        inner = data.get("fitting", {}) if isinstance(data, dict) else None
+        if not isinstance(inner, dict):
+            raise ConfigError("not a DPA-1 configuration: not a mapping")
+        data = {k: _tuples(v) for k, v in data.items() if k != "fitting"}
         try:
-            fitting = FittingConfig(**{k: _tuples(v) for k, v in data.pop("fitting", {}).items()})
+            fitting = FittingConfig(**{k: _tuples(v) for k, v in inner.items()})
             return cls(**data, fitting=fitting)
         except TypeError as error:
             raise ConfigError(f"not a DPA-1 configuration: {error}") from None
+
+
+def _check_types(config: DPA1Config | FittingConfig) -> None:
+    """Each field is of the type that it is declared with, and finite.
+
+    Raises:
+        ConfigError: naming the first that is not.
+    """
+    for name, declared in typing.get_type_hints(type(config)).items():
+        if not _is(getattr(config, name), declared):
+            told = reprlib.repr(getattr(config, name))
+            raise ConfigError(f"{name} must be {_spelled(declared)}, not {told}")
+
+
+def _is(value: Any, declared: Any) -> bool:
+    inner = typing.get_args(declared)
+    if isinstance(declared, types.UnionType):
+        return any(_is(value, t) for t in inner)
+    if typing.get_origin(declared) is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        return all(_is(v, inner[0]) for v in value) if inner[-1] is Ellipsis else all(map(_is, value, inner))
+    if declared is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and _finite(value)
+    if declared is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
+    return value is None if declared is type(None) else isinstance(value, declared)
+
+
+def _finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _spelled(declared: Any) -> str:
+    text = declared.__name__ if isinstance(declared, type) else str(declared)
+    return text.replace("float", "a finite number").replace("tuple", "list").replace("NoneType", "nothing")
 
 
 def _tuples(value: Any) -> Any:

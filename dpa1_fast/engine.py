@@ -99,7 +99,10 @@ class Engine:
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        try:
+            self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        except ValueError as error:  # the kernels know no errors of ours
+            raise BackendError(str(error)) from None
         self.scheduler = Scheduler(model.config, self._run, self.device)
         self._warned_over_sel = False
         if model.order_dependent:
@@ -210,12 +213,9 @@ class Engine:
         return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
 
     def _triton(self, model: DPA1) -> Evaluator:
-        try:
-            evaluator: Evaluator = dispatch.triton_evaluator(
-                model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
-            )
-        except ValueError as error:
-            raise BackendError(str(error)) from None
+        evaluator: Evaluator = dispatch.triton_evaluator(
+            model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
+        )
         return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:

@@ -14,7 +14,7 @@ from ase import Atoms
 from conftest import make_model, molecule
 
 from dpa1_fast import DPA1, Engine
-from dpa1_fast.kernels.cpu import basis
+from dpa1_fast.kernels.prepare import bases
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -72,5 +72,5 @@ def test_a_temperature_that_is_large(smooth: bool, level: float, backend: str) -
 @pytest.mark.parametrize("level", LEVELS)
 def test_in_coordinates(level: float, sel: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first layer in few coordinates has launchers of its own."""
-    monkeypatch.setattr(basis, "WORTH", 2.0)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
     assert_as_reference(model_with_logits(level, sel, normalize=False), backend, close_together())

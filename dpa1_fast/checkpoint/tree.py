@@ -61,7 +61,7 @@ def _yaml(path: Path) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return _resolve(yaml.load(path.read_text(), loader), _plain_array)  # noqa: S506 (a safe loader)
+    return _resolve(yaml.load(path.read_text(encoding="utf-8"), loader), _plain_array)  # noqa: S506 (a safe loader)
 
 
 def _zip(path: Path) -> Any:

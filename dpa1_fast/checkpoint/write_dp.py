@@ -25,7 +25,7 @@ def write(model: DPA1, path: Path) -> None:
         "version": __version__,
         "time": str(datetime.datetime.now(tz=datetime.UTC)),
         "backend": "dpmodel",
-        "model": _model(model),
+        "model": model_tree(model),
         "model_def_script": {},
         "@variables": {},
     }
@@ -51,7 +51,7 @@ def _write_yaml(tree: dict[str, Any], path: Path) -> None:
         head = {"@class": "np.ndarray", "@is_variable": True, "@version": 1}
         return {**head, "dtype": array.dtype.name, "value": array.tolist()}
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         yaml.dump(_stored(tree, inline), file, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 
@@ -66,7 +66,8 @@ def _stored(node: Any, store: Callable[[Array], Any]) -> Any:
 # --- the tree -----------------------------------------------------------------------------------------------------
 
 
-def _model(model: DPA1) -> dict[str, Any]:
+def model_tree(model: DPA1) -> dict[str, Any]:
+    """The model as DeePMD-kit's tree of options and arrays."""
     c = model.config
     bias = model.out_bias.detach().cpu().numpy().reshape(1, c.ntypes, 1)
     return {

@@ -64,7 +64,7 @@ def usable() -> list[str]:
 def _flags() -> list[str]:
     """What the kernel says the processor can do; nothing where it does not say."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     return next((line.split() for line in lines if line.startswith("flags")), [])

@@ -54,7 +54,7 @@ def _activation(value: Any) -> None:
     try:
         parse_activation(value)
     except ValueError as error:
-        raise ConfigError(f"activation_function: {error}") from None
+        raise ConfigError(str(error)) from None
 
 
 def _pairs(name: str, pairs: Any) -> None:

@@ -133,10 +133,10 @@ def parse_activation(name: str) -> tuple[str, float]:
         except ValueError:
             threshold = math.nan
         if not low <= threshold <= high:
-            raise ValueError(f"activation function {name!r}: the threshold must be a number from {low:g} to {high:g}")
+            raise ValueError(f"activation_function {name!r}: the threshold must be a number from {low:g} to {high:g}")
         return key, threshold
     if colon or key not in ACTIVATIONS:
-        raise ValueError(f"activation function {name!r} is not known; known are {', '.join(ACTIVATIONS)}, silut")
+        raise ValueError(f"activation_function {name!r} is not known; known are {', '.join(ACTIVATIONS)}, silut")
     return key, 0.0
 
 

@@ -24,6 +24,13 @@ N = 7
 LEVELS = (-1500.0, -90.0, -21.0, 90.0, 1500.0)
 """What all logits are about: far below what an exponential can hold, and far above."""
 
+BACKENDS = [
+    pytest.param(backend, level, marks=[pytest.mark.slow] if backend == "triton" and level != -90.0 else [])
+    for backend in ("cpu", "triton")
+    for level in LEVELS
+]
+"""The interpreter takes its time: ``make test`` has the level that underflows, the others are in ``make test-all``."""
+
 
 def model_with_logits(level: float, sel: int, **options: Any) -> DPA1:
     """A model whose logits are near ``level``: biases of q and k decide, weights add a little."""
@@ -48,8 +55,7 @@ def close_together() -> list[Atoms]:
     return [molecule(N, seed=k, box=2.4) for k in range(2)]
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("backend", "level"), BACKENDS)
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("sel", [N - 1, N, 40])
 def test_without_lengths(sel: int, smooth: bool, level: float, backend: str) -> None:
@@ -58,8 +64,7 @@ def test_without_lengths(sel: int, smooth: bool, level: float, backend: str) -> 
     assert_as_reference(model, backend, close_together())
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("backend", "level"), BACKENDS)
 @pytest.mark.parametrize("smooth", [True, False])
 def test_a_temperature_that_is_large(smooth: bool, level: float, backend: str) -> None:
     """q and k of length one, but their product is multiplied by the temperature."""
@@ -67,9 +72,8 @@ def test_a_temperature_that_is_large(smooth: bool, level: float, backend: str) -
     assert_as_reference(model, backend, close_together())
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("sel", [N - 1, 40])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("backend", "level"), BACKENDS)
 def test_in_coordinates(level: float, sel: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first layer in few coordinates has launchers of its own."""
     monkeypatch.setattr(bases, "WORTH", 2.0)

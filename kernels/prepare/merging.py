@@ -38,7 +38,7 @@ def activation_code(name: str) -> Tensor:
     """
     key, threshold = parse_activation(name)
     if key not in ACTIVATIONS:
-        raise ValueError(f"activation function {name!r} is not known to this backend; backend='reference' has it")
+        raise ValueError(f"activation_function {name!r} is not known to this backend; backend='reference' has it")
     return torch.tensor([ACTIVATIONS.index(key), threshold]).double()
 
 

@@ -15,8 +15,8 @@ from ase.build import bulk
 from dpa1_fast import DPA1, DPA1Config
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.kernels import reference as ref
-from dpa1_fast.neighbors import neighbor_edges
-from dpa1_fast.structure import from_ase
+from dpa1_fast.structures.neighbors import neighbor_edges
+from dpa1_fast.structures.structure import from_ase
 
 WATER_SPACING = 3.1112  # Å between molecules on a cubic grid: 0.997 g/cm³
 SE_ATTEN = DPA1Config(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Result", "__version__", "load", "screen"]
+__all__ = ["DPA1", "DPA1Config", "DeepPot", "Engine", "Relaxed", "Result", "__version__", "load", "relax", "screen"]
 
 if TYPE_CHECKING:
     from .config import DPA1Config
     from .deep_pot import DeepPot
+    from .dynamics.relax import Relaxed, relax
     from .engine import Engine, Result
     from .loading import load
     from .model import DPA1
@@ -20,8 +21,10 @@ _HOMES = {
     "DPA1Config": "config",
     "DeepPot": "deep_pot",
     "Engine": "engine",
+    "Relaxed": "dynamics.relax",
     "Result": "engine",
     "load": "loading",
+    "relax": "dynamics.relax",
     "screen": "screening",
 }
 

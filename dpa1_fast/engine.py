@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import Batch, Neighborhood, collate, neighborhood
+from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
+from .features import Features, features
 from .kernels import dispatch
-from .kernels.cpu.evaluate import CpuEvaluator
+from .kernels.cpu.evaluator import CpuEvaluator
+from .kernels.outputs import Outputs
 from .model import DPA1
-from .pieces import Outputs
 from .scheduler import Evaluator, Scheduler
-from .structure import Structure, from_ase
-from .tiled import TILE_ELEMENTS, TiledEvaluator
+from .structures.batch import Batch, Neighborhood, collate, neighborhood
+from .structures.structure import Structure, from_ase
+from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -58,7 +60,8 @@ class Result:
 class Engine:
     """Evaluates a DPA-1 model.
 
-    The engine takes a snapshot of the model's weights: train on, make a new engine to see the change.
+    The engine takes a snapshot of the model's weights: train on, make a new engine to see the change. Copies and
+    pickles carry the weights, device, backend, precision and threads.
 
     Args:
         model: a ``DPA1`` in memory.
@@ -70,7 +73,8 @@ class Engine:
             and forces are float64 in all.
         threads: worker threads of the CPU engine; by default as many as torch uses.
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
-            another replay a CUDA graph, see ``kernels/graph.py``. Results are the same; other atoms cost a new capture.
+            another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
+            same; other atoms cost a new capture.
 
     Raises:
         BackendError: device, backend, precision or fixed_shape not available.
@@ -86,22 +90,7 @@ class Engine:
         threads: int | None = None,
         fixed_shape: bool = False,
     ) -> None:
-        self.device = _device(device)
-        try:
-            self.backend = dispatch.choose(backend, self.device.type)
-            dispatch.check_precision(precision, self.backend)
-            dispatch.check_fixed_shape(fixed_shape, self.backend, self.device.type)
-        except ValueError as error:
-            raise BackendError(str(error)) from None
-        if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
-            warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=2)
-        self.precision, self.fixed_shape = precision, fixed_shape
-        self.config = model.config
-        self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
-        self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
-        self.scheduler = Scheduler(model.config, self._run, self.device)
-        self._warned_over_sel = False
+        self._set_up(model, device, backend, precision, threads, fixed_shape)
         if model.order_dependent:
             warnings.warn(
                 "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
@@ -109,6 +98,44 @@ class Engine:
                 DPA1Warning,
                 stacklevel=3,
             )
+
+    def _set_up(
+        self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool
+    ) -> None:
+        self.device = devices.resolve(device)
+        try:
+            self.backend = dispatch.choose(backend, self.device.type)
+            dispatch.check_precision(precision, self.backend)
+            dispatch.check_fixed_shape(fixed_shape, self.backend, self.device.type)
+        except ValueError as error:
+            raise BackendError(str(error)) from None
+        if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
+            warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=3)
+        self.precision, self.fixed_shape = precision, fixed_shape
+        self.config = model.config
+        self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
+        make = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend]
+        try:
+            self.evaluator = make(model)
+        except ValueError as error:  # the kernels know no errors of ours
+            raise BackendError(str(error)) from None
+        self.scheduler = Scheduler(model.config, self.evaluator, self.device)
+        self._warned_over_sel = False
+
+    # --- copies: another engine of the same model, with the same options ------------------------------------------
+
+    def __copy__(self) -> Engine:
+        new = object.__new__(type(self))
+        new._set_up(self._model, str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = (str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
+        return _unpickled, (*copies.packed(self._model), *options)
 
     # --- public ---------------------------------------------------------------------------------------------------
 
@@ -173,6 +200,18 @@ class Engine:
         """
         return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
 
+    def batch(self, structures: Sequence[Any]) -> Batch:
+        """Structures checked, with their neighbours, as one batch on the CPU: what ``run`` and ``evaluate_batch`` take.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
+        return collate(self.config, [self._prepare(k, item, None, None, None) for k, item in enumerate(structures)])
+
+    def run(self, batch: Batch) -> Outputs:
+        """One call of the backend on a whole batch; results stay on the engine's device. Memory is not looked after."""
+        return self.evaluator(batch.to(self.device))
+
     def evaluate_batch(self, batch: Batch) -> Outputs:
         """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
 
@@ -190,19 +229,16 @@ class Engine:
         Raises:
             StructureError: naming the structure and the reason.
         """
-        out = []
+        return [x.descriptor for x in self.features(structures)]
+
+    def features(self, structures: Sequence[Any]) -> list[Features]:
+        """Descriptor and the energy net's last hidden layer of every atom, by the reference formulas in float64.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
         model = self._model.set_dtype(torch.float64)
-        for k, item in enumerate(structures):
-            part = self._prepare(k, item, None, None, None)
-            batch = collate(self.config, [part])
-            values = torch.zeros(batch.n_atoms, self.config.dim_descrpt, dtype=torch.float64)
-            with torch.no_grad():
-                for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
-                    edge, mask = batch.slots(atoms)
-                    vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
-                    values[atoms] = model.descriptor(batch.tile(atoms, edge, mask, vectors, 2 * self.config.rcut))
-            out.append(values.numpy())
-        return out
+        return [features(model, self._prepare(k, x, None, None, None)) for k, x in enumerate(structures)]
 
     # --- backends -------------------------------------------------------------------------------------------------
 
@@ -210,12 +246,9 @@ class Engine:
         return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
 
     def _triton(self, model: DPA1) -> Evaluator:
-        try:
-            evaluator: Evaluator = dispatch.triton_evaluator(
-                model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
-            )
-        except ValueError as error:
-            raise BackendError(str(error)) from None
+        evaluator: Evaluator = dispatch.triton_evaluator(
+            model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
+        )
         return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:
@@ -267,8 +300,8 @@ class Engine:
     def _results(
         self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
     ) -> Iterator[Result | StructureError]:
-        energies, gradient = outputs[:2]
-        forces, virial = (x.numpy() for x in outputs[2:])
+        energies, gradient = outputs.energies, outputs.gradient
+        forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
         energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
         per_atom_virial = batch.atomic_virials(gradient.cpu()).numpy() if atomic_virials else None
         offsets = batch.offsets.tolist()
@@ -294,13 +327,14 @@ class Engine:
             )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"device {name!r} is not a torch device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {name!r} was requested, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device
+def _unpickled(
+    config: str, tensors: bytes, device: str, backend: str, precision: str, threads: int, fixed_shape: bool
+) -> Engine:
+    """The engine that ``Engine.__reduce__`` took apart.
+
+    Raises:
+        BackendError: device, backend or precision not available here.
+    """
+    engine = object.__new__(Engine)
+    engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape)
+    return engine

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .batch import Batch
+from . import devices
 from .config import DPA1Config
 from .errors import BackendError
-from .kernels import dispatch, tile_cache
-from .kernels.tiles import BUCKETS, CANDIDATES, Tile, Tiles, tiles_for
+from .kernels import dispatch
+from .kernels.triton import configuration_cache
+from .kernels.triton.launch_configurations import BUCKETS, CANDIDATES, Tile, Tiles, tiles_for
+from .structures.batch import Batch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,11 +62,11 @@ def gpu(device: str) -> tuple[torch.device, dispatch.Card]:
     """The card that is to be timed.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is none, or not the one that was asked for.
     """
     if not torch.cuda.is_available():
         raise BackendError(NO_GPU)
-    found = torch.device("cuda" if device == "auto" else device)
+    found = devices.resolve(device)
     if found.type != "cuda":
         raise BackendError(f"tune times kernels on a GPU, not on {found.type}")
     torch.cuda.set_device(found)
@@ -125,7 +127,8 @@ class Tuner:
 
     Args:
         model: whose. device, card: see ``gpu``. clock: seconds that a call takes; it makes the call.
-        candidates: direction → tiles; by default those of ``kernels/tiles.py`` for the card's maker. atoms: timed.
+        candidates: direction → tiles; by default those of ``launch_configurations.py`` for the card's maker.
+        atoms: timed.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class Tuner:
 
     def tune(self, precision: str, tell: Callable[[str], None] = lambda text: None) -> list[Trial]:
         """All trials of a precision."""
-        from .kernels.fused import TritonEvaluator
+        from .kernels.triton.evaluator import TritonEvaluator
 
         card, config = self.card, self.model.config
         run = TritonEvaluator(
@@ -198,9 +201,9 @@ class Tuner:
             return f"{type(error).__name__}: {reason}", None
 
 
-def chosen(trials: Sequence[Trial]) -> tile_cache.Tuned:
+def chosen(trials: Sequence[Trial]) -> configuration_cache.Tuned:
     """The winners, as they are kept."""
-    out: tile_cache.Tuned = {}
+    out: configuration_cache.Tuned = {}
     for t in trials:
         if t.chosen:
             out.setdefault(t.precision, {}).setdefault(str(t.bucket), {})[t.direction] = t.tile
@@ -262,7 +265,7 @@ def tune_command(path: str, head: str | None, precisions: Sequence[str], device:
             )
     found = chosen(trials)
     if found:
-        kept = tile_cache.path_for(card.name, model.config)
-        tile_cache.write(kept, found)
+        kept = configuration_cache.path_for(card.name, model.config)
+        configuration_cache.write(kept, found)
         console.print(f"{kept}: written; engines made from now on use it. Delete it to go back.")
     return int(set(found) != set(precisions))

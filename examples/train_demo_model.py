@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from dpa1_fast import DPA1, DPA1Config, Engine
-from dpa1_fast.batch import Batch, Neighborhood, collate, neighborhood
 from dpa1_fast.checkpoint import write_model
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.kernels import reference as ref
-from dpa1_fast.screening.sources.deepmd_data import read_system, systems
-from dpa1_fast.structure import from_ase
+from dpa1_fast.sources.deepmd_data import read_system, systems
+from dpa1_fast.structures.batch import Batch, Neighborhood, collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
 
 CONFIG = DPA1Config(
     type_map=("Mg", "Al", "Cu"),

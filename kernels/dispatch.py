@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import tile_cache
 from .cpu import library
-from .weights import Weights
+from .prepare.weights import Weights
+from .triton import configuration_cache
 
 BACKENDS = ("cpu", "triton", "reference")
 """cpu: compiled code with hand-derived gradients. triton: fused kernels for a GPU, and Triton's interpreter on a CPU.
@@ -99,13 +99,23 @@ class Card:
     chunk_bytes: int
 
 
+def architecture_of(properties: Any) -> str:
+    """ "sm_90", "gfx942" and the like, from what torch says of a GPU.
+
+    ``gcnArchName`` is the architecture in torch's builds for AMD alone: its CUDA builds put the card's name there.
+    """
+    if torch.version.hip:
+        return str(properties.gcnArchName).split(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
+
+
 def card_of(device: torch.device) -> Card:
     """A GPU, or the interpreter on a CPU."""
     if device.type == "cpu":
         return Card("interpreter", None, 4, CHUNK_BYTES["cpu"])
     found = torch.cuda.get_device_properties(device)
     chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
-    architecture = getattr(found, "gcnArchName", "").split(":")[0] or f"sm_{found.major}{found.minor}"
+    architecture = architecture_of(found)
     # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
     return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
 
@@ -114,7 +124,7 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
     """The Triton kernels, on a GPU or in the interpreter.
 
     Args:
-        fixed_shape: capture what is evaluated, see ``graph.py``; on a GPU.
+        fixed_shape: capture what is evaluated, see ``cuda_graph.py``; on a GPU.
 
     Raises:
         ValueError: on a CPU, where triton was loaded without its interpreter.
@@ -123,16 +133,20 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
         os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime.interpreter import InterpretedFunction
 
-    from . import fused, graph, sums
+    from .triton import cuda_graph
+    from .triton.evaluator import TritonEvaluator
+    from .triton.ops import sums
 
     if device.type == "cpu" and not isinstance(sums._forces_kernel, InterpretedFunction):
         raise ValueError(TOO_LATE)
     card = card_of(device)
-    tuned = tile_cache.read(tile_cache.path_for(card.name, weights.config)) if card.architecture else None
-    evaluator = fused.TritonEvaluator(
+    tuned = (
+        configuration_cache.read(configuration_cache.path_for(card.name, weights.config)) if card.architecture else None
+    )
+    evaluator = TritonEvaluator(
         weights, precision, device, card.architecture, card.programs, card.chunk_bytes, tuned=tuned
     )
-    return graph.GraphedEvaluator(evaluator, graph.CudaCapture()) if fixed_shape else evaluator
+    return cuda_graph.GraphedEvaluator(evaluator, cuda_graph.CudaCapture()) if fixed_shape else evaluator
 
 
 class ReferenceEvaluator:

@@ -23,6 +23,18 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "cases"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests in fuzz/ run."""
+    parser.addoption("--fuzz-examples", type=int, default=60, help="random cases for each test in tests/fuzz")
+
+
+@pytest.fixture
+def fuzz_examples(request: pytest.FixtureRequest) -> int:
+    """How many random cases a test in fuzz/ tries."""
+    count: int = request.config.getoption("--fuzz-examples")
+    return count
+
+
 @pytest.fixture(autouse=True)
 def _poisoned_memory_and_seeds() -> Iterator[None]:
     """Fresh memory is NaN, so that an output nobody wrote fails; one thread, one seed."""

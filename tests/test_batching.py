@@ -86,8 +86,8 @@ def test_no_structures_give_no_results() -> None:
 
 def test_the_module_and_the_engine_agree(model: DPA1) -> None:
     """Train with the module, evaluate with the engine: no file between, no difference."""
-    from dpa1_fast.batch import collate, neighborhood
-    from dpa1_fast.structure import from_ase
+    from dpa1_fast.structures.batch import collate, neighborhood
+    from dpa1_fast.structures.structure import from_ase
 
     structures = mixed()
     parts = [neighborhood(model.config, from_ase(model.config, a, "s")) for a in structures]

@@ -15,10 +15,11 @@ import torch
 from conftest import make_model, molecule
 from rich.console import Console
 
-from bench import cases, gpu, peer
+from bench import cases
 from bench.cases import Case
-from bench.gpu_report import Row, speedups, table, write_json, write_picture
-from dpa1_fast.kernels import fused  # noqa: F401  (loaded while the interpreter is on)
+from bench.speed import gpu, peer
+from bench.speed.gpu_report import Row, speedups, table, write_json, write_picture
+from dpa1_fast.kernels.triton import evaluator  # noqa: F401  (loaded while the interpreter is on)
 
 ROOT = Path(__file__).parents[1]
 MACHINE = {
@@ -41,7 +42,7 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
     hidden["PYTHONPATH"] = str(ROOT)
     run = subprocess.run(
-        [sys.executable, "-m", "bench.gpu"], cwd=tmp_path, env=hidden, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bench.speed.gpu"], cwd=tmp_path, env=hidden, capture_output=True, text=True, check=False
     )
     assert run.returncode == 2
     assert run.stdout == ""

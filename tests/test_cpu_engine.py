@@ -14,7 +14,8 @@ from conftest import BASE, OPTIONS, crystal, make_model, molecule
 import dpa1_fast.kernels.dispatch as dispatch
 from dpa1_fast import DPA1, Engine, Result
 from dpa1_fast.errors import BackendError, DPA1Warning
-from dpa1_fast.kernels.cpu import basis, library, radial
+from dpa1_fast.kernels.cpu import library
+from dpa1_fast.kernels.prepare import bases, chebyshev
 
 pytestmark = pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
 
@@ -97,7 +98,7 @@ def test_statistics_with_a_mean(name: str, quiet: None) -> None:
 
 @pytest.mark.parametrize("name", [*OPTIONS, "strip_hard", "strip_without_attention", "first_layer_twice_its_input"])
 def test_nets_and_full_layers_where_nothing_is_fitted(name: str, quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "NEAREST", 1e9)
+    monkeypatch.setattr(bases, "NEAREST", 1e9)
     model = make_model(**(OPTIONS | MORE)[name])
     assert_same(model, structures(model))
 
@@ -105,24 +106,24 @@ def test_nets_and_full_layers_where_nothing_is_fitted(name: str, quiet: None, mo
 @pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_onesided"])
 @pytest.mark.parametrize("most", [0, 4])
 def test_first_layer_in_coordinates_and_without(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "MOST_TYPES_AROUND", most)
-    monkeypatch.setattr(basis, "WORTH", 2.0)
-    monkeypatch.setattr(radial, "most_terms", lambda shapes: radial.MOST_TERMS)
+    monkeypatch.setattr(bases, "MOST_TYPES_AROUND", most)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    monkeypatch.setattr(chebyshev, "most_terms", lambda shapes: chebyshev.MOST_TERMS)
     model = make_model(**OPTIONS[name] | {"neuron": (10, 20, 40)})
     assert_same(model, structures(model))
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, "strip_hard", "one_sided_concat", "odd_widths"])
 def test_series_where_nets_would_be_faster(name: str, quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(radial, "most_terms", lambda shapes: radial.MOST_TERMS)
+    monkeypatch.setattr(chebyshev, "most_terms", lambda shapes: chebyshev.MOST_TERMS)
     model = make_model(**(OPTIONS | MORE)[name])
     assert_same(model, structures(model))
 
 
 def test_a_series_serves_where_it_is_shorter_than_the_net_is_wide() -> None:
     """Models of the paper's size take series (24 to 41 terms of theirs are enough), small nets are evaluated."""
-    assert radial.most_terms([(9, 25), (25, 50), (50, 100)]) > 41
-    assert radial.most_terms([(17, 10), (10, 20), (20, 40)]) < 76
+    assert chebyshev.most_terms([(9, 25), (25, 50), (50, 100)]) > 41
+    assert chebyshev.most_terms([(17, 10), (10, 20), (20, 40)]) < 76
 
 
 @pytest.mark.parametrize("name", ["smooth", "strip", "no_attention"])

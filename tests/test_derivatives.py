@@ -8,8 +8,8 @@ import torch
 from conftest import OPTIONS, crystal, make_model, molecule
 
 from dpa1_fast import DPA1, Engine
-from dpa1_fast.batch import collate, neighborhood
-from dpa1_fast.structure import from_ase
+from dpa1_fast.structures.batch import collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
 
 STEP = 1e-4  # Å; central differences of fourth order
 

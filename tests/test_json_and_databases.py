@@ -16,7 +16,7 @@ from ase.db import connect
 from ase.io.jsonio import encode
 from conftest import crystal, molecule
 
-from dpa1_fast.screening.sources import Item, find_sources
+from dpa1_fast.sources import Item, find_sources
 
 SILICON: dict[str, Any] = {
     "lattice_vectors": [[4, 0, 0], [0, 4, 0], [0, 0, 9]],
@@ -84,7 +84,7 @@ def test_optimade_that_cannot_be_done_is_refused_by_name(changed: dict[str, Any]
             {"sites": [{"species": [{"element": "Fe", "occu": 0.5}], "xyz": [0, 0, 0]}]},
             "partial occupancy: site 0 is Fe 0.5",
         ),
-        ({"sites": [{"species": []}]}, "site 0 is nothing"),
+        ({"sites": [{"species": [], "xyz": [0, 0, 0]}]}, "site 0 is nothing"),
         ("{broken", "cannot be read: JSONDecodeError"),
         ("[" * 100_000, "cannot be read: RecursionError"),
     ],

@@ -12,10 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpa1_fast import Engine
-from dpa1_fast.batch import neighborhood
 from dpa1_fast.errors import DPA1Warning, StructureError
-from dpa1_fast.neighbors import neighbor_edges
-from dpa1_fast.structure import Structure, make_structure
+from dpa1_fast.structures.batch import neighborhood
+from dpa1_fast.structures.neighbors import neighbor_edges
+from dpa1_fast.structures.structure import Structure, make_structure
 
 RCUT = 3.5
 

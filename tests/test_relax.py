@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import tomllib
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch_sim")
-
 import torch
 from ase import Atoms
-from ase.build import bulk
-from ase.constraints import FixAtoms, FixBondLength, FixCartesian
+from ase.build import bulk, fcc111
+from ase.constraints import (
+    FixAtoms,
+    FixBondLength,
+    FixCartesian,
+    FixCom,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+    Hookean,
+)
 
 import dpa1_fast
-from bench.relax import mixed, one_by_one
-from dpa1_fast.drivers.moving import Moving, Step
-from dpa1_fast.errors import StructureError
-from dpa1_fast.screening.relax import Relaxed, relax
-from dpa1_fast.structure import from_ase
+from bench.speed.relax import mixed, one_by_one
+from dpa1_fast.dynamics.relax import Relaxed, relax
+from dpa1_fast.dynamics.stepper import Moving, Step
+from dpa1_fast.errors import DPA1Warning, StructureError
+from dpa1_fast.structures.structure import from_ase
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
 
@@ -32,10 +44,12 @@ def relaxed(structures: list[Any], **how: Any) -> list[Relaxed]:
 
 def equal(a: Relaxed, b: Relaxed) -> bool:
     return (
-        a.steps == b.steps
-        and a.result.energy == b.result.energy
-        and np.array_equal(a.atoms.positions, b.atoms.positions)
-        and np.array_equal(a.atoms.cell[:], b.atoms.cell[:])
+        (a.steps, a.converged, a.result.energy, a.energy_before)
+        == (b.steps, b.converged, b.result.energy, b.energy_before)
+        and a.atoms.positions.tobytes() == b.atoms.positions.tobytes()
+        and a.atoms.cell[:].tobytes() == b.atoms.cell[:].tobytes()
+        and a.result.forces.tobytes() == b.result.forces.tobytes()
+        and a.result.virial.tobytes() == b.result.virial.tobytes()
     )
 
 
@@ -99,6 +113,8 @@ def test_results_are_the_engines_and_inputs_stay_as_they_were() -> None:
 @pytest.mark.parametrize("cell", [False, True])
 def test_company_changes_nothing_to_the_last_bit(cell: bool) -> None:
     structures = mixed(9)
+    structures[2].set_constraint(FixedPlane([0, 1], [0.3, -0.5, 0.8]))
+    structures[3].set_constraint([FixAtoms([0]), FixScaled([1], (True, False, False))])
     together = relaxed(structures, cell=cell)
     backwards = relaxed(structures[::-1], cell=cell)[::-1]
     few_at_a_time = relaxed(structures, cell=cell, max_atoms=40)
@@ -151,6 +167,52 @@ def test_a_structure_that_fails_on_its_way_leaves_and_others_go_on(cell: bool, m
     assert all(equal(found[k], expected[k]) for k in (0, 1, 3))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("what", [0, 2, 3])
+def test_numbers_that_are_not_finite_are_an_error_of_one_structure(what: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy, forces or only the virial, in the third evaluation of one of three structures."""
+    structures, evaluate, calls = mixed(3), dpa1_fast.Engine.evaluate_batch, []
+    expected = relaxed(structures, cell=True)
+
+    def overflows(self: dpa1_fast.Engine, batch: Any) -> Any:
+        outputs = evaluate(self, batch)
+        calls.append(1)
+        if len(calls) == 3:
+            # Large structures stand first in the batch; this is the first of them.
+            outputs[what][0] = np.inf
+        return outputs
+
+    monkeypatch.setattr(dpa1_fast.Engine, "evaluate_batch", overflows)
+    found = relax(ENGINE, structures, cell=True)
+    first = int(np.argmax([len(s) for s in structures]))
+    assert isinstance(found[first], StructureError)
+    assert f"structure {first}: the model's energy, forces or virial overflow in float64" in str(found[first])
+    assert all(equal(a, b) for k, (a, b) in enumerate(zip(found, expected, strict=True)) if k != first)  # type: ignore[arg-type]
+
+
+def test_a_cell_that_collapses_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model here squeezes one crystal until its cell has no volume; no warning, and no other structure notices."""
+    structures, step = [mixed(1)[0], bulk("Al"), mixed(3)[2]], Moving.step
+    structures[1].set_constraint(FixScaled([0], (True, False, False)))
+    expected = relaxed(structures, cell=True)
+
+    def squeezes(self: Moving, positions: Any, cells: Any) -> Step:
+        out = step(self, positions, cells)
+        for k, s in enumerate(self.verlet.structures):
+            if s.name == "structure 1" and k not in out.errors:
+                out.virial[k] = -1e9 * np.diag([1.0, 1.0, 2.0])
+        return out
+
+    monkeypatch.setattr(Moving, "step", squeezes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DPA1Warning)  # more neighbours than sel, on the way
+        found = relax(ENGINE, structures, cell=True)
+    assert isinstance(found[1], StructureError)
+    assert "structure 1" in str(found[1])
+    assert equal(found[0], expected[0])  # type: ignore[arg-type]
+    assert equal(found[2], expected[2])  # type: ignore[arg-type]
+
+
 def test_what_does_not_converge_says_so() -> None:
     structures = mixed(5)
     full = relaxed(structures)
@@ -170,22 +232,165 @@ def test_what_is_relaxed_already_takes_no_step() -> None:
     assert relax(ENGINE, []) == []
 
 
-def test_constraints_are_heeded_or_named() -> None:
-    held, sliding, odd = (mixed(1)[0] for _ in range(3))
+def same_as_ase(before: Atoms, after: Any, cell: bool, steps: int = 500) -> None:
+    ((ase, taken),) = one_by_one(ENGINE, [before], cell, 0.05, steps)
+    assert isinstance(after, Relaxed), after
+    assert after.steps == taken
+    assert np.allclose(after.atoms.positions, ase.positions, rtol=0, atol=1e-7)
+    assert np.allclose(after.atoms.cell[:], ase.cell[:], rtol=0, atol=1e-7)
+    assert [c.todict() for c in after.atoms.constraints] == [c.todict() for c in before.constraints]
+
+
+SOME = [0, 2]
+TILTED = [0.3, -0.5, 0.8]
+CONSTRAINTS = {
+    "FixAtoms": [FixAtoms(SOME)],
+    "FixAtoms from behind": [FixAtoms([-1])],
+    "FixAtoms all": [FixAtoms(range(8))],
+    "FixCartesian": [FixCartesian(SOME, mask=(True, False, True))],
+    "FixScaled": [FixScaled(SOME, mask=(True, True, False))],
+    "FixedLine": [FixedLine(SOME, TILTED)],
+    "FixedPlane": [FixedPlane(SOME, TILTED)],
+    "several": [FixAtoms([1]), FixScaled([0], (False, True, True)), FixedPlane([2, 3], TILTED)],
+    "on one atom": [FixedPlane([0], TILTED), FixCartesian([0], (True, False, False)), FixedLine([0], [0, 1, 1])],
+}
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_constraints_are_heeded_as_ase_heeds_them(cell: bool) -> None:
+    """On a sheared crystal, whose lattice vectors are along no axis, and on a slab, all in one call."""
+    crystal = bulk("Al", cubic=True, a=4.1) * (2, 1, 1)
+    crystal.set_cell(crystal.cell[:] @ [[1.02, 0.05, 0.0], [0.0, 0.97, 0.06], [0.04, 0.0, 1.01]], scale_atoms=True)
+    slab = fcc111("Al", (2, 2, 2), a=4.05, vacuum=6.0)
+    slab.pbc = (True, True, False)
+    structures = []
+    for k, constraints in enumerate(CONSTRAINTS.values()):
+        for pure in (crystal, slab):
+            atoms = pure.copy()
+            atoms.symbols[1::3] = "Mg"
+            atoms.rattle(0.08, seed=k)
+            atoms.set_constraint(constraints)
+            structures.append(atoms)
+    for before, after in zip(structures, relax(ENGINE, structures, cell=cell), strict=True):
+        same_as_ase(before, after, cell)
+
+
+def test_random_constraints_are_heeded_as_ase_heeds_them() -> None:
+    rng = np.random.default_rng(1)
+    structures = mixed(12, seed=3)
+    for atoms in structures:
+        constraints = []
+        for _ in range(int(rng.integers(1, 4))):
+            some = rng.permutation(len(atoms))[: max(1, len(atoms) // 4)]
+            mask, direction = rng.random(3) < 0.5, rng.normal(size=3)
+            kind = (FixAtoms, FixCartesian, FixScaled, FixedLine, FixedPlane)[int(rng.integers(5))]
+            more = {FixAtoms: (), FixedLine: (direction,), FixedPlane: (direction,)}.get(kind, (mask,))
+            constraints.append(kind(some, *more))
+        atoms.set_constraint(constraints)
+    for before, after in zip(structures, relax(ENGINE, structures, cell=True, steps=60), strict=True):
+        same_as_ase(before, after, cell=True, steps=60)
+
+
+def test_what_a_constraint_holds_stays_to_the_last_bit() -> None:
+    held, sliding, lifted = (mixed(1)[0] for _ in range(3))
     held.set_constraint(FixAtoms([0, 2]))
     sliding.set_constraint(FixCartesian([1], mask=(True, False, True)))
-    odd.set_constraint(FixBondLength(0, 1))
-    found = relax(ENGINE, [held, sliding, odd, mixed(1)[0]])
-    assert "FixBondLengths is not supported" in str(found[2])
-    for before, after in zip((held, sliding), found, strict=False):
-        ((ase, steps),) = one_by_one(ENGINE, [before], False, 0.05, 500)
-        assert isinstance(after, Relaxed)
-        assert after.steps == steps
-        assert np.allclose(after.atoms.positions, ase.positions, atol=1e-7)
-        assert len(after.atoms.constraints) == 1
-    moved = found[0].atoms.positions - held.positions  # type: ignore[union-attr]
-    assert (moved[[0, 2]] == 0).all()
-    assert (np.linalg.norm(moved, axis=1)[[1, 3]] > 0).all()
+    lifted.set_constraint(FixScaled([3], mask=(True, True, False)))
+    moved = [
+        after.atoms.positions - before.positions
+        for before, after in zip((held, sliding, lifted), relaxed([held, sliding, lifted]), strict=True)
+    ]
+    assert (moved[0][[0, 2]] == 0).all()
+    assert (np.linalg.norm(moved[0], axis=1)[[1, 3]] > 0).all()
+    assert (moved[1][1] != 0).tolist() == [False, True, False]
+    assert np.allclose(moved[2][3, :2], 0.0, rtol=0, atol=1e-12)
+    assert moved[2][3, 2] != 0
+
+
+def test_constraints_that_cannot_be_heeded_are_named_and_others_go_on() -> None:
+    def with_constraint(constraint: Any) -> Atoms:
+        atoms = mixed(1)[0]
+        atoms.set_constraint(constraint)
+        return atoms
+
+    flat = Atoms("Al2", [[0, 0, 0], [2.9, 0, 0]], cell=[[3, 0, 0], [6, 0, 0], [0, 0, 1]])
+    flat.set_constraint(FixScaled([0], (True, False, False)))
+    with np.errstate(invalid="ignore"):
+        nowhere = FixedLine([0], [0, 0, 0])
+    bad = {
+        "FixBondLengths is not supported": with_constraint(FixBondLength(0, 1)),
+        "Hookean is not supported": with_constraint(Hookean(0, 1, k=5.0, rt=2.0)),
+        "FixCom is not supported": with_constraint([FixAtoms([0]), FixCom()]),
+        "FixAtoms is for atom 99, but there are": with_constraint(FixAtoms([0, 99])),
+        "FixCartesian is for atom -50, but there are": with_constraint(FixCartesian([-50])),
+        "FixedLine has no direction": with_constraint(nowhere),
+        "FixScaled is along lattice vectors that are linearly dependent": flat,
+    }
+    found = relax(ENGINE, [*bad.values(), mixed(1)[0]])
+    for (reason, atoms), error in zip(bad.items(), found, strict=False):
+        assert isinstance(error, StructureError), (reason, atoms)
+        assert reason in str(error)
+    assert isinstance(found[-1], Relaxed)
+
+
+def test_a_crystal_with_a_sliding_atom_and_a_moving_cell_takes_as_many_steps_as_in_ase() -> None:
+    atoms = mixed(3)[2]
+    atoms.set_constraint(FixCartesian([1], mask=(True, False, True)))
+    same_as_ase(atoms, relax(ENGINE, [atoms], cell=True)[0], cell=True)
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_atoms_alone_relax(cell: bool) -> None:
+    """One atom in a cell, one in none, and one that only sees its images along a wire."""
+    squeezed, lonely, wire = bulk("Al", a=3.9), Atoms("Cu"), Atoms("Al", cell=[0, 0, 2.6], pbc=(False, False, True))
+    found = relaxed([squeezed, lonely, wire], cell=cell)
+    for before, after in zip((squeezed, lonely, wire), found, strict=True):
+        same_as_ase(before, after, cell)
+    assert [f.steps == 0 for f in found] == [not cell, True, True]
+    assert found[1].result.stress is None
+
+
+def test_any_collection_of_structures_will_do() -> None:
+    structures = mixed(3)
+    for given in (tuple(structures), (s for s in structures)):
+        for a, b in zip(relax(ENGINE, given), relaxed(structures), strict=True):  # type: ignore[arg-type]
+            assert equal(a, b)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_relaxation_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    structures, calls = mixed(4), []
+    expected = relaxed(structures, cell=True)
+    threads, of_torch = set(threading.enumerate()), torch.get_num_threads()
+    step = Moving.step
+
+    def interrupted(self: Moving, positions: Any, cells: Any) -> Step:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return step(self, positions, cells)
+
+    before = [a.copy() for a in structures]
+    with monkeypatch.context() as patch:
+        patch.setattr(Moving, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            relax(ENGINE, structures, cell=True)
+    assert set(threading.enumerate()) <= threads
+    assert torch.get_num_threads() == of_torch
+    assert structures == before
+    assert all(equal(a, b) for a, b in zip(relaxed(structures, cell=True), expected, strict=True))
+
+
+def test_relaxing_needs_no_other_package() -> None:
+    program = """
+import sys
+sys.modules["torch_sim"] = None
+import dpa1_fast
+from ase.build import bulk, fcc111
+(found,) = dpa1_fast.relax(dpa1_fast.load("almgcu-demo", threads=1), [bulk("Al", a=3.95)], cell=True)
+print(found.converged, found.steps > 0)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", "True"]
 
 
 def test_a_left_handed_cell_relaxes_as_its_mirror_name_does() -> None:
@@ -213,3 +418,9 @@ def test_arguments_that_make_no_sense_are_refused_and_threads_restored() -> None
         with pytest.raises(ValueError, match="positive"):
             relax(ENGINE, mixed(1), **wrong)  # type: ignore[arg-type]
     assert torch.get_num_threads() == threads
+
+
+def test_the_extra_that_relaxing_needed_once_can_still_be_named_and_installs_nothing() -> None:
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extras["optional-dependencies"]["relax"] == []
+    assert [need.split(">")[0] for need in extras["optional-dependencies"]["torchsim"]] == ["torch-sim-atomistic"]

@@ -10,12 +10,12 @@ import torch
 from conftest import OPTIONS, crystal, make_model, molecule
 
 from bench import cases
-from bench.rounded_model import RoundedModel
-from bench.rounded_products import MODES, Products, nearest, truncated
-from bench.rounding import Row, batch_of, compare, evaluate, markdown, sizes
+from bench.rounding.model import RoundedModel
+from bench.rounding.products import MODES, Products, nearest, truncated
+from bench.rounding.report import Row, batch_of, compare, evaluate, markdown, sizes
 from dpa1_fast import DPA1, Engine
-from dpa1_fast.kernels.cpu import basis
-from dpa1_fast.kernels.fused import TritonEvaluator
+from dpa1_fast.kernels.prepare import bases
+from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -38,11 +38,11 @@ def worst(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_formulas_are_those_of_the_reference(
     name: str, mode: str, limit: float, reduced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(basis, "WORTH", 2.0)  # small models' bases are as large as their embedding
+    monkeypatch.setattr(bases, "WORTH", 2.0)  # small models' bases are as large as their embedding
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
     batch = batch_of(model, [molecule(6), crystal()])
-    energies, _, forces, _ = Engine(model, backend="reference", device="cpu")._run(batch)
+    energies, _, forces, _ = Engine(model, backend="reference", device="cpu").run(batch)
     rounded = RoundedModel(model.weights(), Products(mode), reduced=reduced)
     assert rounded.reduced == (reduced and bool(model.config.attn_layer))
     found, f = evaluate(model, batch, rounded)
@@ -82,10 +82,10 @@ def test_split_products_are_nearly_exact() -> None:
 def test_errors_are_as_large_as_those_of_the_kernels(reduced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """float16 is the type that the interpreter rounds to as a card does: it has no TF32, and multiplies the bits of
     bfloat16 as if they were integers."""
-    monkeypatch.setattr(basis, "WORTH", 2.0 if reduced else 0.0)
+    monkeypatch.setattr(bases, "WORTH", 2.0 if reduced else 0.0)
     model: DPA1 = make_model()
     batch = batch_of(model, [molecule(8), crystal()])
-    judge = Engine(model, backend="reference", device="cpu")._run(batch)[2]
+    judge = Engine(model, backend="reference", device="cpu").run(batch)[2]
     options: dict[str, Any] = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
     evaluator = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)
     assert (evaluator.model.coordinates is not None) == reduced

@@ -17,13 +17,13 @@ from tolerances import BATCHING
 
 import dpa1_fast.scheduler
 from dpa1_fast import DPA1, Engine, Result
-from dpa1_fast.ahead import ahead
-from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.cost import Cost, features
 from dpa1_fast.errors import DPA1Warning, StructureError
-from dpa1_fast.pieces import halves, together
+from dpa1_fast.prefetch import ahead
 from dpa1_fast.scheduler import out_of_memory
-from dpa1_fast.structure import from_ase
+from dpa1_fast.splitting import halves, merge_outputs
+from dpa1_fast.structures.batch import Batch, collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
 
 
 def mixed(count: int = 40) -> list[Atoms]:
@@ -66,7 +66,7 @@ def test_what_was_evaluated_before_does_not_matter() -> None:
     """Not even when an engine has seen more kinds of surroundings than it keeps."""
     model = make_model(neuron=(8, 16, 32))
     fresh, old = Engine(model), Engine(model)
-    import dpa1_fast.kernels.cpu.evaluate as module
+    import dpa1_fast.kernels.cpu.evaluator as module
 
     structures = mixed(12)
     expected = fresh.evaluate(structures)
@@ -226,8 +226,8 @@ def test_halves_make_a_whole(name: str) -> None:
         batch = batch_of(model, structures)
         pair = halves(batch)
         assert pair is not None
-        parts = [engine._run(x) for x in pair]
-        for a, b in zip(together(batch, *parts), engine._run(batch), strict=True):
+        parts = [engine.run(x) for x in pair]
+        for a, b in zip(merge_outputs(batch, *parts), engine.run(batch), strict=True):
             assert a.shape == b.shape
             assert torch.allclose(a, b, rtol=0, atol=1e-12)
     assert halves(batch_of(model, [Atoms("C")])) is None

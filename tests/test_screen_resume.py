@@ -20,7 +20,6 @@ from dpa1_fast import screen as screen_here
 from dpa1_fast.screening import blocks, journal
 from dpa1_fast.screening.journal import JobError, entries_of
 
-KILLS = 25
 ALL_FORMATS = ("extxyz", "hdf5", "db")
 
 
@@ -29,7 +28,8 @@ def lines(output: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_killed_at_25_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(kills: int, tmp_path: Path) -> None:
     """SIGKILL; every kind of output at once; results to the last bit those of a job that nobody disturbed."""
     input_file(tmp_path, 600)
     words = ("in.extxyz", "--model", MODEL, "--write", ",".join(ALL_FORMATS), "--threads", 1, "--no-report")
@@ -38,7 +38,7 @@ def test_killed_at_25_random_moments(tmp_path: Path) -> None:
     rng = random.Random(3)
     output = tmp_path / "two"
     killed = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         before, wanted = lines(output), rng.randint(0, 3)
         process = subprocess.Popen(
             command(*words, "--output", "two", small_blocks=8),
@@ -51,7 +51,7 @@ def test_killed_at_25_random_moments(tmp_path: Path) -> None:
         killed += process.wait() == -signal.SIGKILL
         for name in ("summary.parquet", "results.extxyz", "results.h5", "results.db"):
             assert process.returncode != -signal.SIGKILL or not (output / name).exists() or lines(output) > 70
-    assert killed >= KILLS - 3, "the job was over before it could be killed often enough"
+    assert killed >= kills - 3, "the job was over before it could be killed often enough"
     last = screen(*words, "--output", "two", cwd=tmp_path, small_blocks=8)
     assert last.returncode == 1, last.stderr
     assert "in an earlier run" in last.stdout

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dpa1_fast.kernels.triton.launch_configurations import RELATIVES
+
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 WITH_PRODUCTS = {
@@ -23,7 +25,7 @@ WITH_PRODUCTS = {
 def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
     # Tests may run in the interpreter, which has nothing to compile; the report must find out by itself.
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "bench.static_report", "--quick", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "bench.compiled.static_report", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "kernel_report.json").read_text())
@@ -34,9 +36,9 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert r["stack_bytes"] == 0, r["kernel"]
         assert r["fma_products"] == 0, r["kernel"]
         assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
-        assert r["products_as_modelled"], f"{r['kernel']}: bench/work.py no longer counts the products that are there"
+        assert r["products_as_modelled"], f"{r['kernel']}: work.py no longer counts the products that are there"
         if r["kernel"].startswith(("attention", "reduced")):
-            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that bench/work.py names"
+            assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that work.py names"
     totals = json.loads((tmp_path / "kernel_report_totals.json").read_text())
     assert [t["precision"] for t in totals] == ["tf32", "bfloat16"]
     for total, most in zip(totals, (1.5, 0.8), strict=True):
@@ -44,11 +46,25 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         assert total["model_us_per_atom"] <= most, total
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_models_of_128_channels_need_no_stack(precision: str) -> None:
+def shape_report(*options: str) -> str:
+    """What ``bench.compiled.shape_report`` says where nothing is wrong, in a process of its own."""
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    options = ["--arch", "sm_90", "--precision", precision, "--shape", "M = 128"]
-    command = [sys.executable, "-m", "bench.shape_report", *options]
+    command = [sys.executable, "-m", "bench.compiled.shape_report", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert ", 0 of them need a stack" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_models_of_128_channels_need_no_stack(precision: str) -> None:
+    said = shape_report("--arch", "sm_90", "--precision", precision, "--shape", "M = 128")
+    assert ", 0 of them are not as they should be" in said
+
+
+@pytest.mark.slow
+def test_tiles_of_sm_80_fit_the_smaller_cards_that_they_serve() -> None:
+    """GeForce cards have 99 kB of shared memory where an A100 has 163."""
+    assert RELATIVES["sm_89"] == RELATIVES["sm_120"] == "sm_80"
+    said = shape_report("--arch", "sm_89", "--precision", "float32", "--shape", "se_atten")
+    assert ", 0 of them are not as they should be" in said

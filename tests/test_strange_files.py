@@ -119,7 +119,7 @@ def test_an_array_of_aliases_and_numbers_of_base_60(tmp_path: Path) -> None:
         refused(tmp_path / "m.yaml")
 
 
-@pytest.mark.parametrize("open_, close", [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])
 def test_texts_nested_without_end(open_: str, close: str, tmp_path: Path) -> None:
     deep = open_ * 200_000 + "1" + close * 200_000
     (tmp_path / "m.yaml").write_text(deep)

@@ -7,8 +7,8 @@ import torch
 from conftest import BASE, molecule
 
 from dpa1_fast import DPA1, Engine
-from dpa1_fast.batch import collate, neighborhood
-from dpa1_fast.structure import from_ase
+from dpa1_fast.structures.batch import collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
 
 
 def test_a_few_steps_bring_forces_closer_and_the_engine_sees_it() -> None:

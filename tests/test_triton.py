@@ -19,13 +19,13 @@ from test_cpu_engine import FUNCTIONS, MORE
 
 from bench import cases
 from dpa1_fast import DPA1, DeepPot, Engine
-from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels import dispatch
-from dpa1_fast.kernels.cpu import basis
-from dpa1_fast.kernels.fused import TritonEvaluator
-from dpa1_fast.kernels.tiles import Tile, Tiles
-from dpa1_fast.structure import from_ase
+from dpa1_fast.kernels.prepare import bases
+from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
+from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
+from dpa1_fast.structures.batch import Batch, collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -55,7 +55,7 @@ def evaluator(model: DPA1, precision: str = "float64", **options: Any) -> Triton
 
 
 def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> None:
-    judge = Engine(model, backend="reference")._run(batch)
+    judge = Engine(model, backend="reference").run(batch)
     found = evaluator(model, precision, **options)(batch)
     for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, judge, strict=True):
         assert torch.isfinite(a).all(), name
@@ -89,14 +89,14 @@ def test_every_activation_function(function: str, options: dict[str, Any]) -> No
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"])
 def test_first_layer_in_coordinates(name: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "WORTH", 2.0)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
     model = make_model(**ALL[name] | {"attn_layer": layers})
     assert evaluator(model, precision).model.coordinates is not None
     assert_same(model, batch_of(model, structures(model)), precision)
 
 
 def test_atoms_closer_than_series_were_sampled_take_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "WORTH", 2.0)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
     model = make_model()
     close = molecule(6)
     close.positions[1] = close.positions[0] + [0.0, 0.3, 0.0]
@@ -104,8 +104,8 @@ def test_atoms_closer_than_series_were_sampled_take_the_net(monkeypatch: pytest.
 
 
 def test_models_of_many_types_take_the_full_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basis, "WORTH", 2.0)
-    monkeypatch.setattr(basis, "MOST_TYPES_AROUND", 1)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    monkeypatch.setattr(bases, "MOST_TYPES_AROUND", 1)
     model = make_model()
     assert evaluator(model).model.coordinates is None
     assert_same(model, batch_of(model, structures(model)), "float64")
@@ -236,7 +236,7 @@ def test_models_written_by_deepmd(path: Path) -> None:
 def test_an_engine_asked_for_triton_uses_it() -> None:
     engine = Engine(make_model(), device="cpu", backend="triton", precision="float32")
     assert engine.backend == "triton"
-    assert isinstance(engine._run, TritonEvaluator)
+    assert isinstance(engine.evaluator, TritonEvaluator)
 
 
 def test_requests_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

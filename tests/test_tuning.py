@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from dpa1_fast import Engine, cli, tuning
 from dpa1_fast.checkpoint import write_model
 from dpa1_fast.errors import DPA1Warning
-from dpa1_fast.kernels import dispatch, fused, tile_cache
-from dpa1_fast.kernels.tiles import CANDIDATES, INTERPRETED, Tile, Tiles, tiles_for
+from dpa1_fast.kernels import dispatch
+from dpa1_fast.kernels.triton import configuration_cache, evaluator
+from dpa1_fast.kernels.triton.launch_configurations import CANDIDATES, INTERPRETED, Tile, Tiles, tiles_for
 from dpa1_fast.tuning import Tuner, atoms_with, buckets, chosen
 
 FAST, SLOW = Tile(16, 16, 32, 4), Tile(32, 16, 32, 4)
@@ -27,7 +28,7 @@ MADE_UP = dispatch.Card("NO REAL: Device (80 GB)", None, 3, 1 << 24)
 SMALL = {"sel": (10,), "attn_layer": 1, "neuron": (4, 8), "axis_neuron": 2}
 
 
-class Shaky(fused.TritonEvaluator):
+class Shaky(evaluator.TritonEvaluator):
     """Some tiles are fast, and some are wrong, as on a card that nobody has tried."""
 
     now: Tiles
@@ -58,7 +59,7 @@ def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(tuning, "gpu", lambda device: (torch.device("cpu"), MADE_UP))
     monkeypatch.setattr(tuning, "seconds", clock)
     monkeypatch.setattr(tuning, "ATOMS", 2)
-    monkeypatch.setattr(fused, "TritonEvaluator", Shaky)
+    monkeypatch.setattr(evaluator, "TritonEvaluator", Shaky)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path / "cache" / "dpa1_fast"
@@ -85,13 +86,13 @@ def test_the_command_chooses_the_fastest_tile_that_is_right(card: Path, tmp_path
         assert f"{head}64 × 32 × 16 × 32, 4 warps: forces differ by 1.0e-03 of their RMS" in words
         assert f"{head}48 × 16 × 16 × 32, 4 warps: InterpreterError: " in words
     (kept,) = card.iterdir()
-    assert kept == tile_cache.path_for(MADE_UP.name, model.config)
+    assert kept == configuration_cache.path_for(MADE_UP.name, model.config)
     assert kept.name.startswith("tiles-NO_REAL_Device_80_GB-4.8.attn12-3.")
     assert json.loads(kept.read_text()) == {
         "float32": {"16": {"forward": [16, 16, 32, 4, 32], "backward": [16, 16, 32, 4, 32]}}
     }
     # The engine reads it.
-    tuned = tile_cache.read(kept)["float32"]
+    tuned = configuration_cache.read(kept)["float32"]
     assert tiles_for("sm_90", "float32", 12, tuned) == Tiles(FAST, FAST)
     assert tiles_for("sm_90", "float32", 17, tuned) == tiles_for("sm_90", "float32", 17)
 
@@ -146,19 +147,19 @@ def test_a_batch_has_the_neighbours_of_its_bucket() -> None:
 def test_candidates_are_tiles() -> None:
     for by_maker in CANDIDATES.values():
         for tiles in by_maker.values():
-            assert [tile_cache._tile(*t) for t in tiles] == [Tile(*t) for t in tiles]
+            assert [configuration_cache._tile(*t) for t in tiles] == [Tile(*t) for t in tiles]
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
 
 
 def test_what_was_tuned_before_stays(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "tiles.json"
-    assert tile_cache.read(path) == {}
-    tile_cache.write(path, {"float32": {"16": {"forward": FAST}}})
-    tile_cache.write(path, {"tf32": {"32": {"backward": SLOW}}})
-    assert tile_cache.read(path) == {"float32": {"16": {"forward": FAST}}, "tf32": {"32": {"backward": SLOW}}}
-    assert [x.name for x in path.parent.iterdir()] == ["tiles.json"]
+    path = tmp_path / "new" / "launch_configurations.json"
+    assert configuration_cache.read(path) == {}
+    configuration_cache.write(path, {"float32": {"16": {"forward": FAST}}})
+    configuration_cache.write(path, {"tf32": {"32": {"backward": SLOW}}})
+    assert configuration_cache.read(path) == {"float32": {"16": {"forward": FAST}}, "tf32": {"32": {"backward": SLOW}}}
+    assert [x.name for x in path.parent.iterdir()] == ["launch_configurations.json"]
 
 
 @pytest.mark.parametrize(
@@ -171,14 +172,14 @@ def test_what_was_tuned_before_stays(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_ignored_with_one_warning_that_names_it(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "tiles.json"
+    path = tmp_path / "launch_configurations.json"
     path.write_text(text)
     with pytest.warns(DPA1Warning) as seen:
-        assert tile_cache.read(path) == {}
+        assert configuration_cache.read(path) == {}
     (warning,) = seen
     assert str(path) in str(warning.message)
-    tile_cache.write(path, {"float32": {"16": {"forward": FAST}}})
-    assert tile_cache.read(path) == {"float32": {"16": {"forward": FAST}}}
+    configuration_cache.write(path, {"float32": {"16": {"forward": FAST}}})
+    assert configuration_cache.read(path) == {"float32": {"16": {"forward": FAST}}}
 
 
 def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -186,11 +187,11 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        path = tile_cache.path_for("NVIDIA H100 80GB HBM3", config)
+        path = configuration_cache.path_for("NVIDIA H100 80GB HBM3", config)
         assert path.parent == tmp_path / ".cache" / "dpa1_fast"
         assert path.name.startswith("tiles-NVIDIA_H100_80GB_HBM3-4.8.16-")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    assert tile_cache.path_for("x", config).parent == tmp_path / "elsewhere" / "dpa1_fast"
+    assert configuration_cache.path_for("x", config).parent == tmp_path / "elsewhere" / "dpa1_fast"
 
 
 def test_an_evaluator_is_made_with_the_tiles_of_its_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,7 +199,9 @@ def test_an_evaluator_is_made_with_the_tiles_of_its_card(monkeypatch: pytest.Mon
     model = make_model(**SMALL)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(dispatch, "card_of", lambda device: replace(MADE_UP, architecture="sm_90"))
-    tile_cache.write(tile_cache.path_for(MADE_UP.name, model.config), {"float32": {"16": {"forward": FAST}}})
+    configuration_cache.write(
+        configuration_cache.path_for(MADE_UP.name, model.config), {"float32": {"16": {"forward": FAST}}}
+    )
     engine = Engine(model, device="cpu", backend="triton", precision="float32")
-    assert engine._run.tuned == {"16": {"forward": FAST}}  # type: ignore[attr-defined]
-    assert Engine(model, device="cpu", backend="triton")._run.tuned is None  # type: ignore[attr-defined]
+    assert engine.evaluator.tuned == {"16": {"forward": FAST}}  # type: ignore[attr-defined]
+    assert Engine(model, device="cpu", backend="triton").evaluator.tuned is None  # type: ignore[attr-defined]

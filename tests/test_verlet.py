@@ -11,12 +11,12 @@ from conftest import BASE, make_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpa1_fast.batch import Batch, collate, neighborhood
 from dpa1_fast.errors import StructureError
-from dpa1_fast.kernels.cpu import library, lists
-from dpa1_fast.kernels.cpu.room import Room
-from dpa1_fast.structure import Structure, make_structure
-from dpa1_fast.verlet import Verlet, _by_cells, _Compiled, _Plain, find_candidates
+from dpa1_fast.kernels.cpu import library, neighbors
+from dpa1_fast.kernels.cpu.buffer_pool import Room
+from dpa1_fast.structures.batch import Batch, collate, neighborhood
+from dpa1_fast.structures.structure import Structure, make_structure
+from dpa1_fast.structures.verlet import Verlet, _by_cells, _Compiled, _Plain, find_candidates
 
 CONFIG = replace(BASE, rcut=3.5, sel=(2000,))
 
@@ -219,7 +219,7 @@ def test_compiled_and_plain_ways_find_the_same(seed: int, n: int, pbc: tuple[boo
     assume(one is not None and (one.types >= 0).any())
     assert one is not None
     lattice = np.where(one.pbc[:, None], one.cell, 0.0)
-    found = lists.search(one.positions, one.types >= 0, lattice, np.linalg.pinv(lattice), 4.0)
+    found = neighbors.search(one.positions, one.types >= 0, lattice, np.linalg.pinv(lattice), 4.0)
     assert found is not None
     for a, b in zip(found, _by_cells(one, 4.0), strict=True):
         assert np.array_equal(a, b)
@@ -236,7 +236,7 @@ def test_compiled_and_plain_ways_find_the_same(seed: int, n: int, pbc: tuple[boo
 
 def test_atoms_many_cells_apart_are_left_to_the_search_by_cells() -> None:
     far = np.array([[0.0, 0, 0], [1e9, 0, 0]])
-    assert lists.search(far, np.ones(2, bool), 3.0 * np.eye(3), np.eye(3) / 3.0, 4.0) is None
+    assert neighbors.search(far, np.ones(2, bool), 3.0 * np.eye(3), np.eye(3) / 3.0, 4.0) is None
 
 
 def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:

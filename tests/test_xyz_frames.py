@@ -16,8 +16,8 @@ from conftest import crystal, molecule
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dpa1_fast.screening.sources import Item, find_sources, xyz_frame
-from dpa1_fast.screening.sources.xyz_frame import parse_frame
+from dpa1_fast.sources import Item, find_sources, xyz_frame
+from dpa1_fast.sources.xyz_frame import parse_frame
 
 NUMBERS = st.one_of(
     st.floats(-1e3, 1e3).map(repr),
@@ -154,7 +154,7 @@ def test_a_damaged_frame_is_one_item(tmp_path: Path) -> None:
     [
         ("3\n\nH 0 0 0\n", "file ends in the middle of frame 1"),
         ("999999999999\n\nH 0 0 0\n", "file ends in the middle of frame 1, which begins with 999999999999"),
-        ("H 0 0 0\n" + GOOD, "expected a number of atoms, found 'H 0 0 0'"),
+        ("H 0 0\n" + GOOD, "expected a number of atoms, found 'H 0 0'"),
         ("-1\n\n", "expected a number of atoms, found '-1'"),
         ("\x00" * 1000, "expected a number of atoms"),
     ],

@@ -28,7 +28,7 @@ def encode(model: DPA1, suffix: str) -> bytes:
         "version": __version__,
         "time": str(datetime.datetime.now(tz=datetime.UTC)),
         "backend": "dpmodel",
-        "model": _model(model),
+        "model": model_tree(model),
         "model_def_script": {},
         "@variables": {},
     }
@@ -71,7 +71,8 @@ def _stored(node: Any, store: Callable[[Array], Any]) -> Any:
 # --- the tree -----------------------------------------------------------------------------------------------------
 
 
-def _model(model: DPA1) -> dict[str, Any]:
+def model_tree(model: DPA1) -> dict[str, Any]:
+    """The model as DeePMD-kit's tree of options and arrays."""
     c = model.config
     bias = model.out_bias.detach().cpu().numpy().reshape(1, c.ntypes, 1)
     return {

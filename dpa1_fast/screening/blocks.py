@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DPA1Error
-from .sources.base import Item, Source
+from ..sources.base import Item, Source
 
 STRUCTURES = 1024
 ATOMS = 32_768

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ahead import ahead
 from ..engine import Engine, Result
 from ..errors import StructureError
+from ..prefetch import ahead
 from . import rows
 from .blocks import Block
 from .deviation import deviation
@@ -75,7 +75,7 @@ class Evaluation:
                 results = []
 
     def _relaxed(self, block: Block) -> Done:
-        from .relax import relax
+        from ..dynamics.relax import relax
 
         o, out = self.options, _empty(block)
         given = [i.atoms for i in block.items if i.atoms is not None]

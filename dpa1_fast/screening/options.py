@@ -11,9 +11,10 @@ from .. import __version__
 from ..checkpoint import find
 from ..describe import file_hash
 from ..errors import DPA1Error
+from ..printable import name_of, printable
+from ..sources import Source
 from .rows import FIELDS
 from .sinks import FORMATS
-from .sources import Source
 
 ORDERS = ("energy_per_atom", "energy", "max_force", "pressure", "volume", "max_devi_f", "e_above_hull")
 """What ``--by`` may name: the best come first by the smallest of it."""
@@ -29,6 +30,7 @@ class Options:
 
     Attributes:
         inputs: files, folders, patterns, or "-". models: one, or several for model deviation. output: folder.
+        type_map, format: how inputs are read, see ``find_sources``.
         head, device, backend, precision, threads: see ``load``.
         fields: of ``rows.FIELDS``. write: of ``sinks.FORMATS``.
         relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
@@ -40,6 +42,8 @@ class Options:
     inputs: tuple[str, ...]
     models: tuple[str, ...]
     output: Path
+    type_map: tuple[str, ...] = ()
+    format: str | None = None
     head: str | None = None
     device: str = "auto"
     backend: str = "auto"
@@ -86,8 +90,8 @@ class Options:
         """
         out: dict[str, Any] = {
             "version": __version__,
-            "models": {m: file_hash(find(m)) for m in self.models},
-            "head": self.head,
+            "models": {name_of(m): file_hash(find(m)) for m in self.models},
+            "head": None if self.head is None else printable(self.head),
             "backend": backend,
             "device": device.split(":")[0],
             "precision": self.precision,
@@ -95,10 +99,14 @@ class Options:
             "write": list(self.write),
             "inputs": dict(inputs),
         }
+        if self.type_map:
+            out["type_map"] = list(self.type_map)
+        if self.format:
+            out["format"] = self.format
         if self.relax:
             out |= {"relax": self.relax, "fmax": self.fmax, "steps": self.steps}
         if self.references is not None:
-            out["references"] = {str(self.references): file_hash(self.references)}
+            out["references"] = {name_of(self.references): file_hash(self.references)}
         return out
 
 
@@ -106,9 +114,10 @@ def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
     """Name and fingerprint of each source, in order."""
     out: dict[str, str] = {}
     for source in sources:
-        name, k = source.name, 2
+        given, k = name_of(source.name), 2
+        name = given
         while name in out:
-            name, k = f"{source.name} (given again, {k})", k + 1
+            name, k = f"{given} (given again, {k})", k + 1
         out[name] = source.fingerprint()
     return out
 

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..engine import Result
+from ..printable import name_of, printable
+from ..structures.structure import count_real
 
 
 def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:
@@ -63,7 +65,7 @@ def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool) -> p
 
 def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, Any]:
     """What a row says of a structure itself."""
-    row: dict[str, Any] = {"index": index, "source": source, "frame": frame}
+    row: dict[str, Any] = {"index": index, "source": name_of(source), "frame": frame}
     if atoms is not None:
         row |= {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
     return row
@@ -71,13 +73,13 @@ def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, A
 
 def failed(reason: str) -> dict[str, Any]:
     """What a row says of a structure that could not be done."""
-    return {"status": "failed", "error": " ".join(reason.split())}
+    return {"status": "failed", "error": printable(" ".join(reason.split()))}
 
 
 def done(result: Result, atoms: Any) -> dict[str, Any]:
     """What a row says of a structure's results; forces and descriptor are added where ``--fields`` names them."""
     stress = result.stress
-    real = max(1, int(np.count_nonzero(atoms.numbers)))
+    real = max(1, count_real(atoms))
     return {
         "energy": result.energy,
         "energy_per_atom": result.energy / real,

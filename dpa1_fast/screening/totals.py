@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-FAILURES = "failures.csv"
 LITTLE: dict[str, Any] = {"batch_size": 8192, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
 """How a summary is read where it may be of any size: a little at a time."""
 
@@ -101,7 +100,7 @@ def write_failures(summary: Path, target: Path) -> int:
         return 0
     partial = target.with_name(f"{target.name}.partial")
     count = 1
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(first))
         writer.writeheader()
         writer.writerow(first)

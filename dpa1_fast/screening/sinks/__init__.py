@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ..folder import RESULTS
 from .base import Frame, Sink, Written
 from .summary import SummarySink
 
-FORMATS = ("extxyz", "hdf5", "db")
+FORMATS = tuple(RESULTS)
 """What ``--write`` may name besides the summary, which is always written."""
 
 __all__ = ["FORMATS", "Frame", "Sink", "Written", "sinks_for"]

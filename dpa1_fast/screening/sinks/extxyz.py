@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from .base import Frame, Written, durable
+from ..folder import RESULTS
+from .base import ChangedOutputError, Frame, Written, durable, owned
 
-NAME = "results.extxyz"
+NAME = RESULTS["extxyz"]
 OURS = ("energy", "stress", "virial", "free_energy")
 
 
@@ -21,24 +22,32 @@ class ExtxyzSink:
     def __init__(self, folder: Path) -> None:
         self.target, self.partial = folder / NAME, folder / f"{NAME}.partial"
         self._file: IO[bytes] | None = None
+        self._size = 0
 
     def resume(self, state: Any) -> None:
         """See ``Sink``; the state is the file's length."""
-        if self.target.exists():
+        if owned(self.target, state):
             return
         self._file = self.partial.open("ab")
-        self._file.truncate(state or 0)
+        self._size = state or 0
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            raise ChangedOutputError(self.partial, "is shorter than the journal says")
+        self._file.truncate(self._size)
 
     def append(self, block: Written) -> int:
         """See ``Sink``."""
-        assert self._file is not None
+        if self._file is None:
+            raise ChangedOutputError(self.target, "is finished, though the journal says that structures are left")
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise ChangedOutputError(self.partial, "was changed by somebody else while this job was running")
         text = io.StringIO()
         for frame in block.frames:
             write_frame(text, frame)
         self._file.write(text.getvalue().encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        self._size = os.fstat(self._file.fileno()).st_size
+        return self._size
 
     def finish(self) -> None:
         """See ``Sink``."""

@@ -14,9 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .base import Parts, Written, durable
+from ..folder import RESULTS
+from .base import ChangedOutputError, Parts, Written, durable, owned
 
-NAME = "results.h5"
+NAME = RESULTS["hdf5"]
 UNITS = {
     "positions": "Å", "cell": "Å", "energy": "eV", "energies": "eV", "forces": "eV/Å", "stress": "eV/Å³",
     "virial": "eV",
@@ -34,11 +35,13 @@ class Hdf5Sink:
 
     def resume(self, state: Any) -> None:
         """See ``Sink``; the state is how many parts there are."""
-        if not self.target.exists():
+        if not owned(self.target, state):
             self.parts.resume(state or 0)
 
     def append(self, block: Written) -> int:
         """See ``Sink``."""
+        if self.target.exists():
+            raise ChangedOutputError(self.target, "is finished, though the journal says that structures are left")
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             for name, array in self._arrays(block).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .base import Parts, Written, durable
+from ..folder import SUMMARY, remove
+from .base import ChangedOutputError, Parts, Written, durable, owned
 
-NAME = "summary.parquet"
+NAME = SUMMARY
 ROWS = 1_000_000
 """Rows of a file of the finished summary."""
 GROUP = 4_096
@@ -37,11 +37,13 @@ class SummarySink:
 
     def resume(self, state: Any) -> None:
         """See ``Sink``; the state is how many parts there are."""
-        if not self.target.exists():
+        if not owned(self.target, state):
             self.parts.resume(state or 0)
 
     def append(self, block: Written) -> int:
         """See ``Sink``."""
+        if self.target.exists():
+            raise ChangedOutputError(self.target, "is finished, though the journal says that structures are left")
         columns = {name: [row.get(name) for row in block.rows] for name in self.schema.names}
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pydict(columns, schema=self.schema), buffer)
@@ -51,7 +53,7 @@ class SummarySink:
         """See ``Sink``."""
         if not self.target.exists():
             whole = self.target.with_name(f"{NAME}.whole")
-            shutil.rmtree(whole, ignore_errors=True)
+            remove(whole)
             whole.mkdir()
             self._gather(whole)
             os.replace(whole, self.target)

@@ -1,0 +1,1 @@
+"""What compilers make of the Triton kernels, read without a GPU."""

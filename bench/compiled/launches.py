@@ -1,0 +1,174 @@
+"""What the engine launches: the real evaluator on a small real batch, with recorders where the kernels stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import cases
+from dpa1_fast.kernels.triton import evaluator as launching
+from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
+from dpa1_fast.kernels.triton.launch_configurations import Tiles
+from dpa1_fast.structures.batch import Batch, collate, neighborhood
+from dpa1_fast.structures.structure import from_ase
+
+TYPES = {
+    torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16",
+    torch.int64: "*i64", torch.int32: "*i32",
+}  # fmt: skip
+WATER = 90
+"""Neighbours in liquid water within 6 Å."""
+BY_BATCH = ("atoms", "blocks")
+"""Numbers that differ from chunk to chunk: compiled for any."""
+SPLIT_ON_AMD = "bf16x3"
+"""AMD's compiler has no tf32x3."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch, as the compiler sees it.
+
+    Attributes:
+        kernel: the function's name in ``dpa1_fast.kernels.triton.evaluator``.
+        signature: parameter → type or "constexpr". constants: the latter's values. aligned: parameters that are
+            multiples of 16. options: warps and stages, where the engine names them.
+    """
+
+    kernel: str
+    architecture: str
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    aligned: tuple[str, ...]
+    options: dict[str, int]
+
+    @property
+    def key(self) -> str:
+        """The same for launches that compile alike."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+class _Recorder:
+    """Stands where a kernel stands, and runs nothing."""
+
+    def __init__(self, name: str, function: Any, into: list[tuple[str, dict[str, Any]]]) -> None:
+        self.name, self.function, self.into = name, function, into
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        names = list(self.function.arg_names)
+        return lambda *args, **kwargs: self.into.append((self.name, {**dict(zip(names, args, strict=False)), **kwargs}))
+
+
+@cache
+def _batch(most: int) -> Batch:
+    """Water, or the middle of it where atoms may not have as many neighbours as there."""
+    model, atoms = cases.model(), cases.water(4)
+    if most < WATER:
+        from_middle = np.linalg.norm(atoms.positions - np.diag(atoms.cell) / 2, axis=1)
+        atoms = atoms[np.argsort(from_middle)[:most]]
+        atoms.pbc = False
+    return collate(model.config, [neighborhood(model.config, from_ase(model.config, atoms, "water"))])
+
+
+@cache
+def _evaluator(precision: str, architecture: str, **options: Any) -> TritonEvaluator:
+    weights = cases.model(**options).weights()
+    out = TritonEvaluator(weights, precision, torch.device("cpu"), architecture, programs=264, chunk_bytes=1 << 30)
+    if architecture.startswith("gfx") and out.model.products == "tf32x3":
+        out.model.products = SPLIT_ON_AMD
+    return out
+
+
+def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
+    signature, constants, aligned = {}, {}, []
+    for p in getattr(launching, name).params:
+        value = values.pop(p.name)
+        if p.is_constexpr:
+            signature[p.name], constants[p.name] = "constexpr", value
+        elif isinstance(value, Tensor):
+            signature[p.name] = TYPES[value.dtype]
+            # A GPU's allocator gives multiples of 16 bytes, so what counts is where a view begins.
+            if value.storage_offset() * value.itemsize % 16 == 0:
+                aligned.append(p.name)
+        elif value == 1 and p.name not in BY_BATCH:
+            signature[p.name], constants[p.name] = "constexpr", 1
+        else:
+            signature[p.name] = "i32"
+            if value % 16 == 0 and p.name not in BY_BATCH:
+                aligned.append(p.name)
+    return Launch(name, architecture, signature, constants, tuple(aligned), values)
+
+
+def record(
+    precision: str, architecture: str, tiles: Tiles | None, most: int = WATER, *, coordinates: bool = True,
+    **options: Any,
+) -> list[Launch]:  # fmt: skip
+    """All launches of one evaluation, in order.
+
+    Args:
+        precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
+        tiles: None for those that the engine would choose.
+        most: neighbours of an atom; of the kernels, those in coordinates go by it alone.
+        coordinates: whether the first layer may be taken in them. options: of the se_atten model, where it differs.
+    """
+    evaluator = _evaluator(precision, architecture, **options)
+    evaluator.tiles, kept = tiles, evaluator.model.coordinates
+    evaluator.model.coordinates = kept if coordinates else None
+    seen: list[tuple[str, dict[str, Any]]] = []
+    kernels = {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
+    try:
+        for name, function in kernels.items():
+            setattr(launching, name, _Recorder(name, function, seen))
+        evaluator(_batch(most))
+    finally:
+        for name, function in kernels.items():
+            setattr(launching, name, function)
+        evaluator.model.coordinates = kept
+    return [_launch(name, architecture, values) for name, values in seen]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A launch, and where it stands in the report."""
+
+    kernel: str
+    evaluation: bool
+    launch: Launch
+
+
+def name_of(launch: Launch) -> str:
+    """A kernel's name in the report."""
+    c, plain = launch.constants, launch.kernel.removeprefix("_").removesuffix("_kernel")
+    if plain == "reduced_attention_fwd":
+        return "reduced_fwd_only" if c["LAST"] else "reduced_fwd"
+    if plain == "reduced_attention_bwd":
+        return "reduced_bwd_only" if c["LAST"] else "reduced_bwd"
+    if plain == "gated_attention_fwd":
+        return "attention_fwd_last" if c["LAST"] else "attention_fwd"
+    if plain == "gated_attention_bwd":
+        which = {(True, True): "only", (True, False): "first", (False, True): "last", (False, False): "middle"}
+        return f"attention_bwd_{which[c['FIRST'], c['LAST']]}"
+    return "embedding_fwd_no_attention" if plain == "embedding_fwd" and not c["ATTENTION"] else plain
+
+
+def variants(
+    architecture: str, precision: str, tiles: Tiles, most: int = WATER, **options: Any
+) -> list[Variant]:  # fmt: skip
+    """A model's launches, the production model's where no options are given, and those with its first layer in all
+    channels; a single layer's; of three layers the middle one's way back; of none the embedding's."""
+
+    def launches(layers: int, coordinates: bool) -> list[Launch]:
+        here = {**options, "attn_layer": layers}
+        return record(precision, architecture, tiles, most, coordinates=coordinates, **here)
+
+    out = [Variant(name_of(x), not options, x) for x in launches(2, True)]
+    for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True)):
+        there = {v.kernel for v in out}
+        out += [Variant(name_of(x), False, x) for x in launches(layers, coordinates) if name_of(x) not in there]
+    return out

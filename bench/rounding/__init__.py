@@ -1,0 +1,1 @@
+"""What each precision of products does to forces, emulated on a CPU."""

@@ -1,0 +1,1 @@
+"""Speed, ours and that of others, on CPUs and GPUs."""

@@ -1,0 +1,81 @@
+"""What every driver stands on: an engine, and a set of structures whose neighbour lists last from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import Engine
+from ..errors import StructureError
+from ..structures.structure import Structure
+from ..structures.verlet import SKIN, Array, Verlet
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a set of structures evaluates to, one structure after another.
+
+    Attributes:
+        energy (S,), energies (n,): eV. forces (n, 3): eV/Å. virial (S, 3, 3): eV, as in ``Result``.
+        errors: of each structure that cannot be evaluated; its numbers are 0.
+    """
+
+    energy: Array
+    energies: Array
+    forces: Array
+    virial: Array
+    errors: dict[int, StructureError]
+
+
+class Moving:
+    """Evaluates a set of structures again and again.
+
+    Args:
+        engine: evaluates. skin: Å, see ``verlet.py``.
+    """
+
+    def __init__(self, engine: Engine, skin: float = SKIN) -> None:
+        self.engine, self.verlet = engine, Verlet(engine.config, skin)
+
+    def select(self, members: Sequence[int | Structure]) -> None:
+        """Changes the set, see ``Verlet.select``."""
+        self.verlet.select(members)
+
+    def forget(self) -> None:
+        """Empties the set. After an error in ``step``, lists and what was searched for them may not match."""
+        self.verlet = Verlet(self.engine.config, self.verlet.skin)
+
+    def step(self, positions: Array, cells: Array) -> Step:
+        """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""
+        batch, errors = self.verlet.batch(positions, cells)
+        outputs = self.engine.evaluate_batch(batch)
+        energy = batch.sum_structures(outputs.energies).numpy()
+        energies, _, forces, virial = (x.numpy() for x in outputs)
+        per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), batch.offsets.numpy()[:-1])
+        finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
+        if not finite.all():
+            reason = (
+                f"the model's energy, forces or virial overflow in {self.engine.precision}: "
+                "atoms are far too close together"
+            )
+            for k in np.flatnonzero(~finite).tolist():
+                errors[k] = StructureError(self.verlet.structures[k].name, reason)
+                energy[k], virial[k] = 0.0, 0.0
+            wrong = np.repeat(~finite, np.diff(batch.offsets.numpy()))
+            energies[wrong], forces[wrong] = 0.0, 0.0
+        return Step(energy, energies, forces, virial, errors)
+
+
+def stress(virial: Array, cells: Array, pbc: NDArray[np.bool_]) -> Array:
+    """(S, 3, 3) eV/Å³, tension positive, symmetric; 0 where a structure has no volume.
+
+    Args:
+        virial: (S, 3, 3) eV. cells: (S, 3, 3) Å. pbc: (S, 3).
+    """
+    volume = np.abs(np.linalg.det(cells))
+    has = pbc.any(axis=1) & (volume > 0.0)
+    symmetric = 0.5 * (virial + virial.transpose(0, 2, 1))
+    return -symmetric / np.where(has, volume, np.inf)[:, None, None]

@@ -1,0 +1,1 @@
+"""Structures as every caller shares them: checked input, neighbour lists, batches."""

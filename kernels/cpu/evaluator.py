@@ -1,0 +1,157 @@
+"""The CPU engine: a batch's energies and gradients by compiled code, atom by atom, in constant memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..outputs import Outputs
+from ..prepare import bases, chebyshev, merging
+from ..prepare.weights import Weights
+from .buffer_pool import Room
+from .library import NativeModel, Request
+from .threads import one_thread
+
+MOST_SERIES = 4096
+"""Only the first so many pairs of types are fitted, about 70 kB each; others are evaluated by the net. By their number
+and not by who comes first, so that results do not depend on what was evaluated before."""
+
+MOST_BASES = 256
+"""Kept from batch to batch, about 50 kB each; when there are more, all are forgotten and made again when needed."""
+
+
+class CpuEvaluator:
+    """Evaluates batches with hand-derived gradients; no tape, nothing kept but inputs, edges and results.
+
+    Args:
+        weights: the model's. precision: of the networks; the environment matrix and all sums are float64.
+        threads: worker threads. build: see ``library.library``.
+    """
+
+    def __init__(
+        self, weights: Weights, precision: torch.dtype = torch.float64, threads: int = 1, build: str | None = None
+    ) -> None:
+        self.weights, self.config = weights.double(), weights.config
+        self.precision, self.threads = precision, threads
+        f = self.config.fitting
+        self._extras = f.numb_fparam + f.numb_aparam_in + f.dim_case_embd
+        self._model = NativeModel(merging.of_model(self.weights, bases.NEAREST, self._extras), precision, build)
+        n = self.config.ntypes
+        self._series: dict[int, chebyshev.Series | None] = {}
+        self._seen = torch.zeros(n * n, dtype=torch.bool)
+        self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
+        shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in weights.embedding]
+        self._most_terms = chebyshev.most_terms(shapes) if self.config.attn_layer else chebyshev.MOST_TERMS
+        self._room = Room()
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Any) -> Outputs:
+        """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
+
+        Args:
+            batch: see ``dpa1_fast.structures.batch.Batch``.
+        """
+        center = torch.nonzero(batch.active).squeeze(-1)
+        # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
+        shapes = ((batch.n_atoms,), (batch.n_atoms, 3), (batch.n_structures, 3, 3))
+        energy, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
+        edges = self._room.take("gradient", tuple(batch.vector.shape))
+        if len(center) < batch.n_atoms:
+            edges.fill(0.0)  # nobody writes to the edges of other atoms
+        gradient = torch.from_numpy(edges)
+        first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
+        extras = self._parameters(batch, center)
+        with self._lock:
+            with one_thread():
+                which = self._prepare(batch, center)
+            request = Request(
+                count=len(center), center=center.data_ptr(), type=batch.types.data_ptr(),
+                first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),
+                vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(), first_type=first_type.data_ptr(),
+                extras=extras.data_ptr(), basis=which.data_ptr(), energy=energy.data_ptr(),
+                gradient=gradient.data_ptr(), atoms=batch.n_atoms, structures=batch.n_structures,
+                offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
+            )  # fmt: skip
+            self._model.evaluate(request, self.threads)
+        return Outputs(energy, gradient, force, virial)
+
+    def _parameters(self, batch: Any, center: Tensor) -> Tensor:
+        """What the energy net reads besides the descriptor, for each centre. (count, extras)."""
+        w, parts = self.weights, []
+        if batch.fparam is not None and w.fparam is not None:
+            parts.append((batch.fparam[batch.structure[center]] - w.fparam[0]) * w.fparam[1])
+        if batch.aparam is not None and w.aparam is not None and self.config.fitting.numb_aparam_in:
+            parts.append((batch.aparam[center] - w.aparam[0]) * w.aparam[1])
+        if w.case_embd is not None:
+            parts.append(w.case_embd.expand(len(center), -1))
+        return torch.cat(parts, dim=-1).contiguous() if parts else torch.zeros(len(center), 0, dtype=torch.float64)
+
+    # --- prepared once per pair of types ------------------------------------------------------------------------------
+
+    def _prepare(self, batch: Any, center: Tensor) -> Tensor:
+        """Fits what this batch's pairs of types need; which basis serves each centre, (count,) int32."""
+        n = self.config.ntypes
+        present = self._model.pairs(batch.types, batch.first_edge, batch.neighbor, n)
+        for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
+            self._series_of(pair)
+        if not self.config.attn_layer:
+            return torch.full((len(center),), -1, dtype=torch.int32)
+        # By what a structure is made of and not by what is in the batch: packing may not change a bit of a result.
+        holds = np.zeros((batch.n_structures, n), dtype=bool)
+        types, structure = batch.types.numpy(), batch.structure.numpy()
+        real = types >= 0
+        holds[structure[real], types[real]] = True
+        packed = np.packbits(holds, axis=1)
+        _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        made_of = [tuple(np.flatnonzero(row).tolist()) for row in holds[first]]
+        keys = [(t, around) for around in made_of if len(around) <= bases.MOST_TYPES_AROUND for t in around]
+        if len(self._bases) + sum(key not in self._bases for key in keys) > MOST_BASES:
+            self._bases.clear()
+            self._model.forget_bases()
+        table = np.full((len(made_of), n), -1, dtype=np.int32)
+        row_of = {around: k for k, around in enumerate(made_of)}
+        for t, around in keys:
+            table[row_of[around], t] = self._basis(t, around)
+        at = which.reshape(-1)[structure[center.numpy()]]
+        return torch.from_numpy(table[at, types[center.numpy()]])
+
+    def _series_of(self, pair: int) -> chebyshev.Series | None:
+        """The embedding of a pair of types as polynomials, fitted when it is first asked for; None: the net serves."""
+        if not self._seen[pair]:
+            self._seen[pair] = True
+            found = self._fit(pair) if pair < MOST_SERIES else None
+            self._series[pair] = found
+            if found is not None:
+                self._model.add_series(pair, found.lo, found.hi, found.c, found.slope)
+        return self._series[pair]
+
+    def _fit(self, pair: int) -> chebyshev.Series | None:
+        """The embedding of a pair of types as polynomials of s."""
+        return bases.series_of_pair(self.weights, pair, chebyshev.TOLERANCE[self.precision], self._most_terms)
+
+    def _basis(self, center: int, around: tuple[int, ...]) -> int:
+        """The index of the basis of a centre type with the types around it, or −1 where there is none."""
+        key = (center, around)
+        if key not in self._bases:
+            self._bases[key] = self._make_basis(center, around)
+        return self._bases[key]
+
+    def _make_basis(self, center: int, around: tuple[int, ...]) -> int:
+        pairs = [center * self.config.ntypes + t for t in around]
+        series = [found for pair in pairs if (found := self._series_of(pair)) is not None]
+        if len(series) < len(pairs):
+            return -1
+        span = bases.of_pairs(self.weights, center, pairs, bases.TOLERANCE[self.precision])
+        if span is None:
+            return -1
+        terms = max(x.c.shape[1] for x in series)
+        c = torch.stack([torch.nn.functional.pad(x.c, (0, 0, 0, terms - x.c.shape[1])) for x in series])
+        about = torch.tensor([series[0].lo, series[0].hi, c.shape[1], terms], dtype=torch.float64)
+        slope = torch.stack([chebyshev.Series(series[0].lo, series[0].hi, x).slope for x in c])
+        layer = merging.reduced_layer(self.weights.attention[0], self.config.normalize, span)
+        more = {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span}
+        return self._model.add_basis(more | layer)

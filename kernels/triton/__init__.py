@@ -1,0 +1,1 @@
+"""The Triton backend: batches cut into chunks, launches, and what kernels read."""

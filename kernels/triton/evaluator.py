@@ -1,0 +1,297 @@
+"""Evaluates batches with the Triton kernels: forward and backward chunk by chunk, no tape, nothing kept in between.
+
+For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
+back, layer by layer, and with the first the embedding's way back; the environment's. Then, for the whole batch, forces.
+Two layers of attention take nine launches a chunk, and nothing else runs for a chunk: what is small is done once a
+batch (``chunks.py``). Only the choice of chunks reads anything back from the device, once a batch; ``run`` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..outputs import Outputs
+from ..prepare import bases
+from ..prepare.weights import Weights
+from . import chunks
+from .chunks import Atoms, Chunk, Order
+from .configuration_cache import Tuned
+from .coordinates import Coordinates
+from .device_model import NET_COLUMNS, DeviceModel
+from .launch_configurations import Tile, Tiles, reduced_back_tile, reduced_tile, tiles_for
+from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
+from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
+from .ops.energy_net import _energy_net_kernel
+from .ops.env_matrix import _environment_bwd_kernel
+from .ops.gated_attention import KEPT, NUMBERS, WIDE, _gated_attention_fwd_kernel
+from .ops.gated_attention_bwd import _gated_attention_bwd_kernel
+from .ops.reduced_attention import _reduced_attention_fwd_kernel
+from .ops.reduced_attention_bwd import _reduced_attention_bwd_kernel
+from .ops.series import _coordinates_kernel
+from .ops.sums import _forces_kernel, _virials_kernel
+
+EDGES, EDGE_ROWS = 16, 32
+"""Edges at a time where the embedding is: at the end of attention's way back, and elsewhere."""
+NET_ATOMS = 64
+"""Atoms at a time in the energy net."""
+WEIGHT_CHUNK = 16
+"""Of the inner dimension of products with weights, at most."""
+FORCE_ROWS, VIRIAL_ROWS = 32, 64
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Of the batch: vector (e, 3) Å and gradient (e, 3) eV/Å, which is to be written, float64; type (e,) int32."""
+
+    vector: Tensor
+    type: Tensor
+    gradient: Tensor
+
+
+class TritonEvaluator:
+    """Evaluates batches on a GPU, or on tensors of a CPU in Triton's interpreter.
+
+    Args:
+        weights: the model's. precision: one of ``precision.PRODUCTS``. device: where.
+        architecture: "sm_90" and the like, to look tiles up; None in the interpreter.
+        programs: how many programs walk over atoms at a time. chunk_bytes: device memory for one chunk.
+        tiles: for all atoms, whatever the table says. tuned: what was measured on this card,
+            see ``configuration_cache.py``.
+    """
+
+    def __init__(
+        self, weights: Weights, precision: str, device: torch.device, architecture: str | None,
+        programs: int, chunk_bytes: int, tiles: Tiles | None = None, tuned: Tuned | None = None,
+    ) -> None:  # fmt: skip
+        self.model = DeviceModel(weights, precision, device, architecture)
+        self.precision, self.device, self.architecture = precision, device, architecture
+        self.programs, self.chunk_bytes, self.tiles = programs, chunk_bytes, tiles
+        self.tuned = (tuned or {}).get(precision)
+
+    # --- a batch ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, batch: Any) -> Outputs:
+        """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
+
+        Args:
+            batch: see ``dpa1_fast.structures.batch.Batch``.
+        """
+        batch = batch.to(self.device)
+        with self.on_device():
+            order = chunks.by_neighbors(batch)
+            sizes, near = chunks.read(order, batch.vector, bases.NEAREST)
+            return self.run(batch, order, self.chunks(sizes), near=near)
+
+    def too_near(self, batch: Any) -> bool:
+        """Whether atoms of a batch are closer than the first layer's coordinates allow; reads it from the device."""
+        return self.model.coordinates is not None and bool(chunks.near(batch.vector, bases.NEAREST))
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Triton launches on the device that is current."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def chunks(self, sizes: Tensor) -> list[Chunk]:
+        """Chunks of atoms with so many edges; see ``chunks.cut``."""
+        m = self.model
+        layers = len(m.layers)
+        per_edge = m.work.itemsize * (layers and (layers + 1) * (m.config.neuron[-1] + 3) + 16)
+        widths = m.fitting.widths
+        per_atom = m.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * m.mp)
+        return chunks.cut(sizes, per_edge, per_atom, self.chunk_bytes)
+
+    def run(self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False) -> Outputs:
+        """What a call gives, by a choice of chunks. Reads nothing back from the device: a CUDA graph can capture it.
+
+        Args:
+            batch: on this device. Edges beyond the last atom's are left out; their neighbour is ``n_atoms``.
+            order: of its atoms. chunks: with room for all their edges.
+            near: whether atoms are closer than ``bases.NEAREST``, for which the net and the full layer stand in.
+        """
+        neighbor, arriving = torch.sort(batch.neighbor.to(torch.int32), stable=True)
+        types = torch.nn.functional.pad(batch.types.to(torch.int32), (0, 1))
+        edges = Edges(batch.vector, types[batch.neighbor], torch.zeros_like(batch.vector))
+        center = order.atom[: chunks[-1].stop if chunks else 0]
+        atoms = self._atoms(batch, order, center)
+        for chunk in chunks:
+            self._evaluate(edges, atoms.part(chunk), chunk, None if near else self.model.coordinates)
+        energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
+        energy.scatter_(0, center, atoms.energy)
+        return Outputs(energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving))
+
+    def _atoms(self, batch: Any, order: Order, center: Tensor) -> Atoms:
+        m = self.model
+        count = order.count[: len(center)]
+        first_of_structure = batch.offsets[batch.structure[center]]
+        return Atoms(
+            first=batch.first_edge[center],
+            at=torch.cumsum(count, 0, dtype=torch.int64) - count,
+            count=count,
+            center_type=batch.types[center].to(torch.int32),
+            first_type=batch.types[first_of_structure].clamp_min(0).to(torch.int32),
+            n_key=(batch.nsel - count).to(m.work),
+            n_row=(batch.nsel - batch.n_filled[center]).to(m.work),
+            extras=m.parameters(batch, center),
+            energy=torch.empty(len(center), dtype=torch.float64, device=self.device),
+        )
+
+    # --- a chunk ------------------------------------------------------------------------------------------------------
+
+    def _new(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.model.work, device=self.device)
+
+    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, reduced: Coordinates | None) -> None:
+        """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
+        m = self.model
+        tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most, self.tuned)
+        there, back = tiles.forward, tiles.backward
+        common = {"PREC": m.products, **m.shape, "num_stages": 1}
+        layers, size = len(m.layers), max(1, chunk.edges)
+        edge_rows = min(there.rows, EDGE_ROWS)
+        edge_blocks = max(1, -(-chunk.most // edge_rows))
+        n, blocks = len(atoms), 1 if layers else edge_blocks
+        block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
+        there_rows, back_rows, reduced_rows = (
+            max(1, -(-chunk.most // x)) * x for x in (there.most, back.most, block.get("B", 1))
+        )
+        row, gate = (self._new(size, 4) if layers else m.net for _ in range(2))
+        g = [self._new(size, m.config.neuron[-1]) for _ in range(layers)] or [m.net]
+        lengths = [self._new(size, 3) for _ in range(layers)] or [m.net]
+        moments = self._new(n, blocks, 4, m.mp)
+        numbers_of = (m.statistics, m.net, m.factors)
+        smooth = {k: v for k, v in m.environment.items() if k != "TYPES"}
+        if reduced is not None:
+            g[0] = torch.empty(size, reduced.width, dtype=m.operand, device=self.device)
+            _coordinates_kernel[(n, edge_blocks)](
+                edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
+                m.series, m.ranges, row, gate, g[0], **smooth, SMOOTH=m.options["SMOOTH"],
+                DOTR=m.options["DOTR"], **m.of_series, R=edge_rows, num_warps=1, num_stages=1,
+            )  # fmt: skip
+        else:
+            _embedding_fwd_kernel[(n, edge_blocks)](
+                edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
+                row, gate, g[0], moments, blocks, **m.environment, SMOOTH=m.options["SMOOTH"],
+                DOTR=m.options["DOTR"], **m.embedding, ATTENTION=layers > 0, R=edge_rows,
+                num_warps=8 if m.split and edge_rows == EDGE_ROWS else 4, **common,
+            )  # fmt: skip
+        programs = min(self.programs, n)
+        rows = max(there_rows, back_rows, reduced_rows)
+        scratch, stats = self._new(programs, rows, WIDE.value, m.mp), self._new(programs, rows, NUMBERS.value)
+        operands = torch.empty(programs, rows, KEPT.value, m.mp, dtype=m.operand, device=self.device)
+        attention = {"SCALE": m.config.attention_scale, "EPS": m.config.ln_eps, **m.options}
+        narrow = {"NARROW": m.operand != m.work}
+        for k in range(layers):
+            if reduced is not None and k == 0:
+                last = layers == 1
+                _reduced_attention_fwd_kernel[(programs,)](
+                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, g[0], row, gate, lengths[0],
+                    g[0 if last else 1], moments, operands, stats, *m.reduced, n, reduced_rows, **attention,
+                    LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
+                    **m.of_reduced, M=reduced.width, PREC=m.products, **block, num_stages=1,
+                )  # fmt: skip
+                continue
+            matrices, vectors, at_factors, at_biases = m.layers[k]
+            last = k + 1 == layers
+            _gated_attention_fwd_kernel[(programs,)](
+                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
+                scratch, operands, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
+                **attention, **narrow, LAST=last, **m.factor_widths, **self._tile(there), **common,
+            )  # fmt: skip
+        d_x = self._energies(atoms, moments, blocks, edge_rows)
+        if not layers:
+            _embedding_bwd_kernel[(n, max(1, -(-chunk.most // EDGES)))](
+                edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, *numbers_of,
+                d_x, **m.environment, SMOOTH=m.options["SMOOTH"], **m.embedding, MP=m.mp, R=EDGES,
+                PREC=m.products, num_warps=back.warps, num_stages=1,
+            )  # fmt: skip
+            return
+        d_g, d_row, d_gate = self._new(size, m.config.neuron[-1]), self._new(size, 4), self._new(size, 4)
+        for k in reversed(range(layers)):
+            if reduced is not None and k == 0:
+                d_z = torch.empty(programs, reduced_rows, m.mp, dtype=m.operand, device=self.device)
+                block = reduced_back_tile(
+                    self.architecture, self.precision, chunk.most, reduced.width, ends=layers == 1
+                )  # fmt: skip
+                _reduced_attention_bwd_kernel[(programs,)](
+                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, atoms.first, g[0], row, gate, lengths[0],
+                    d_g, d_row, d_gate, d_x, scratch, operands, stats, d_z, *m.reduced, edges.type, m.series_t,
+                    m.ranges, n, reduced_rows, **attention, LAST=layers == 1, **m.of_reduced, **m.of_series,
+                    PREC=m.products, **block, W=16, num_stages=1,
+                )  # fmt: skip
+                continue
+            matrices, vectors, *_ = m.layers[k]
+            _gated_attention_bwd_kernel[(programs,)](
+                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
+                operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, m.net,
+                m.factors, n, back_rows, **attention, **narrow, FIRST=k == 0, LAST=k + 1 == layers,
+                TYPES=m.config.ntypes, **m.embedding, **self._tile(back, k == 0), Q=back.rows, E=EDGES, **common,
+            )  # fmt: skip
+        _environment_bwd_kernel[(n, edge_blocks)](
+            edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
+            d_row, d_gate, **smooth, R=edge_rows, num_warps=1,
+        )  # fmt: skip
+
+    def _tile(self, tile: Tile, first: bool = False) -> dict[str, int]:
+        """A tile as the kernels of attention take it; ``first``: on the way back of the first layer."""
+        m = self.model
+        # Operands in three parts: the one choice of two that compiles without a stack.
+        chunk = 2 * WEIGHT_CHUNK if first and m.split else WEIGHT_CHUNK
+        return {
+            "K": tile.keys, "C": min(tile.chunk, m.mp), "W": min(tile.chunk, chunk, m.mp), "B": tile.most,
+            "num_warps": tile.warps,
+        }  # fmt: skip
+
+    def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
+        """dE/dX (B, 4, MP); energies go to ``atoms``."""
+        m = self.model
+        n, width = len(atoms), m.config.dim_fitting_in
+        x, d_x = self._new(n, 4, m.mp), self._new(n, 4, m.mp)
+        inputs, d_inputs = self._new(n, width), self._new(n, width)
+        shape = {**m.shape, **m.axes, "num_warps": 4, "num_stages": 1}
+        _contraction_fwd_kernel[(n,)](
+            atoms.count, atoms.center_type, atoms.first_type, moments, atoms.n_row, m.empty, m.order, m.axis,
+            atoms.extras, x, inputs, blocks, width, EMPTY=m.carries, TYPES=m.config.ntypes, R=rows, **m.extras,
+            **shape,
+        )  # fmt: skip
+        self._net(atoms, inputs, d_inputs, m.bias, atoms.energy, backward=True)
+        if m.config.fitting.subtract_vacuum:
+            inputs[:, : m.config.dim_descrpt].zero_()
+            vacuum = torch.empty_like(atoms.energy)
+            self._net(atoms, inputs, d_inputs, m.no_bias, vacuum, backward=False)
+            atoms.energy.sub_(vacuum)
+        _contraction_bwd_kernel[(n,)](x, m.order, m.axis, d_inputs, d_x, width, **shape)
+        return d_x
+
+    def _net(
+        self, atoms: Atoms, inputs: Tensor, d_inputs: Tensor, bias: Tensor, energy: Tensor, *, backward: bool
+    ) -> None:
+        m = self.model
+        n, total = len(inputs), max(1, sum(m.fitting.widths[1:]))
+        hidden, slopes, d_hidden = (self._new(n, total) for _ in range(3))
+        _energy_net_kernel[(-(-n // NET_ATOMS),)](
+            atoms.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, m.fit_weights, m.fit_vectors,
+            m.fit_last, m.alive, bias, n, inputs.shape[1], total, **m.net_layout, BACKWARD=backward,
+            R=NET_ATOMS, C=16, W=NET_COLUMNS, PREC=m.products, num_warps=8, num_stages=1,
+        )  # fmt: skip
+
+    def _sums(self, batch: Any, edges: Edges, neighbor: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        """Forces (n, 3) in eV/Å and virials (S, 3, 3) in eV. neighbor: sorted, arriving: whose edges these are."""
+        n = batch.n_atoms
+        ends = torch.arange(n + 1, dtype=torch.int32, device=self.device)
+        first_arriving = torch.searchsorted(neighbor, ends)
+        forces = torch.empty(n, 3, dtype=torch.float64, device=self.device)
+        per_atom = torch.empty(n, 3, 3, dtype=torch.float64, device=self.device)
+        _forces_kernel[(n,)](
+            edges.gradient, edges.vector, batch.first_edge, arriving, first_arriving, forces, per_atom,
+            R=FORCE_ROWS, num_warps=1,
+        )  # fmt: skip
+        if batch.n_structures == 1:
+            return forces, per_atom.sum(0, keepdim=True)
+        virials = torch.empty(batch.n_structures, 3, 3, dtype=torch.float64, device=self.device)
+        _virials_kernel[(batch.n_structures,)](per_atom, batch.offsets, virials, R=VIRIAL_ROWS, num_warps=4)
+        return forces, virials

@@ -1,0 +1,1 @@
+"""The Triton kernels: formulas and hand-derived gradients stand at the top of each file."""

@@ -1,0 +1,142 @@
+"""Small functions that all Triton kernels share: products at a chosen precision, activations, rows in and out.
+
+Matrices are walked in chunks of the inner dimension, so that what a program holds at a time is one accumulator and one
+chunk of each operand, whatever the model's widths: nothing spills.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dot(a, b, acc, PREC: tl.constexpr):
+    """acc + a·b. PREC: bfloat16, float16 (operands rounded), or ieee, tf32, tf32x3, bf16x3 as Triton knows them."""
+    if PREC == "bfloat16":
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc, out_dtype=tl.float32)
+    elif PREC == "rounded_bfloat16":  # for the interpreter, which can't multiply bfloat16, and cuts off bits
+        a, b = a.to(tl.bfloat16).to(acc.dtype), b.to(tl.bfloat16).to(acc.dtype)
+        return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
+    elif PREC == "float16":
+        return tl.dot(a.to(tl.float16), b.to(tl.float16), acc, out_dtype=tl.float32)
+    else:
+        return tl.dot(a, b.to(a.dtype), acc, input_precision=PREC, out_dtype=acc.dtype)
+
+
+@triton.jit
+def load_rows(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr):
+    """Columns c0 … c0 + C of the rows of an array (…, STRIDE) of which the first WIDTH columns count. (R, C)."""
+    cols = c0 + tl.arange(0, C)
+    keep = mask[:, None] & (cols < WIDTH)[None, :]
+    return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
+
+
+@triton.jit
+def load_columns(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr):
+    """The same, transposed. (C, R)."""
+    cols = c0 + tl.arange(0, C)
+    keep = (cols < WIDTH)[:, None] & mask[None, :]
+    return tl.load(base + (rows[None, :] * STRIDE + cols[:, None]), mask=keep, other=0.0)
+
+
+@triton.jit
+def store_four(base, rows, mask, a, b, c, d):
+    """Four columns of an array (…, 4)."""
+    tl.store(base + rows * 4, a, mask=mask)
+    tl.store(base + rows * 4 + 1, b, mask=mask)
+    tl.store(base + rows * 4 + 2, c, mask=mask)
+    tl.store(base + rows * 4 + 3, d, mask=mask)
+
+
+@triton.jit
+def load_four(base, rows, mask):
+    """Four columns of an array (…, 4), zero where masked."""
+    a = tl.load(base + rows * 4, mask=mask, other=0.0)
+    b = tl.load(base + rows * 4 + 1, mask=mask, other=0.0)
+    c = tl.load(base + rows * 4 + 2, mask=mask, other=0.0)
+    return a, b, c, tl.load(base + rows * 4 + 3, mask=mask, other=0.0)
+
+
+@triton.jit
+def load_matrix(
+    base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr
+):
+    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count.
+
+    k0 or n0 may be a zero that the compiler can't see through: places are then not worked out early and kept.
+    """
+    rows, cols = k0 + tl.arange(0, K), n0 + tl.arange(0, N)
+    keep = (rows < HEIGHT)[:, None] & (cols < WIDTH)[None, :]
+    return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
+
+
+@triton.jit
+def times_matrix(
+    acc, base, rows, mask, zero, w_ptr,
+    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """acc (R, MP) + rows (R, M) of an array in memory times a matrix (M, M)."""
+    for k in range(0, MP, C):
+        a = load_rows(base, rows, mask, zero + k, M, STRIDE, C)
+        acc = dot(a, load_matrix(w_ptr, k, zero, M, M, MP, C, MP), acc, PREC)
+    return acc
+
+
+@triton.jit
+def store_rows(base, rows, mask, x, c0, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
+    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: a zero, see ``load_matrix``."""
+    cols = c0 + tl.arange(0, MP)
+    tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
+
+
+@triton.jit
+def _tanh(x):
+    e = tl.exp(-2.0 * tl.abs(x))
+    t = (1.0 - e) / (1.0 + e)
+    return tl.where(x < 0, -t, t)
+
+
+@triton.jit
+def _sigmoid(x):
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x < 0, e, 1.0) / (1.0 + e)
+
+
+@triton.jit
+def activate(x, KIND: tl.constexpr, T: tl.constexpr):
+    """Value and slope of an activation function; T is silut's threshold. Formulas: ``reference.ACTIVATIONS``."""
+    if KIND == "tanh":
+        y = _tanh(x)
+        return y, 1.0 - y * y
+    elif KIND == "relu":
+        return tl.where(x > 0, x, 0.0), tl.where(x > 0, 1.0, 0.0).to(x.dtype)
+    elif KIND == "relu6":
+        inside = (x > 0) & (x < 6)
+        return tl.where(x > 0, tl.where(x < 6, x, 6.0), 0.0), tl.where(inside, 1.0, 0.0).to(x.dtype)
+    elif KIND == "softplus":
+        return tl.where(x > 0, x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x))), _sigmoid(x)
+    elif KIND == "sigmoid":
+        y = _sigmoid(x)
+        return y, y * (1.0 - y)
+    elif KIND == "silu":
+        y = _sigmoid(x)
+        return x * y, y * (1.0 + x * (1.0 - y))
+    elif KIND == "silut":
+        y = _sigmoid(x)
+        at = tl.sigmoid(tl.full(x.shape, T, x.dtype))
+        slope = at + T * at * (1.0 - at)
+        high = _tanh(slope * (x - T))
+        return (
+            tl.where(x >= T, high + T * at, x * y),
+            tl.where(x >= T, slope * (1.0 - high * high), y * (1.0 + x * (1.0 - y))),
+        )
+    elif KIND == "gelu":
+        A: tl.constexpr = 0.7978845608028654
+        C: tl.constexpr = 0.044715
+        t = _tanh(A * (x + C * x * x * x))
+        return 0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * A * (1.0 + 3.0 * C * x * x)
+    elif KIND == "linear":
+        return x, tl.full(x.shape, 1.0, x.dtype)
+    else:
+        tl.static_assert(False, "an activation function that the Triton kernels do not have: " + KIND)

@@ -49,7 +49,7 @@ def unpack(wheels: Path, site: Path) -> None:
             for name in archive.namelist():
                 top, _, rest = name.partition("/")
                 kind, _, inner = rest.partition("/")
-                if not top.endswith(".data"):
+                if not top.endswith(".data") or kind == "data":  # data: left where the wheel's list of files has it
                     archive.extract(name, site)
                 elif kind in ("purelib", "platlib") and not name.endswith("/"):
                     target = site / inner
@@ -90,7 +90,7 @@ def main() -> None:
     scratch = (options.scratch or Path(tempfile.gettempdir()) / name).resolve()
     unpack(kit / "wheels", scratch / "site")
     unpack(kit / "peer", scratch / "peer")
-    lay_cache(kit / "cache.tar.gz", scratch / "cache")
+    lay_cache(kit / "cache.tar.xz", scratch / "cache")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / "kit.json").write_text(json.dumps(about, indent=1))

@@ -43,9 +43,9 @@ def eager(place: Place, log: Log, precision: str) -> None:
     engine = place.engine(model, precision, backend="reference")
     for case in place.cases(("water192", "water1536")):
         batch = place.batch(model, case).to(place.device)
-        found = engine._run(batch)
+        found = engine.run(batch)
         judged = verdict(found, place.judge(case), BARS[precision])
-        card, _ = place.timed(lambda batch=batch: engine._run(batch), repeats=5 if place.on_card else 1)
+        card, _ = place.timed(lambda batch=batch: engine.run(batch), repeats=5 if place.on_card else 1)
         log.say(
             f"eager-{precision}", case=case, precision=precision, atoms=batch.n_atoms, us_per_atom=card / batch.n_atoms,
             **judged,
@@ -143,7 +143,7 @@ def _ours(place: Place, source: Path, case: str, theirs: np.ndarray) -> dict[str
     results = engine.evaluate(atoms)
     _, host = place.timed(lambda: engine.evaluate(atoms), repeats=5 if place.on_card else 1)
     batch = prepare(read_model(source).model, atoms).to(torch.device(place.device))
-    card, _ = place.timed(lambda: engine._run(batch), repeats=5 if place.on_card else 1)
+    card, _ = place.timed(lambda: engine.run(batch), repeats=5 if place.on_card else 1)
     forces = np.concatenate([r.forces for r in results])
     off = float(np.sqrt(np.mean((forces - theirs) ** 2) / np.mean(theirs**2)))
     n = len(theirs)

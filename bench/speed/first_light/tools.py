@@ -147,7 +147,7 @@ def tune(place: Place, log: Log, precision: str) -> None:
     tuner._time = timed  # type: ignore[method-assign]
     most = bucket(90)
     batch = tuning.atoms_with(model.config, min(most, model.config.nsel), tuning.ATOMS).to(device)
-    run = place.engine(model, precision)._run
+    run = place.engine(model, precision).evaluator
     for trial in tuner._bucket(run, precision, most, batch):
         if trial.chosen:
             log.say(
@@ -170,6 +170,6 @@ def main() -> None:
     keys.settle()
     model = place.model()
     chosen = structures(case)[: int(count) or None]
-    out = place.engine(model, precision)._run(prepare(model, chosen).to(device))
+    out = place.engine(model, precision).run(prepare(model, chosen).to(device))
     place.wait()
     print("finite:", bool(torch.isfinite(out[2]).all()))

@@ -1,4 +1,4 @@
-"""Ids of the data set are in the summary and in every output, and so is what --keep names; nothing of ours replaces it."""
+"""Ids of the data set are in the summary and every output, and so is what --keep names; ours never replace them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_id_under_any_of_its_usual_names_is_a_column(key: str, tmp_path: Path
         assert [x.decode() for x in file[f"kept/{key}"][()]] == ["mp-149", "", "mp-150"]
     with connect(tmp_path / "out" / "results.db") as db:
         stored = list(db.select())
-    assert [r.data["kept"] if "kept" in r.data else {} for r in stored] == [{key: "mp-149"}, {}, {key: "mp-150"}]
+    assert [r.data.get("kept", {}) for r in stored] == [{key: "mp-149"}, {}, {key: "mp-150"}]
     assert "mp-149" in stored[0].key_value_pairs.values()
     frames = read(tmp_path / "out" / "results.extxyz", ":")
     assert [f.info.get(key) for f in frames] == ["mp-149", None, "mp-150"]

@@ -3,22 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
+NODE := build/gpu_node
+NODE_PYTHON ?= python3.12
+NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
 
-.PHONY: demo test lint bench bench-peer bench-relax bench-screen bench-gpu rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
-	@echo "make test        run the tests (about ten minutes on two cores)"
+	@echo "make test        run the tests (eight minutes on two cores)"
+	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
+	@echo "make gpu-kit     an offline folder for a GPU node without network, see docs/first_light.md"
 	@echo "make bench-screen 100,000 structures: memory, overhead, against DeePMD-kit's calculator"
 	@echo "make bench-relax relax 200 structures, and again one by one with ASE"
 	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
 	@echo "make kernel-report  compile the Triton kernels for all architectures and report (20 minutes, no GPU)"
 	@echo "make peer        install DeePMD-kit 3.2.0 in an environment of its own (5 GB)"
-	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare"
+	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare; renew the record of its DeepPot"
 
 # A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/*)
@@ -31,6 +36,9 @@ demo: $(VENV)/.installed
 	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed
@@ -56,6 +64,15 @@ bench-peer: $(VENV)/.installed $(PEER)/.installed
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m bench.speed.gpu
 
+# What the node has, and what compiling for it needs. KIT=--big and the like go through.
+$(NODE)/.installed:
+	$(NODE_PYTHON) -m venv $(NODE)
+	$(NODE)/bin/python -m pip install --quiet $(NODE_HAS) 'ase>=3.23' 'vesin>=0.6' safetensors rich 'setuptools>=77' wheel
+	touch $@
+
+gpu-kit: $(VENV)/.installed $(NODE)/.installed
+	$(BIN)/python -m bench.speed.first_light.kit --node $(NODE)/bin/python $(KIT)
+
 bench-screen: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python -m bench.speed.screen
 
@@ -70,6 +87,7 @@ peer: $(PEER)/.installed
 peer-check: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python bench/speed/peer_check.py write build/peer_check
 	$(PEER)/bin/python bench/speed/peer_check.py compare build/peer_check
+	$(PEER)/bin/python bench/speed/peer_check.py record tests/data/deep_pot
 
 clean:
 	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache

@@ -11,16 +11,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
+from .printable import forgiving_output
+
+
+class Command(TyperGroup):
+    """The whole command."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Whatever is printed, help too, is printed in any terminal."""
+        forgiving_output()
+        return super().main(*args, **options)
+
 
 app = typer.Typer(
     name="dpa1-fast",
     help="Run DPA-1 models: fast, on any structures, to DeePMD-kit's last digit.",
+    cls=Command,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
@@ -172,22 +184,46 @@ def screen(
             metavar="INPUT...", help="files ASE reads, DeePMD-kit folders, JSON lines, patterns, - for stdin"
         ),
     ],
-    output: Annotated[Path, typer.Option(help="folder for the results; the same command goes on where one stopped")],
-    model: Annotated[str | None, typer.Option(help="a model file, or the name of a bundled model")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="folder for the results; the same command goes on where one stopped")
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="a model file, or the name of a bundled model")
+    ] = None,
     models: Annotated[
         list[str] | None, typer.Option(metavar="A B …", help="several models, for model deviation")
     ] = None,
     head: HeadOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, cpu (compiled), triton or reference (autograd)")] = "auto",
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
+    backend: Annotated[
+        str, typer.Option("--backend", "-b", help="auto, cpu (compiled), triton or reference (autograd)")
+    ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums")
+        str,
+        typer.Option(
+            "--precision", "-p", help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums"
+        ),
     ] = "float32",
-    threads: Annotated[int | None, typer.Option(help="threads of the CPU engine; by default one a core", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", help="threads of the CPU engine; by default one a core", min=1)
+    ] = None,
+    type_map: Annotated[
+        str, typer.Option(metavar="O,H", help="the model's names of the input's types 1, 2, …; or pairs: OW=O,HW=H")
+    ] = "",
+    format: Annotated[str | None, typer.Option(help="of all input files, by ASE's name of it")] = None,
     fields: Annotated[
-        str, typer.Option(help="columns of the summary besides the usual: energy, forces, stress, descriptor")
+        str,
+        typer.Option(
+            "--fields", "-f", help="columns of the summary besides the usual: energy, forces, stress, descriptor"
+        ),
     ] = "energy,stress",
-    write: Annotated[str, typer.Option(help="also structures with forces: extxyz, hdf5, db, or several")] = "",
+    write: Annotated[
+        str, typer.Option("--write", "-w", help="also structures with forces: extxyz, hdf5, db, or several")
+    ] = "",
+    keep: Annotated[
+        str,
+        typer.Option("--keep", "-k", help="keys of the structures to keep as columns, besides ids"),
+    ] = "",
     relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE)")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
@@ -219,6 +255,8 @@ def screen(
             inputs=tuple(inputs),
             models=tuple(chosen),
             output=output,
+            type_map=_list(type_map),
+            format=format,
             head=head,
             device=device,
             backend=backend,
@@ -226,6 +264,7 @@ def screen(
             threads=threads,
             fields=_list(fields),
             write=_list(write),
+            keep=_list(keep),
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,

@@ -14,14 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError
+from .features import Features, features
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
+from .kernels.outputs import Outputs
 from .model import DPA1
 from .scheduler import Evaluator, Scheduler
-from .splitting import Outputs
 from .structures.batch import Batch, Neighborhood, collate, neighborhood
 from .structures.structure import Structure, from_ase
-from .tiled import TILE_ELEMENTS, TiledEvaluator
+from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
@@ -114,8 +115,12 @@ class Engine:
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._run = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
-        self.scheduler = Scheduler(model.config, self._run, self.device)
+        make = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend]
+        try:
+            self.evaluator = make(model)
+        except ValueError as error:  # the kernels know no errors of ours
+            raise BackendError(str(error)) from None
+        self.scheduler = Scheduler(model.config, self.evaluator, self.device)
         self._warned_over_sel = False
 
     # --- copies: another engine of the same model, with the same options ------------------------------------------
@@ -195,6 +200,18 @@ class Engine:
         """
         return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
 
+    def batch(self, structures: Sequence[Any]) -> Batch:
+        """Structures checked, with their neighbours, as one batch on the CPU: what ``run`` and ``evaluate_batch`` take.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
+        return collate(self.config, [self._prepare(k, item, None, None, None) for k, item in enumerate(structures)])
+
+    def run(self, batch: Batch) -> Outputs:
+        """One call of the backend on a whole batch; results stay on the engine's device. Memory is not looked after."""
+        return self.evaluator(batch.to(self.device))
+
     def evaluate_batch(self, batch: Batch) -> Outputs:
         """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
 
@@ -212,19 +229,16 @@ class Engine:
         Raises:
             StructureError: naming the structure and the reason.
         """
-        out = []
+        return [x.descriptor for x in self.features(structures)]
+
+    def features(self, structures: Sequence[Any]) -> list[Features]:
+        """Descriptor and the energy net's last hidden layer of every atom, by the reference formulas in float64.
+
+        Raises:
+            StructureError: naming the structure and the reason.
+        """
         model = self._model.set_dtype(torch.float64)
-        for k, item in enumerate(structures):
-            part = self._prepare(k, item, None, None, None)
-            batch = collate(self.config, [part])
-            values = torch.zeros(batch.n_atoms, self.config.dim_descrpt, dtype=torch.float64)
-            with torch.no_grad():
-                for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor):
-                    edge, mask = batch.slots(atoms)
-                    vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
-                    values[atoms] = model.descriptor(batch.tile(atoms, edge, mask, vectors, 2 * self.config.rcut))
-            out.append(values.numpy())
-        return out
+        return [features(model, self._prepare(k, x, None, None, None)) for k, x in enumerate(structures)]
 
     # --- backends -------------------------------------------------------------------------------------------------
 
@@ -232,12 +246,9 @@ class Engine:
         return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
 
     def _triton(self, model: DPA1) -> Evaluator:
-        try:
-            evaluator: Evaluator = dispatch.triton_evaluator(
-                model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
-            )
-        except ValueError as error:
-            raise BackendError(str(error)) from None
+        evaluator: Evaluator = dispatch.triton_evaluator(
+            model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
+        )
         return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:
@@ -289,8 +300,8 @@ class Engine:
     def _results(
         self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
     ) -> Iterator[Result | StructureError]:
-        energies, gradient = outputs[:2]
-        forces, virial = (x.numpy() for x in outputs[2:])
+        energies, gradient = outputs.energies, outputs.gradient
+        forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
         energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
         per_atom_virial = batch.atomic_virials(gradient.cpu()).numpy() if atomic_virials else None
         offsets = batch.offsets.tolist()

@@ -151,6 +151,11 @@ class DPA1(nn.Module):
         return self.type_embedding.weight.dtype
 
     @property
+    def dim_hidden(self) -> int:
+        """Width of the energy net's last hidden layer; of its input where it has none."""
+        return self.config.fitting.neuron[-1] if self.config.fitting.neuron else self.config.dim_fitting_in
+
+    @property
     def order_dependent(self) -> bool:
         """Whether energies depend on which atom comes first, a trait of upstream's padding (spec, section 10.3)."""
         c = self.config
@@ -218,18 +223,30 @@ class DPA1(nn.Module):
         d = ref.contraction(g, row, self.empty_slots(tile, table), c.nsel, c.axis_neuron)
         return torch.cat([d, tebd_i], dim=-1) if c.concat_output_tebd else d
 
-    def atomic_energies(self, tile: Tile) -> Tensor:
-        """E_i = net([D | fparam | aparam | case_embd]) + bias_atom_e + out_bias, eV, float64. (B,)."""
+    def parameters_of(self, tile: Tile, dtype: torch.dtype) -> list[Tensor]:
+        """What the energy net reads besides the descriptor: fparam and aparam, scaled, and case_embd, as they exist."""
         f, fit = self.config.fitting, self.fitting
-        descriptor = self.descriptor(tile)
         extra = []
         if tile.fparam is not None:
             extra.append((tile.fparam - fit.fparam_avg) * fit.fparam_inv_std)
         if tile.aparam is not None and f.numb_aparam_in:
             extra.append((tile.aparam - fit.aparam_avg) * fit.aparam_inv_std)
         if f.dim_case_embd:
-            extra.append(fit.case_embd.expand(len(descriptor), -1))
-        parameters = [x.to(descriptor.dtype) for x in extra]
+            extra.append(fit.case_embd.expand(len(tile.center_type), -1))
+        return [x.to(dtype) for x in extra]
+
+    def hidden(self, descriptor: Tensor, tile: Tile) -> Tensor:
+        """The energy net's last hidden layer, of which the energy is a linear function. (B, dim_hidden)."""
+        inputs = torch.cat([descriptor, *self.parameters_of(tile, descriptor.dtype)], dim=-1)
+        return ref.network(
+            inputs, self.fitting.layers.tensors()[:-1], ref.activation(self.config.fitting.activation_function)
+        )
+
+    def atomic_energies(self, tile: Tile) -> Tensor:
+        """E_i = net([D | fparam | aparam | case_embd]) + bias_atom_e + out_bias, eV, float64. (B,)."""
+        f, fit = self.config.fitting, self.fitting
+        descriptor = self.descriptor(tile)
+        parameters = self.parameters_of(tile, descriptor.dtype)
         layers, act = fit.layers.tensors(), ref.activation(f.activation_function)
         energy = ref.energy_network(torch.cat([descriptor, *parameters], dim=-1), layers, act)
         if f.subtract_vacuum:

@@ -19,13 +19,13 @@ import torch
 from .config import DPA1Config
 from .cost import Array, Cost, features
 from .errors import DPA1Warning, StructureError
+from .kernels.outputs import Outputs
 from .prefetch import ahead
-from .splitting import BYTES_PER_ATOM, BYTES_PER_EDGE, Outputs, bytes_of, halves, together
+from .splitting import BYTES_PER_ATOM, BYTES_PER_EDGE, bytes_of, halves, merge_outputs
 from .structures.batch import Batch, Neighborhood, collate
 
 Evaluator = Callable[[Batch], Outputs]
-"""A backend: of a batch atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, and virials
-(S, 3, 3) in eV, all float64."""
+"""A backend."""
 
 BUDGET = {"cpu": 1 << 27, "cuda": 1 << 31}
 """Bytes that a pack and its results may take, and on a GPU never more than a quarter of what is free."""
@@ -159,15 +159,14 @@ class Scheduler:
             try:
                 if moved is not None and self._copies is not None:
                     torch.cuda.current_stream(self.device).wait_stream(self._copies)
-                energies, gradient, forces, virials = self.run(batch.to(self.device) if moved is None else moved)
-                return energies.cpu(), gradient.cpu(), forces.cpu(), virials.cpu()
+                return self.run(batch.to(self.device) if moved is None else moved).cpu()
             except (MemoryError, RuntimeError) as error:
                 pair = halves(batch) if out_of_memory(error) else None
                 if pair is None:
                     raise
                 self._shrink(batch, error)
         # Outside of the except block: its traceback holds on to what was allocated.
-        return together(batch, self._within_memory(pair[0]), self._within_memory(pair[1]))
+        return merge_outputs(batch, self._within_memory(pair[0]), self._within_memory(pair[1]))
 
     def _shrink(self, batch: Batch, error: BaseException) -> None:
         self._calm = 0

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from .kernels.outputs import Outputs
 from .structures.batch import Batch
-
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Atomic energies (n,) eV, dE/dd (e, 3) and forces (n, 3) eV/Å, virials (S, 3, 3) eV."""
 
 BYTES_PER_EDGE = 112
 """Two indices, d and dE/dd, and what sorting them by neighbour takes."""
@@ -76,9 +73,13 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
     return centers(batch, 0, cut), centers(batch, cut, batch.n_atoms)
 
 
-def together(batch: Batch, one: Outputs, two: Outputs) -> Outputs:
+def merge_outputs(batch: Batch, one: Outputs, two: Outputs) -> Outputs:
     """The results of a batch from those of its halves."""
     if batch.n_structures > 1:
-        energies, gradient, forces, virials = (torch.cat(pair) for pair in zip(one, two, strict=True))
-        return energies, gradient, forces, virials
-    return one[0] + two[0], torch.cat([one[1], two[1]]), one[2] + two[2], one[3] + two[3]
+        return Outputs(*(torch.cat(pair) for pair in zip(one, two, strict=True)))
+    return Outputs(
+        one.energies + two.energies,
+        torch.cat([one.gradient, two.gradient]),
+        one.forces + two.forces,
+        one.virials + two.virials,
+    )

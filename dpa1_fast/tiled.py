@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .kernels.outputs import Outputs
 from .structures.batch import Batch, Tile
 
 TILE_ELEMENTS = 2_000_000
@@ -30,7 +31,7 @@ class TiledEvaluator:
     ) -> None:
         self.evaluate, self.cost, self.beyond = evaluate, cost_per_neighbor, beyond
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> Outputs:
         """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV."""
         energies = torch.zeros(batch.n_atoms, dtype=torch.float64, device=batch.vector.device)
         gradient = torch.zeros_like(batch.vector)
@@ -40,4 +41,4 @@ class TiledEvaluator:
             energy, g = self.evaluate(batch.tile(atoms, edge, mask, vectors, self.beyond))
             energies[atoms] = energy
             gradient[edge[mask]] = g[mask]
-        return energies, gradient, batch.forces(gradient), batch.virials(gradient)
+        return Outputs(energies, gradient, batch.forces(gradient), batch.virials(gradient))

@@ -126,9 +126,9 @@ def test_parameters_count_at_once() -> None:
         seen.add(energy)
 
     ask()
-    atoms.info["fparam"] = [2.0]
+    atoms.info["fparam"] = np.array([2.0])
     ask()
-    atoms.info["fparam"][0] = -1.0
+    atoms.info["fparam"][0] = -1.0  # in place: what was remembered must not be the same array
     ask()
     atoms.arrays["aparam"][0] = 3.0
     ask()

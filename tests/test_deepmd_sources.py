@@ -111,7 +111,7 @@ def test_a_type_that_is_no_element_fails_where_it_is_used(tmp_path: Path) -> Non
     labelled(2).to("deepmd/npy", tmp_path)
     (tmp_path / "type_map.raw").write_text("H water")
     assert [i.frame for i in items(tmp_path)] == [0, 1]
-    assert all("type name 'water' is not an element" in str(i.error) for i in items(tmp_path))
+    assert all("water: no chemical symbol, and no type of the model" in str(i.error) for i in items(tmp_path))
     (tmp_path / "type.raw").write_text("0 0 0")
     assert all(i.error is None for i in items(tmp_path))
 

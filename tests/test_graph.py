@@ -122,12 +122,13 @@ REPLAYED = OPTIONS | {
 }
 
 
+QUICK = ("smooth", "no_attention", "parameters", "vacuum")
 WITH_MEAN = ("hard", "strip", "no_attention", "vacuum")
 """Those whose davg is not zero."""
 
 
 @pytest.mark.usefixtures("rows_alike")
-@pytest.mark.parametrize("name", REPLAYED)
+@pytest.mark.parametrize("name", [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in REPLAYED])
 def test_replayed_steps_are_those_of_the_evaluator_to_the_last_bit(name: str) -> None:
     """One capture, several chunks, several structures; buffers hold NaN before each step."""
     model = make_model(**REPLAYED[name])
@@ -176,16 +177,16 @@ def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
 @pytest.mark.usefixtures("rows_alike")
 def test_a_step_with_atoms_too_close_for_series_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bases, "WORTH", 2.0)
-    model = make_model()
+    model = make_model(attn_layer=1)
     run, _ = graphed(model)
-    batches = steps(model, [molecule(6)], 3)
+    batches = steps(model, [molecule(6)], 2)
     close = molecule(6)
     close.positions[1] = close.positions[0] + [0.0, 0.3, 0.0]
     odd = batch_of(model, parameters(model, [close]))
     for batch in (*batches, odd):
         assert_equal(run(batch), run.evaluator(batch))
     assert run.evaluator.model.coordinates is not None
-    assert run.replays == 2
+    assert run.replays == 1
 
 
 def test_other_atoms_are_captured_when_they_come_a_second_time() -> None:
@@ -208,6 +209,21 @@ def test_other_atoms_are_captured_when_they_come_a_second_time() -> None:
 
 @pytest.mark.usefixtures("rows_alike")
 def test_more_edges_than_there_is_room_for_are_captured_anew() -> None:
+    model = make_model(attn_layer=0, sel=(60,))
+    plain = evaluator(model)
+    run, _ = graphed(model)
+    line = Atoms("C" * 8, positions=np.arange(8)[:, None] * [1.9, 0, 0])
+    dense = line.copy()
+    dense.positions *= 0.4
+    for captures, atoms in ((0, line), (1, line), (2, dense), (2, line)):
+        batch = batch_of(model, [atoms])
+        assert_equal(run(batch), plain(batch))
+        assert run.captures == captures
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rows_alike")
+def test_more_edges_of_one_atom_than_it_has_room_for_are_captured_anew() -> None:
     model = make_model(attn_layer=0, sel=(60,))
     plain = evaluator(model)
     run, _ = graphed(model)

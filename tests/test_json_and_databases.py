@@ -84,7 +84,7 @@ def test_optimade_that_cannot_be_done_is_refused_by_name(changed: dict[str, Any]
             {"sites": [{"species": [{"element": "Fe", "occu": 0.5}], "xyz": [0, 0, 0]}]},
             "partial occupancy: site 0 is Fe 0.5",
         ),
-        ({"sites": [{"species": []}]}, "site 0 is nothing"),
+        ({"sites": [{"species": [], "xyz": [0, 0, 0]}]}, "site 0 is nothing"),
         ("{broken", "cannot be read: JSONDecodeError"),
         ("[" * 100_000, "cannot be read: RecursionError"),
     ],

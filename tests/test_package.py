@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_importing_the_package_alone_does_not_wait_for_torch() -> None:
     assert done.stdout.split() == [dpa1_fast.__version__, "False"]
 
 
+def test_every_folder_with_modules_is_packaged() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {p.parent for top in ("dpa1_fast", "kernels") for p in (ROOT / top).rglob("*.py")}
+    names = {".".join(p.relative_to(ROOT).parts) for p in folders if "kernels" not in p.relative_to(ROOT).parts[1:]}
+    assert {n if n.startswith("dpa1_fast") else f"dpa1_fast.{n}" for n in names} == set(declared)
+
+
+@pytest.mark.slow
 def test_every_file_of_the_wheel_is_under_dpa1_fast(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -416,3 +418,9 @@ def test_arguments_that_make_no_sense_are_refused_and_threads_restored() -> None
         with pytest.raises(ValueError, match="positive"):
             relax(ENGINE, mixed(1), **wrong)  # type: ignore[arg-type]
     assert torch.get_num_threads() == threads
+
+
+def test_the_extra_that_relaxing_needed_once_can_still_be_named_and_installs_nothing() -> None:
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extras["optional-dependencies"]["relax"] == []
+    assert [need.split(">")[0] for need in extras["optional-dependencies"]["torchsim"]] == ["torch-sim-atomistic"]

@@ -42,7 +42,7 @@ def test_formulas_are_those_of_the_reference(
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
     batch = batch_of(model, [molecule(6), crystal()])
-    energies, _, forces, _ = Engine(model, backend="reference", device="cpu")._run(batch)
+    energies, _, forces, _ = Engine(model, backend="reference", device="cpu").run(batch)
     rounded = RoundedModel(model.weights(), Products(mode), reduced=reduced)
     assert rounded.reduced == (reduced and bool(model.config.attn_layer))
     found, f = evaluate(model, batch, rounded)
@@ -85,7 +85,7 @@ def test_errors_are_as_large_as_those_of_the_kernels(reduced: bool, monkeypatch:
     monkeypatch.setattr(bases, "WORTH", 2.0 if reduced else 0.0)
     model: DPA1 = make_model()
     batch = batch_of(model, [molecule(8), crystal()])
-    judge = Engine(model, backend="reference", device="cpu")._run(batch)[2]
+    judge = Engine(model, backend="reference", device="cpu").run(batch)[2]
     options: dict[str, Any] = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
     evaluator = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)
     assert (evaluator.model.coordinates is not None) == reduced

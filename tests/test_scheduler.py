@@ -21,7 +21,7 @@ from dpa1_fast.cost import Cost, features
 from dpa1_fast.errors import DPA1Warning, StructureError
 from dpa1_fast.prefetch import ahead
 from dpa1_fast.scheduler import out_of_memory
-from dpa1_fast.splitting import halves, together
+from dpa1_fast.splitting import halves, merge_outputs
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
 
@@ -226,8 +226,8 @@ def test_halves_make_a_whole(name: str) -> None:
         batch = batch_of(model, structures)
         pair = halves(batch)
         assert pair is not None
-        parts = [engine._run(x) for x in pair]
-        for a, b in zip(together(batch, *parts), engine._run(batch), strict=True):
+        parts = [engine.run(x) for x in pair]
+        for a, b in zip(merge_outputs(batch, *parts), engine.run(batch), strict=True):
             assert a.shape == b.shape
             assert torch.allclose(a, b, rtol=0, atol=1e-12)
     assert halves(batch_of(model, [Atoms("C")])) is None

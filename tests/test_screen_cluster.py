@@ -28,6 +28,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_two_engines_one_killed_in_the_middle(tmp_path: Path) -> None:
     input_file(tmp_path, 4000)
     alone = screen(*WORDS, "--output", "one", cwd=tmp_path, small_blocks=100)

@@ -20,7 +20,6 @@ from dpa1_fast import screen as screen_here
 from dpa1_fast.screening import blocks, journal
 from dpa1_fast.screening.journal import JobError, entries_of
 
-KILLS = 25
 ALL_FORMATS = ("extxyz", "hdf5", "db")
 
 
@@ -29,7 +28,8 @@ def lines(output: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_killed_at_25_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(kills: int, tmp_path: Path) -> None:
     """SIGKILL; every kind of output at once; results to the last bit those of a job that nobody disturbed."""
     input_file(tmp_path, 600)
     words = ("in.extxyz", "--model", MODEL, "--write", ",".join(ALL_FORMATS), "--threads", 1, "--no-report")
@@ -38,7 +38,7 @@ def test_killed_at_25_random_moments(tmp_path: Path) -> None:
     rng = random.Random(3)
     output = tmp_path / "two"
     killed = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         before, wanted = lines(output), rng.randint(0, 3)
         process = subprocess.Popen(
             command(*words, "--output", "two", small_blocks=8),
@@ -51,7 +51,7 @@ def test_killed_at_25_random_moments(tmp_path: Path) -> None:
         killed += process.wait() == -signal.SIGKILL
         for name in ("summary.parquet", "results.extxyz", "results.h5", "results.db"):
             assert process.returncode != -signal.SIGKILL or not (output / name).exists() or lines(output) > 70
-    assert killed >= KILLS - 3, "the job was over before it could be killed often enough"
+    assert killed >= kills - 3, "the job was over before it could be killed often enough"
     last = screen(*words, "--output", "two", cwd=tmp_path, small_blocks=8)
     assert last.returncode == 1, last.stderr
     assert "in an earlier run" in last.stdout
@@ -218,22 +218,27 @@ def test_interrupted_politely(tmp_path: Path) -> None:
 
 
 def test_standard_input_goes_on_only_with_the_same_structures(tmp_path: Path, small_blocks: None) -> None:
-    text = input_file(tmp_path, 23).read_text()
+    text = (source := input_file(tmp_path, 600)).read_text()
     words = ("-", "--model", MODEL, "--write", "extxyz", "--no-report")
-    whole = screen(*words, "--output", "whole", cwd=tmp_path, small_blocks=5, input=text)
-    assert whole.returncode == 1, whole.stderr
-    assert len(rows(tmp_path / "whole")) == 23
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    path = tmp_path / "cut" / journal.NAME
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    with source.open("rb") as given:
+        process = subprocess.Popen(
+            command(*words, "--output", "cut", small_blocks=5),
+            cwd=tmp_path, stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and lines(tmp_path / "cut") < 4:
+            time.sleep(0.001)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "the job was over before it could be killed"
     other = text.replace("Mg", "Cu", 1)
-    shutil.rmtree(tmp_path / "cut" / "summary.parquet")
     refused = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=other)
     assert refused.returncode == 2
     assert "brings other structures than when the job began" in refused.stderr
-    short = "".join(text.splitlines(keepends=True)[:30])
+    short = "".join(text.splitlines(keepends=True)[:8])
     refused = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=short)
     assert refused.returncode == 2
+    resumed = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=text)
+    assert resumed.returncode == 1, resumed.stderr
+    assert len(rows(tmp_path / "cut")) == 600
 
 
 def test_results_do_not_depend_on_how_a_job_was_run(tmp_path: Path) -> None:

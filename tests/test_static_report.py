@@ -55,12 +55,14 @@ def shape_report(*options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_models_of_128_channels_need_no_stack(precision: str) -> None:
     said = shape_report("--arch", "sm_90", "--precision", precision, "--shape", "M = 128")
     assert ", 0 of them are not as they should be" in said
 
 
+@pytest.mark.slow
 def test_tiles_of_sm_80_fit_the_smaller_cards_that_they_serve() -> None:
     """GeForce cards have 99 kB of shared memory where an A100 has 163."""
     assert RELATIVES["sm_89"] == RELATIVES["sm_120"] == "sm_80"

@@ -56,7 +56,7 @@ def evaluator(model: DPA1, precision: str = "float64", **options: Any) -> Triton
 
 
 def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> None:
-    judge = Engine(model, backend="reference")._run(batch)
+    judge = Engine(model, backend="reference").run(batch)
     found = evaluator(model, precision, **options)(batch)
     for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, judge, strict=True):
         assert torch.isfinite(a).all(), name
@@ -237,7 +237,7 @@ def test_models_written_by_deepmd(path: Path) -> None:
 def test_an_engine_asked_for_triton_uses_it() -> None:
     engine = Engine(make_model(), device="cpu", backend="triton", precision="float32")
     assert engine.backend == "triton"
-    assert isinstance(engine._run, TritonEvaluator)
+    assert isinstance(engine.evaluator, TritonEvaluator)
 
 
 def test_requests_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,5 +203,5 @@ def test_an_evaluator_is_made_with_the_tiles_of_its_card(monkeypatch: pytest.Mon
         configuration_cache.path_for(MADE_UP.name, model.config), {"float32": {"16": {"forward": FAST}}}
     )
     engine = Engine(model, device="cpu", backend="triton", precision="float32")
-    assert engine._run.tuned == {"16": {"forward": FAST}}  # type: ignore[attr-defined]
-    assert Engine(model, device="cpu", backend="triton")._run.tuned is None  # type: ignore[attr-defined]
+    assert engine.evaluator.tuned == {"16": {"forward": FAST}}  # type: ignore[attr-defined]
+    assert Engine(model, device="cpu", backend="triton").evaluator.tuned is None  # type: ignore[attr-defined]

@@ -154,7 +154,7 @@ def test_a_damaged_frame_is_one_item(tmp_path: Path) -> None:
     [
         ("3\n\nH 0 0 0\n", "file ends in the middle of frame 1"),
         ("999999999999\n\nH 0 0 0\n", "file ends in the middle of frame 1, which begins with 999999999999"),
-        ("H 0 0 0\n" + GOOD, "expected a number of atoms, found 'H 0 0 0'"),
+        ("H 0 0\n" + GOOD, "expected a number of atoms, found 'H 0 0'"),
         ("-1\n\n", "expected a number of atoms, found '-1'"),
         ("\x00" * 1000, "expected a number of atoms"),
     ],

@@ -158,9 +158,9 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes the three files and prints the totals."""
     folder.mkdir(parents=True, exist_ok=True)
     sums = totals(rows)
-    (folder / "kernel_report.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
-    (folder / "kernel_report_totals.json").write_text(json.dumps(sums, indent=1, ensure_ascii=False))
-    (folder / "kernel_report.md").write_text(markdown(rows, sums))
+    (folder / "kernel_report.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "kernel_report_totals.json").write_text(json.dumps(sums, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "kernel_report.md").write_text(markdown(rows, sums), encoding="utf-8")
     shown = [t for t in sums if t["tile"] == WATER_BUCKET]
     print(f"{NOTE}\none evaluation of the production model, an atom with {WATER} neighbours:")
     print("\n".join(_table(shown, TOTAL_COLUMNS, "  ".join)))

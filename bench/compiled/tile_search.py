@@ -81,7 +81,7 @@ def _rank(compiler: Compiler, candidate: Sequence[Variant], n: int) -> tuple[flo
 
 def write_table(table: dict[str, Any]) -> None:
     """Writes ``kernels/launch_configurations.json``, a line per bucket; what was not tuned stays."""
-    whole: dict[str, Any] = json.loads(TILES.read_text()) if TILES.exists() else {}
+    whole: dict[str, Any] = json.loads(TILES.read_text(encoding="utf-8")) if TILES.exists() else {}
     for architecture, by_precision in table.items():
         whole.setdefault(architecture, {}).update(by_precision)
 
@@ -93,5 +93,5 @@ def write_table(table: dict[str, Any]) -> None:
                 yield ",\n   ".join(f"{json.dumps(b)}: {json.dumps(x)}" for b, x in by_bucket.items()) + "\n  }"
             yield "\n }"
 
-    TILES.write_text("{" + "".join(lines()) + "\n}\n")
+    TILES.write_text("{" + "".join(lines()) + "\n}\n", encoding="utf-8")
     launch_configurations.table.cache_clear()

@@ -63,7 +63,7 @@ def evaluate(dpa1: DPA1, batch: Batch, rounded: RoundedModel) -> tuple[Tensor, T
 def compare(system: str, dpa1: DPA1, structures: Sequence[Atoms], modes: Sequence[str]) -> list[Row]:
     """Every mode against the reference in float64."""
     batch = batch_of(dpa1, structures)
-    energies, _, forces, _ = Engine(dpa1, backend="reference", device="cpu")._run(batch)
+    energies, _, forces, _ = Engine(dpa1, backend="reference", device="cpu").run(batch)
     rms, sizes = float(forces.square().mean().sqrt()), batch.offsets.diff()
     rows = []
     for mode, reduced in [(m, r) for m in modes for r in ((False, True) if m in IN_COORDINATES else (False,))]:
@@ -122,7 +122,7 @@ def main() -> int:
             rows += compare(name, dpa1, structures, list(MODES))
     print(markdown(rows), sizes(rows), sep="\n\n")
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "rounding.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
+    (ROOT / "build" / "rounding.json").write_text(json.dumps([asdict(r) for r in rows], indent=1), encoding="utf-8")
     return 0
 
 

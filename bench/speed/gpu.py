@@ -103,7 +103,7 @@ def kernels(device: torch.device, call: Callable[[], Any]) -> tuple[int, int] | 
 
 def pieces(engine: Engine, batch: Batch) -> int:
     """Chunks or tiles that a batch is cut into."""
-    run: Any = engine._run
+    run: Any = engine.evaluator
     if engine.backend == "triton":
         from dpa1_fast.kernels.triton.chunks import by_neighbors
 
@@ -132,7 +132,7 @@ class Judge:
 
         engine = Engine(model, backend="reference", device=str(device))
         self.batch = prepare(model, structures)
-        energies, _, forces, _ = (x.cpu() for x in engine._run(self.batch.to(device)))
+        energies, _, forces, _ = (x.cpu() for x in engine.run(self.batch.to(device)))
         self.energies, self.forces = energies, forces
         self.spread = spread(model, structures)
 
@@ -155,13 +155,13 @@ def spread(model: DPA1, structures: list[Atoms]) -> float:
     from dpa1_fast import Engine
 
     engine = Engine(model, device="cpu")
-    still = engine._run(prepare(model, structures))[2]
+    still = engine.run(prepare(model, structures))[2]
     worst = 0.0
     for move in MOVES:
         moved = [a.copy() for a in structures]
         for a in moved:
             a.positions += move * np.array([1.0, 2.0, 3.0])
-        off = engine._run(prepare(model, moved))[2] - still
+        off = engine.run(prepare(model, moved))[2] - still
         worst = max(worst, float(off.square().mean().sqrt() / still.square().mean().sqrt()))
     return worst
 
@@ -186,18 +186,18 @@ def measure(row: Row, model: DPA1, structures: list[Atoms], judge: Judge, device
     try:
         engine = Engine(model, backend=row.engine, device=str(device), precision=row.precision)
         batch = judge.batch.to(device)
-        energies, _, forces, _ = (x.cpu() for x in engine._run(batch))
+        energies, _, forces, _ = (x.cpu() for x in engine.run(batch))
         if not bool(torch.isfinite(forces).all()):
             return replace(row, failed=True, said="NaN or overflow")
         row = replace(row, force_error=judge.force_error(forces), energy_error=judge.energy_error(energies))
         if row.parity is False:
             return row
         for _ in range(WARM_UP):
-            engine._run(batch)
+            engine.run(batch)
         released(device)
-        on_card = median(lambda: seconds_on(device, lambda: engine._run(batch)), repeats)
+        on_card = median(lambda: seconds_on(device, lambda: engine.run(batch)), repeats)
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        cut, ran = pieces(engine, batch), kernels(device, lambda: engine._run(batch))
+        cut, ran = pieces(engine, batch), kernels(device, lambda: engine.run(batch))
         engine.evaluate(structures)
         whole = median(lambda: seconds(lambda: engine.evaluate(structures)), repeats)
     except Exception as error:  # one precision that fails must not take the others with it

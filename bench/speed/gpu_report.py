@@ -140,7 +140,7 @@ def stamp(machine: dict[str, Any]) -> str:
 def write_json(rows: Sequence[Row], machine: dict[str, Any], path: Path) -> None:
     """Everything measured, with verdicts."""
     told = [{**asdict(r), "limit": r.limit, "parity": r.parity} for r in rows]
-    path.write_text(json.dumps({"machine": machine, "rows": told}, indent=1))
+    path.write_text(json.dumps({"machine": machine, "rows": told}, indent=1), encoding="utf-8")
 
 
 def write_picture(rows: Sequence[Row], machine: dict[str, Any], path: Path) -> bool:

@@ -102,7 +102,7 @@ class Worker:
             [str(python), str(WORKER), json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(FOLDER / "worker.log").open("w"),
+            stderr=(FOLDER / "worker.log").open("w", encoding="utf-8"),
             text=True,
             env={**os.environ, **counts, "DP_INTER_OP_PARALLELISM_THREADS": threads, **environment},
         )
@@ -118,7 +118,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker stopped:\n{(FOLDER / 'worker.log').read_text()[-2000:]}")
+            raise RuntimeError(f"a worker stopped:\n{(FOLDER / 'worker.log').read_text(encoding='utf-8')[-2000:]}")
         return json.loads(line)
 
     def results(self, name: str) -> dict[str, np.ndarray]:
@@ -378,7 +378,7 @@ def main() -> int:
                 rows.append({"case": name, "against": "DeePMD-kit", "said": f"it could not prepare this model: {said}"})
     console.print(show(rows))
     about = {"threads": threads, "rounds": rounds, "processor": processor(), "pairs": [asdict(p) for p in PAIRS]}
-    (ROOT / "build" / "bench_peer.json").write_text(json.dumps({**about, "rows": rows}, indent=1))
+    (ROOT / "build" / "bench_peer.json").write_text(json.dumps({**about, "rows": rows}, indent=1), encoding="utf-8")
     return int(not all(verdict(r) is not False for r in rows))
 
 
@@ -386,7 +386,7 @@ def processor() -> str:
     """The processor's name, with its widest vectors."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "unknown")
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 

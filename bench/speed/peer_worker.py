@@ -93,7 +93,7 @@ def sgemm() -> float:
 def main() -> None:
     """Answers commands until standard input ends."""
     # Whatever the engines print goes to standard error; the answers have the old standard output to themselves.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     job = json.loads(sys.argv[1])
     run = {"deepmd": deepmd, "dpa1_fast": dpa1_fast}[job["engine"]](job, structures(job["structures"]))

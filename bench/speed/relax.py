@@ -89,7 +89,7 @@ def deepmd(model: str, structures: list[Atoms], fmax: float, steps: int, threads
         files = [str(folder / f) for f in ("model.dp", "in.extxyz", "out.json")]
         command = ["build/peer/bin/python", "bench/speed/relax_peer.py", *files, str(fmax), str(steps), str(threads)]
         subprocess.run(command, check=True, capture_output=True)
-        found: dict[str, Any] = json.loads((folder / "out.json").read_text())
+        found: dict[str, Any] = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -103,7 +103,7 @@ def show(report: dict[str, Any]) -> None:
     print("\n".join(f"{key:28} {value}" for key, value in report.items()), flush=True)
     path = Path("build") / "bench_relax.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

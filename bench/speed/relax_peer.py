@@ -36,7 +36,7 @@ def main(model: str, structures: str, out: str, fmax: float, steps: int, threads
     done = [relax(atoms) for atoms in todo]
     seconds, spent = time.perf_counter() - began, time.process_time() - spent
     report = {"seconds": seconds, "cpu_seconds": spent, "energies": [e for e, _ in done], "steps": [n for _, n in done]}
-    with open(out, "w") as file:
+    with open(out, "w", encoding="utf-8") as file:
         json.dump(report, file)
 
 

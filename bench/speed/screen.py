@@ -84,7 +84,7 @@ def input_file(name: str, count: int, elements: Sequence[str] = ("Al", "Mg", "Cu
     path = FOLDER / f"{name}{count}.extxyz"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".partial").open("w") as file:
+        with path.with_suffix(".partial").open("w", encoding="utf-8") as file:
             for atoms in structures(count, elements, spacing):
                 write_extxyz(file, [atoms])
         path.with_suffix(".partial").rename(path)
@@ -142,7 +142,7 @@ def bare(model: Path, loaded: list[Atoms]) -> float:
     for first in range(0, len(loaded), 512):
         parts = [neighborhood(engine.config, from_ase(engine.config, a, "s")) for a in loaded[first : first + 512]]
         batch = collate(engine.config, parts)
-        energies = engine._run(batch)[0]
+        energies = engine.run(batch)[0]
         batch.sum_structures(energies)
     return time.perf_counter() - began
 
@@ -213,7 +213,7 @@ def main() -> int:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     target = ROOT / "build" / "bench_screen.json"
-    found: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     what = options.what or ["memory", "overhead", "peer"]
     if "memory" in what:
         found["memory"] = memory(options.rounds)
@@ -226,7 +226,7 @@ def main() -> int:
             return 2
         found["peer, demo"] = peer("demo", options.rounds)
         found["peer, se_atten"] = peer("se_atten", options.rounds)
-    target.write_text(json.dumps(found, indent=1))
+    target.write_text(json.dumps(found, indent=1), encoding="utf-8")
     for name, figures in found.items():
         print(name, "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()))
     return 0

@@ -20,8 +20,11 @@ from ase.outputs import Properties, all_outputs
 from ..dynamics.stepper import Moving, stress
 from ..engine import VOIGT, Engine
 from ..loading import load
-from ..structures.structure import Structure, from_ase
+from ..structures.structure import from_ase
 from ..structures.verlet import SKIN
+
+NOT_COPIED = ("_lock", "_moving", "_selected")
+"""Neighbour lists and who uses them: a copy makes its own."""
 
 
 class DPA1Calculator(Calculator):  # type: ignore[misc]
@@ -81,6 +84,7 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
 
     def _prepare(self) -> None:
         self._lock, self._moving = threading.RLock(), Moving(self._engine, self._skin)
+        self._selected: tuple[Any, ...] = ()  # which atoms the neighbour lists are of
 
     @property
     def engine(self) -> Engine:
@@ -102,7 +106,7 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
         """Forgets atoms, results and neighbour lists."""
         with self._lock:
             super().reset()  # type: ignore[no-untyped-call]
-            self._evaluated = {}
+            self._evaluated, self._selected = {}, ()
             self._moving.forget()
 
     def check_state(self, atoms: Any, tol: float = 0.0) -> list[str]:
@@ -150,7 +154,7 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the neighbour lists, which a copy makes for itself."""
         with self._lock:
-            state = {name: x for name, x in self.__dict__.items() if name not in ("_lock", "_moving")}
+            state = {name: x for name, x in self.__dict__.items() if name not in NOT_COPIED}
             atoms = None if self.atoms is None else self.atoms.copy()
             own = {"atoms": atoms, "results": copy.deepcopy(self.results), "parameters": copy.copy(self.parameters)}
             return state | own
@@ -194,12 +198,14 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
 
     def _evaluate(self, atoms: Any) -> None:
         everything = self._everything(atoms)
-        known = self._moving.verlet.structures
-        same = bool(known) and self._evaluated.get("numbers") == everything["numbers"]
-        name = known[0].name if same else atoms.get_chemical_formula()
+        # Not compared with the structure of the last evaluation: its parameters may be arrays that the caller changes.
+        same = tuple(everything.get(name) for name in ("numbers", "pbc", "fparam", "aparam"))
+        named = bool(self._selected) and self._selected[0] == same[0]
+        name = self._moving.verlet.structures[0].name if named else atoms.get_chemical_formula()
         structure = from_ase(self._engine.config, atoms, name, types=self._types)
-        if not same or not _lasts(known[0], structure):
+        if same != self._selected:
             self._moving.select([structure])
+            self._selected = same
         cell = structure.cell[None]
         step = self._moving.step(structure.positions, cell)
         if step.errors:
@@ -238,12 +244,6 @@ def _bytes(parameter: Any) -> Any:
     except (TypeError, ValueError):
         return object()
     return array.shape, array.tobytes()
-
-
-def _lasts(known: Structure, new: Structure) -> bool:
-    """Whether the neighbour list of a structure may serve another: the same atoms, moved or not."""
-    pairs = ((getattr(known, name), getattr(new, name)) for name in ("types", "pbc", "fparam", "aparam"))
-    return all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
 
 
 def _has_volume(atoms: Any) -> bool:

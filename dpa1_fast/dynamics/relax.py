@@ -19,12 +19,12 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ..dynamics.constraints import constrained
-from ..dynamics.degrees_of_freedom import DegreesOfFreedom, System
 from ..engine import Engine, Result
 from ..errors import StructureError
 from ..kernels.cpu.threads import one_thread
 from ..structures.structure import from_ase
+from .constraints import constrained
+from .degrees_of_freedom import DegreesOfFreedom, System
 from .fire import Fire
 from .stepper import Moving, Step
 

@@ -52,7 +52,7 @@ class Moving:
         """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""
         batch, errors = self.verlet.batch(positions, cells)
         outputs = self.engine.evaluate_batch(batch)
-        energy = batch.sum_structures(outputs[0]).numpy()
+        energy = batch.sum_structures(outputs.energies).numpy()
         energies, _, forces, virial = (x.numpy() for x in outputs)
         per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), batch.offsets.numpy()[:-1])
         finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom

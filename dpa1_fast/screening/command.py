@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .folder import FAILURES
 from .job import Outcome, StoppedError, run
 from .options import Options
 from .progress import Watch
 from .sinks import summary
-from .totals import FAILURES, Totals
+from .totals import Totals
 
 
 class Terminated(BaseException):

@@ -31,7 +31,7 @@ class Hull:
             raise OptionError("the energy above hull needs pymatgen: pip install 'dpa1-fast[hull]'") from None
         self._composition: Any = Composition
         try:
-            entries = json.loads(path.read_text())
+            entries = json.loads(path.read_text(encoding="utf-8"))
             entries = entries["entries"] if isinstance(entries, Mapping) else entries
             found = [PDEntry(Composition(e.get("composition") or e["formula"]), float(e["energy"])) for e in entries]
             self._diagram: Any = PhaseDiagram(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -14,19 +13,16 @@ from .. import __version__
 from ..engine import Engine
 from ..errors import DPA1Error, DPA1Warning
 from ..loading import load
-from ..sources import find_sources
 from . import rows, sinks, totals
 from .blocks import Block, Position, blocks
 from .evaluate import Done, Evaluation
+from .folder import FAILURES, REPORT, outputs_of
 from .hull import Hull
-from .journal import NAME as JOURNAL
+from .inputs import sources_of
 from .journal import Journal
+from .kept import column_of
 from .options import Options, fingerprints
 from .sinks import summary
-
-REPORT = "report.html"
-OURS = (JOURNAL, "summary.parquet*", "results.*", totals.FAILURES, f"{totals.FAILURES}.partial", f"{REPORT}*")
-"""What a job may leave in its folder, and what ``overwrite`` deletes there."""
 
 Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
 
@@ -94,14 +90,13 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
         for m in options.models
     ]  # fmt: skip
     engine = engines[0]
-    sources = find_sources(options.inputs, engine.config.type_map)
+    sources = sources_of(options, engine.config.type_map)
     hull = Hull(options.references) if options.references is not None else None
     inputs = fingerprints(sources)
     identity = options.identity(inputs, engine.backend, str(engine.device))
-    if options.overwrite:
-        _clear(options.output)
     began, started = time.perf_counter(), round(time.time(), 3)
-    with Journal(options.output, identity) as journal:
+    files = outputs_of(options.write, options.report)
+    with Journal(options.output, identity, files, options.overwrite) as journal:
         now = Progress(before=journal.position.index, failed=sum(b["failed"] for b in journal.blocks))
         complete = journal.ended
         if not complete:
@@ -115,7 +110,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
                         progress(now)
                 for sink in outputs:
                     sink.finish()
-                totals.write_failures(options.output / summary.NAME, options.output / totals.FAILURES)
+                totals.write_failures(options.output / summary.NAME, options.output / FAILURES)
                 journal.end()
             except OSError as error:
                 raise StoppedError(_why(error, journal, options.output)) from error
@@ -130,14 +125,17 @@ def _complain_early(options: Options) -> None:
     """Says what is missing before a model is loaded, and loads ASE's readers before the clock starts."""
     import ase.io  # noqa: F401
 
-    find_sources(options.inputs, ())
+    sources_of(options, ())
 
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:
     """The outputs, brought back to where the journal says that they are."""
-    schema = rows.schema(options.fields, options.relax is not None, len(options.models), options.references is not None)
+    schema = rows.schema(
+        options.fields, options.relax is not None, len(options.models), options.references is not None, options.keys
+    )
     descriptor = "descriptor" in options.fields
-    out = sinks.sinks_for(options.output, schema, options.write, descriptor, _provenance(identity))
+    kept = {column_of(key, rows.OURS): key in options.keep for key in options.keys}
+    out = sinks.sinks_for(options.output, schema, options.write, descriptor, _provenance(identity), kept)
     for sink in out:
         sink.resume(journal.states.get(sink.name))
     return out
@@ -193,9 +191,3 @@ def _provenance(identity: dict[str, Any]) -> dict[str, str]:
         "backend": identity["backend"],
         "precision": identity["precision"],
     }
-
-
-def _clear(folder: Path) -> None:
-    for pattern in OURS:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

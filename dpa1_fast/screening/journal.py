@@ -11,14 +11,17 @@ import errno
 import fcntl
 import json
 import os
+import re
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DPA1Error
+from ..errors import DPA1Error, DPA1Warning
 from .blocks import Position
+from .folder import outputs_of, pieces, remove, strange
 
 NAME = "journal.jsonl"
 
@@ -29,7 +32,7 @@ class JobError(DPA1Error, RuntimeError):
 
 def line_of(entry: Mapping[str, Any]) -> bytes:
     """An entry as it stands in the file."""
-    text = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(entry, separators=(",", ":")).encode("ascii")  # names that are no text are kept as they are
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
@@ -67,45 +70,136 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What file systems say that do not lock files at all."""
+
+
+def _lock(file: IO[bytes], folder: Path) -> None:
+    """Keeps other processes away.
+
+    Raises:
+        JobError: another process has the lock, or the attempt failed in a way that says nothing good of the disk.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise JobError(f"{folder}: another process is writing this job; wait for it, or choose another") from None
+        if error.errno not in NO_LOCKS:
+            raise JobError(
+                f"{folder}: {NAME} could not be locked ({why}); the file system that holds it may be in trouble: "
+                "try again, or choose an --output on another disk"
+            ) from None
+        warnings.warn(
+            f"{folder} lies on a file system without locks ({why}), so nothing keeps you from starting this job twice "
+            "at a time; do not",
+            DPA1Warning,
+            stacklevel=4,
+        )
+
+
+def _check_header(path: Path, data: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses a file that is somebody else's, or a journal that no longer says what its job was.
+
+    Raises:
+        JobError: so.
+    """
+    if entries and "job" in entries[0]:
+        return
+    torn = b"\n" not in data and re.fullmatch(rb"[0-9a-f]{0,8}|[0-9a-f]{8} |[0-9a-f]{8} \{.*", data) is not None
+    if entries or not torn:
+        raise JobError(
+            f"{path} does not begin as the journal of a job does, so it is not touched; move it, or choose another "
+            "--output"
+        )
+
+
+def _files_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The outputs that a journal lists. In one from before they were listed: those that such a job had."""
+    listed = [name for entry in entries for name in entry.get("files", ())]
+    return listed or (outputs_of(entries[0]["job"].get("write", ()), report=True) if entries else [])
+
+
 class Journal:
     """Opens or begins the journal in a folder, and locks it; use as a context manager.
 
     Args:
         folder: of the job's outputs; made if it is not there. job: what the job is, see ``options.identity``.
+        files: names of the outputs. The journal lists them before they are made, so that it is known whose they are.
+        overwrite: delete what an earlier journal lists, and begin anew.
 
     Raises:
-        JobError: another job under this folder, or one that is running now.
+        JobError: another job under this folder, or one that is running now; files in it that are not this job's.
+        OSError: the journal cannot be read or written.
     """
 
-    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, job: Mapping[str, Any], files: Sequence[str] = (), overwrite: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
         self._file: IO[bytes] = self.path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _lock(self._file, folder)
+            self._file.seek(0)
+            data = self._file.read()
+            entries, self._length = entries_of(data)
+            _check_header(self.path, data, entries)
+            if overwrite and entries:
+                self._clear(folder, entries)
+                entries = []
+            self._truncate(self._length)
+            self._begin(folder, job, files, entries)
+        except BaseException:
+            if not os.fstat(self._file.fileno()).st_size and self.there:
+                self.path.unlink()
             self._file.close()
-            raise JobError(f"{folder}: another process is writing this job; wait for it, or choose another") from None
-        self._file.seek(0)
-        entries, length = entries_of(self._file.read())
-        self._file.truncate(length)
-        self.resumed = bool(entries)
-        if entries:
-            # As JSON keeps it: tuples become lists there.
-            apart = differences(entries[0]["job"], json.loads(json.dumps(job)))
-            if apart:
-                self._file.close()
-                said = "; ".join(apart[:5]) + (f"; and {len(apart) - 5} more" if len(apart) > 5 else "")
-                raise JobError(
-                    f"{folder} holds another job ({said}); choose another --output, or --overwrite to begin anew there"
-                )
-        else:
-            self._append({"job": job})
+            raise
         done = [e for e in entries if "block" in e]
+        self.resumed = bool(entries)
         self.blocks: list[dict[str, Any]] = done
         self.position = Position(**done[-1]["end"]) if done else Position()
         self.states: dict[str, Any] = done[-1]["states"] if done else {}
         self.ended = any("ended" in e for e in entries)
+
+    def _begin(
+        self, folder: Path, job: Mapping[str, Any], files: Sequence[str], entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Makes sure that the job is the one that was begun here, and its files its own."""
+        if entries:
+            # As JSON keeps it: tuples become lists there.
+            apart = differences(entries[0]["job"], json.loads(json.dumps(job)))
+            if apart:
+                said = "; ".join(apart[:5]) + (f"; and {len(apart) - 5} more" if len(apart) > 5 else "")
+                raise JobError(
+                    f"{folder} holds another job ({said}); choose another --output, or --overwrite to begin anew there"
+                )
+        listed = _files_of(entries)
+        new = [name for name in files if name not in listed]
+        for path in pieces(folder, new):
+            raise JobError(
+                f"{path} is there already, and no job of this folder wrote it; move it, or choose another --output"
+            )
+        if not entries:
+            self._append({"job": job, "files": list(files)})
+        elif new:
+            self._append({"files": new})
+
+    def _clear(self, folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Deletes what the journal lists. Whenever this is interrupted, what is left is a job that has done nothing."""
+        own = pieces(folder, _files_of(entries))
+        for path in strange(own):
+            raise JobError(f"{path} is none of this job's files, and --overwrite would delete it; move it")
+        self._truncate(0)
+        self._append({"job": entries[0]["job"], "files": _files_of(entries)})
+        for path in own:
+            remove(path)
+        self._truncate(0)
+
+    def _truncate(self, length: int) -> None:
+        self._file.truncate(length)
+        self._length = length
 
     def __enter__(self) -> Journal:
         return self
@@ -120,10 +214,9 @@ class Journal:
             states: what each output needs to know to go on from here. told: figures, for the report.
 
         Raises:
-            FileNotFoundError: the folder is not there any more.
+            FileNotFoundError, JobError: see ``check``.
         """
-        if not self.there:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        self.check()
         entry = {"block": end.block - 1, "end": asdict(end), "states": dict(states), **told}
         self._append(entry)
         self.blocks.append(entry)
@@ -133,10 +226,26 @@ class Journal:
         self._append({"ended": True})
         self.ended = True
 
+    def check(self) -> None:
+        """Makes sure that no other process goes on with this job, where the file system has no locks.
+
+        Raises:
+            FileNotFoundError: the folder is not there any more. JobError: the journal has grown.
+        """
+        if not self.there:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        if os.fstat(self._file.fileno()).st_size != self._length:
+            raise JobError(
+                f"{self.path} has been written by somebody else since this job began; start it once only, and again "
+                "when no other is running: it goes on from what is there"
+            )
+
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(line_of(entry))
+        line = line_of(entry)
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._length += len(line)
 
     @property
     def there(self) -> bool:

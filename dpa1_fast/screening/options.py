@@ -11,7 +11,9 @@ from .. import __version__
 from ..checkpoint import find
 from ..describe import file_hash
 from ..errors import DPA1Error
+from ..printable import name_of, printable
 from ..sources import Source
+from .kept import IDS
 from .rows import FIELDS
 from .sinks import FORMATS
 
@@ -29,17 +31,21 @@ class Options:
 
     Attributes:
         inputs: files, folders, patterns, or "-". models: one, or several for model deviation. output: folder.
+        type_map, format: how inputs are read, see ``find_sources``.
         head, device, backend, precision, threads: see ``load``.
         fields: of ``rows.FIELDS``. write: of ``sinks.FORMATS``.
         relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
         top, by: which structures are shown. references: a file of entries for the energy above hull.
         ray: None, "" (start it here) or an address; workers: engines there.
+        keep: keys of ``atoms.info`` that the summary has columns for, besides those of ids.
         report: whether the page is written. overwrite: throw away what is under ``output``.
     """
 
     inputs: tuple[str, ...]
     models: tuple[str, ...]
     output: Path
+    type_map: tuple[str, ...] = ()
+    format: str | None = None
     head: str | None = None
     device: str = "auto"
     backend: str = "auto"
@@ -57,6 +63,12 @@ class Options:
     workers: int | None = None
     report: bool = True
     overwrite: bool = False
+    keep: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What is kept of what structures bring along."""
+        return tuple(dict.fromkeys([*self.keep, *IDS]))
 
     def __post_init__(self) -> None:
         _known("fields", self.fields, tuple(FIELDS))
@@ -86,8 +98,8 @@ class Options:
         """
         out: dict[str, Any] = {
             "version": __version__,
-            "models": {m: file_hash(find(m)) for m in self.models},
-            "head": self.head,
+            "models": {name_of(m): file_hash(find(m)) for m in self.models},
+            "head": None if self.head is None else printable(self.head),
             "backend": backend,
             "device": device.split(":")[0],
             "precision": self.precision,
@@ -95,10 +107,16 @@ class Options:
             "write": list(self.write),
             "inputs": dict(inputs),
         }
+        if self.keep:
+            out["keep"] = [printable(key) for key in self.keep]
+        if self.type_map:
+            out["type_map"] = list(self.type_map)
+        if self.format:
+            out["format"] = self.format
         if self.relax:
             out |= {"relax": self.relax, "fmax": self.fmax, "steps": self.steps}
         if self.references is not None:
-            out["references"] = {str(self.references): file_hash(self.references)}
+            out["references"] = {name_of(self.references): file_hash(self.references)}
         return out
 
 
@@ -106,9 +124,10 @@ def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
     """Name and fingerprint of each source, in order."""
     out: dict[str, str] = {}
     for source in sources:
-        name, k = source.name, 2
+        given, k = name_of(source.name), 2
+        name = given
         while name in out:
-            name, k = f"{source.name} (given again, {k})", k + 1
+            name, k = f"{given} (given again, {k})", k + 1
         out[name] = source.fingerprint()
     return out
 

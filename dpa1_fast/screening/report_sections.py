@@ -10,10 +10,11 @@ import numpy as np
 from markupsafe import Markup
 
 from . import report_pictures as pictures
+from .folder import FAILURES
 from .report_numbers import NO_FORCE, Column, Numbers
 from .report_pace import Pace
 from .report_text import QUANTITIES, axis, count, duration, formula, number, place, quantity, rate, share, system, times
-from .totals import FAILURES, Totals
+from .totals import Totals
 
 POINTS = 2_500
 """Dots of a picture at most."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..engine import Result
+from ..printable import name_of, printable
+from ..structures.structure import count_real
+from .kept import column_of, kept_of
 
 
 def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:
@@ -54,30 +58,36 @@ DEVIATION = (
 HULL = (_field("e_above_hull", NUMBER, "energy above the hull of the reference entries, an atom", "eV"),)
 
 
-def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool) -> pa.Schema:
-    """The columns of a job."""
+OURS = tuple(f.name for group in (FIRST, LAST, RELAXED, DEVIATION, HULL, *FIELDS.values()) for f in group)
+"""Names that a column for something of the user's can't have."""
+
+
+def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool, keys: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a job; what structures bring along under ``keys`` is JSON, see ``kept``."""
+    kept = [_field(column_of(key, OURS), TEXT, f"{key} of the input") for key in keys]
     more = [x for name in fields for x in FIELDS[name]]
     more += [*(RELAXED if relaxed else ()), *(DEVIATION if models > 1 else ()), *(HULL if hull else ())]
-    return pa.schema([*FIRST, *more, *LAST])
+    return pa.schema([*FIRST, *more, *kept, *LAST])
 
 
-def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, Any]:
-    """What a row says of a structure itself."""
-    row: dict[str, Any] = {"index": index, "source": source, "frame": frame}
+def about(index: int, source: str, frame: int, atoms: Any | None, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """What a row says of a structure itself; ``kept`` is what it brought along under ``keys``."""
+    row: dict[str, Any] = {"index": index, "source": name_of(source), "frame": frame}
     if atoms is not None:
         row |= {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
+        row["kept"] = {column_of(k, OURS): v for k, v in kept_of(atoms.info, keys).items()}
     return row
 
 
 def failed(reason: str) -> dict[str, Any]:
     """What a row says of a structure that could not be done."""
-    return {"status": "failed", "error": " ".join(reason.split())}
+    return {"status": "failed", "error": printable(" ".join(reason.split()))}
 
 
 def done(result: Result, atoms: Any) -> dict[str, Any]:
     """What a row says of a structure's results; forces and descriptor are added where ``--fields`` names them."""
     stress = result.stress
-    real = max(1, int(np.count_nonzero(atoms.numbers)))
+    real = max(1, count_real(atoms))
     return {
         "energy": result.energy,
         "energy_per_atom": result.energy / real,

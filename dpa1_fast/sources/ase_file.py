@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,17 @@ from typing import Any
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+from .ase_told import told_of
 from .base import Item
-from .reading import Damaged
+from .reading import Damaged, reason
+from .streams import opened
 
 NOT_BY_NAME = {
-    "db": "its name says ASE database, its content is no SQLite file",
-    "json": "its name says JSON, its content is none",
+    "db by name": "its name says ASE database, its content is no SQLite file",
+    "json by name": "its name says JSON, its content is none",
     "postgresql": "is no file",
     "mysql": "is no file",
+    "bundletrajectory": "is a folder",
 }
 """Formats that ASE would open by name alone: it may write tables into a file, or ask a server for one."""
 
@@ -37,26 +42,51 @@ def read_ase_file(path: Path, mark: Any, kind: str) -> Iterator[Item]:
     done = 0 if mark is None else int(mark[0])
     # Trajectories find a frame by its number; readers of other formats would mostly read up to it as well.
     skip = done if kind == "traj" else 0
-    images = iread(local(path), index=slice(skip, None), format=kind, do_not_split_by_at_sign=True)
-    for frame, atoms in enumerate(islice(images, done - skip, None), start=done):
-        yield Item(str(path), frame, atoms, None, [frame + 1])
+    with for_ase(path, kind) as given:
+        images = iread(given, index=slice(skip, None), format=kind, do_not_split_by_at_sign=True)
+        for frame, atoms in enumerate(islice(images, done - skip, None), start=done):
+            told, error = None, None
+            try:
+                told = told_of(kind, path, atoms)
+            except Damaged as fault:
+                error = reason(fault)
+            yield Item(str(path), frame, None if error else atoms, error, [frame + 1], told=told)
 
 
-def format_of(path: Path) -> str:
+@contextmanager
+def for_ase(path: Path, kind: str) -> Iterator[Any]:
+    """What ASE's reader of a format takes: the content, or the path where the reader opens it itself.
+
+    Text is UTF-8, whatever the locale is. Bytes that are none are shown escaped: they are names and remarks.
+    """
+    known = ioformats[kind]
+    if not known.acceptsfd:
+        yield local(path)
+        return
+    with opened(path, text=not known.isbinary, bounded=True) as stream:
+        if known.isbinary:
+            yield stream.file
+        else:
+            yield io.TextIOWrapper(stream.file, encoding="utf-8", errors="backslashreplace")
+
+
+def format_of(path: Path, head: bytes) -> str:
     """ASE's name of a file's format, by content and name. Where ASE knows none: the ending, or "".
 
-    Raises:
-        OSError: the file cannot be opened.
+    Args:
+        head: the first bytes of the content, uncompressed.
     """
+    file = io.BytesIO(head)
+    file.name = local(path)  # type: ignore[attr-defined]
     try:
-        return filetype(local(path))
+        return filetype(file)
     except UnknownFileTypeError:
         return ""
 
 
 def knows(kind: str) -> bool:
     """Whether there is a reader of that name that may be used."""
-    return kind in ioformats and kind not in NOT_BY_NAME
+    return kind in ioformats and kind not in (*NOT_BY_NAME, "db", "json") and ioformats[kind].can_read
 
 
 def local(path: Path) -> str:

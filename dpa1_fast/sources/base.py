@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import DPA1Error
+
+if TYPE_CHECKING:
+    from .names import Kinds
 
 
 class SourceError(DPA1Error, ValueError):
     """An input that names nothing to read."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file says of a structure that the reader's ``ase.Atoms`` does not; ``check.complete`` sees to it.
+
+    Attributes:
+        occupants: of each place its name, and which elements are there how often.
+        kinds: what the file calls its atoms, where these may be no elements.
+        constraints: ASE's dictionaries of constraints.
+        free: (n, 3) whether an atom may move along each lattice vector, as in selective dynamics.
+        no_virtual: whether X stands for atoms whose element the reader could not tell.
+    """
+
+    occupants: Sequence[tuple[str, Sequence[tuple[str, Any]]]] = ()
+    kinds: Kinds | None = None
+    constraints: Any = None
+    free: Any = None
+    no_virtual: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,6 +44,8 @@ class Item:
         atoms: ``ase.Atoms``, or None with the reason in ``error``, one line.
         mark: where ``Source.read`` goes on after this item; None where nothing comes after it.
         share: of the source, how much lies behind after this item, 0 to 1; NaN where that is not known.
+        id: what the data set itself calls the structure (``material_id`` and the like), if it does.
+        told: what readers add for the check behind them; None in what comes out of a source.
     """
 
     source: str
@@ -30,6 +54,8 @@ class Item:
     error: str | None = None
     mark: Any = None
     share: float = float("nan")
+    id: str | int | None = None
+    told: Told | None = None
 
 
 class Source(Protocol):

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from ..errors import StructureError
-from .base import Item
-from .reading import content_hash, settle
+from .base import Item, Told
+from .check import checked
+from .names import Kinds, TypeNames
+from .reading import content_hash
+from .settle import settle
 
 Array = NDArray[Any]
 
@@ -32,16 +34,55 @@ def systems(folder: Path) -> list[Path]:
     return sorted(p.parent for p in folder.rglob("type.raw") if is_system(p.parent))
 
 
+class Folder:
+    """A system's files. An HDF5 group answers in the same way (see there).
+
+    Attributes:
+        name: how errors refer to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return (self.path / name).exists()
+
+    def words(self, name: str) -> list[str]:
+        """The words in a text."""
+        return (self.path / name).read_text(encoding="utf-8").split()
+
+    def integers(self, name: str) -> Array:
+        """The integers in a text, in one row."""
+        return np.loadtxt(self.path / name, dtype=np.int64, ndmin=1, encoding="utf-8").reshape(-1)
+
+    def sets(self) -> list[str]:
+        """The names of its sets in order."""
+        return sorted(part.name for part in self.path.glob("set.*"))
+
+    def rows(self, name: str) -> Any | None:
+        """An array of one row a frame, mapped into memory and not read yet; None where there is none.
+
+        Raises:
+            OSError, ValueError, EOFError: it cannot be read.
+        """
+        path = self.path / name
+        if not path.exists():
+            return None
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array.reshape(len(array), array.size // max(len(array), 1)) if array.ndim else array.reshape(1, 1)
+
+
 @dataclass(frozen=True)
 class DeepmdSource:
     """One system. A mark is [structure, set, frame in the set].
 
     Attributes:
-        type_map: names of the types where the folder has no ``type_map.raw`` of its own.
+        names: what its types mean; the model's are for a folder that has no ``type_map.raw`` of its own.
     """
 
     folder: Path
-    type_map: tuple[str, ...]
+    names: TypeNames
 
     @property
     def name(self) -> str:
@@ -56,23 +97,28 @@ class DeepmdSource:
 
     def read(self, mark: Any = None) -> Iterator[Item]:
         """See ``Source.read``."""
-        return settle(self.name, self._items(mark), mark)
+        return settle(self.name, items_of(self.name, Folder(self.folder), mark, self.names), mark, self.names)
 
-    def _items(self, mark: Any) -> Iterator[Item]:
-        done, first_set, first_frame = (0, 0, 0) if mark is None else mark
-        system = _System(self.folder, self.type_map)
-        for s, part in enumerate(system.parts[first_set:], start=first_set):
-            frames = _Set(part, system)
-            for k in range(first_frame, len(frames)):
-                atoms, error = None, None
-                try:
-                    atoms = frames.atoms(k)
-                except StructureError as fault:
-                    error = str(fault)
-                share = (s + (k + 1) / len(frames)) / len(system.parts)
-                yield Item(self.name, done, atoms, error, [done + 1, s, k + 1], share)
-                done += 1
-            first_frame = 0
+
+def items_of(name: str, tree: Any, mark: Any, names: TypeNames) -> Iterator[Item]:
+    """The frames of one system from a mark on: [structure, set, frame in the set].
+
+    Args:
+        name: of the source. tree: a ``Folder``, or what answers like one.
+
+    Raises:
+        StructureError: a file that is missing or damaged, or does not fit the others.
+    """
+    done, first_set, first_frame = (0, 0, 0) if mark is None else mark
+    system = _System(tree, names)
+    for s, part in enumerate(system.parts[first_set:], start=first_set):
+        frames = _Set(part, system)
+        for k in range(first_frame, len(frames)):
+            atoms, kinds = frames.atoms(k)
+            share = (s + (k + 1) / len(frames)) / len(system.parts)
+            yield Item(name, done, atoms, None, [done + 1, s, k + 1], share, told=Told(kinds=kinds))
+            done += 1
+        first_frame = 0
 
 
 def read_system(folder: Path, type_map: Sequence[str]) -> Iterator[Any]:
@@ -82,39 +128,14 @@ def read_system(folder: Path, type_map: Sequence[str]) -> Iterator[Any]:
         type_map: names of the types where the folder has no ``type_map.raw`` of its own.
 
     Raises:
-        StructureError: a file that is missing or damaged, or does not fit the others.
+        StructureError: a file that is missing or damaged, or does not fit the others; a type whose name is not known.
     """
-    system = _System(folder, type_map)
-    for part in system.parts:
-        frames = _Set(part, system)
-        for k in range(len(frames)):
-            yield frames.atoms(k)
-
-
-class Types:
-    """Elements by type number.
-
-    Args:
-        names: of the types, in order.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self._numbers = np.array([atomic_numbers.get(n, -1) for n in self.names] + [0])  # type −1 is X
-
-    def numbers(self, types: Array, where: str) -> Array:
-        """Atomic numbers, 0 for types below 0.
-
-        Raises:
-            StructureError: a type that has no name, or whose name is no element.
-        """
-        if types.max(initial=-1) >= len(self.names):
-            raise StructureError(where, f"type {types.max()} has no name in type_map {self.names}")
-        found: Array = self._numbers[np.maximum(types, -1)]
-        if found.min(initial=0) < 0:
-            name = self.names[types[found < 0][0]]
-            raise StructureError(where, f"type name {name!r} is not an element")
-        return found
+    names = TypeNames(tuple(type_map))
+    for item in items_of(str(folder), Folder(folder), None, names):
+        item = checked(item, names)
+        if item.atoms is None:
+            raise StructureError(f"{folder} frame {item.frame}", str(item.error))
+        yield item.atoms
 
 
 def make_atoms(numbers: Array, coord: Array, box: Array | None, labels: dict[str, Array | None]) -> Atoms:
@@ -147,56 +168,60 @@ def make_atoms(numbers: Array, coord: Array, box: Array | None, labels: dict[str
 class _System:
     """What the sets of a system have in common."""
 
-    def __init__(self, folder: Path, type_map: Sequence[str]) -> None:
-        own = folder / "type_map.raw"
+    def __init__(self, tree: Any, names: TypeNames) -> None:
+        self.tree = tree
+        # Names of its own are not overruled; without any, --type-map says what types are, else the model does.
+        self.names: tuple[str, ...] | None = None if names.by_number else names.model
         try:
-            self.types = Types(own.read_text().split() if own.exists() else type_map)
-            self.common = np.loadtxt(folder / "type.raw", dtype=np.int64, ndmin=1).reshape(-1)
+            if tree.has("type_map.raw"):
+                self.names = tuple(tree.words("type_map.raw"))
+            self.common = tree.integers("type.raw")
         except (OSError, ValueError) as error:
-            raise StructureError(str(folder), f"cannot read type.raw or type_map.raw: {error}") from None
-        self.periodic = not (folder / "nopbc").exists()
-        self.parts = sorted(folder.glob("set.*"))
+            raise StructureError(tree.name, f"cannot read type.raw or type_map.raw: {error}") from None
+        self.periodic = not tree.has("nopbc")
+        self.parts = tree.sets()
 
 
 class _Set:
     """The frames of one ``set.*``."""
 
-    def __init__(self, part: Path, system: _System) -> None:
+    def __init__(self, part: str, system: _System) -> None:
         self.part, self.system = part, system
         n = len(system.common)
-        coord = _load(part, "coord", 3 * n)
+        coord = self._load("coord", 3 * n)
         if coord is None:
-            raise StructureError(str(part), "has no coord.npy")
+            raise StructureError(f"{system.tree.name}/{part}", "has no coord.npy")
         self.coord, frames = coord, len(coord)
-        self.box = _load(part, "box", 9, frames) if system.periodic else None
+        self.box = self._load("box", 9, frames) if system.periodic else None
         if system.periodic and self.box is None:
-            raise StructureError(str(part), "has no box.npy; put a file named nopbc beside it for open boundaries")
-        self.mixed = _load(part, "real_atom_types", n, frames)
+            where = f"{system.tree.name}/{part}"
+            raise StructureError(where, "has no box.npy; put a file named nopbc beside it for open boundaries")
+        self.mixed = self._load("real_atom_types", n, frames)
         widths = {"energy": 1, "force": 3 * n, "virial": 9, "fparam": None, "aparam": None}
-        self.labels = {name: _load(part, name, width, frames) for name, width in widths.items()}
+        self.labels = {name: self._load(name, width, frames) for name, width in widths.items()}
 
     def __len__(self) -> int:
         return len(self.coord)
 
-    def atoms(self, k: int) -> Atoms:
+    def atoms(self, k: int) -> tuple[Atoms, Kinds]:
+        """A frame, and what its types are; its atomic numbers are not set yet."""
         types = self.system.common if self.mixed is None else self.mixed[k].astype(np.int64)
-        numbers = self.system.types.numbers(types, f"{self.part} frame {k}")
         labels = {name: None if array is None else array[k] for name, array in self.labels.items()}
-        return make_atoms(numbers, self.coord[k], None if self.box is None else self.box[k], labels)
+        box = None if self.box is None else self.box[k]
+        return make_atoms(np.zeros(len(types), int), self.coord[k], box, labels), Kinds(types, self.system.names)
 
-
-def _load(part: Path, name: str, width: int | None, frames: int | None = None) -> Array | None:
-    """An array of one row a frame, mapped into memory and not read yet."""
-    path = part / f"{name}.npy"
-    if not path.exists():
-        return None
-    try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        array = array.reshape(len(array), array.size // max(len(array), 1)) if array.ndim else array.reshape(1, 1)
-    except (OSError, ValueError, EOFError) as error:
-        raise StructureError(str(path), f"cannot be read: {error}") from None
-    if frames is not None and len(array) != frames:
-        raise StructureError(str(path), f"has {len(array)} frames, coord.npy has {frames}")
-    if width is not None and len(array) and array.shape[1] != width:
-        raise StructureError(str(path), f"has {array.shape[1]} numbers a frame, expected {width}")
-    return array
+    def _load(self, name: str, width: int | None, frames: int | None = None) -> Any | None:
+        """An array of one row a frame, not read yet."""
+        path = f"{self.part}/{name}.npy"
+        where = f"{self.system.tree.name}/{path}"
+        try:
+            array = self.system.tree.rows(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise StructureError(where, f"cannot be read: {error}") from None
+        if array is None:
+            return None
+        if frames is not None and len(array) != frames:
+            raise StructureError(where, f"has {len(array)} frames, coord.npy has {frames}")
+        if width is not None and len(array) and array.shape[1] != width:
+            raise StructureError(where, f"has {array.shape[1]} numbers a frame, expected {width}")
+        return array

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .base import Item, SourceError
-from .deepmd_data import Types, make_atoms
+from .base import Item, SourceError, Told
+from .deepmd_data import make_atoms
 from .lmdb import NEEDED
-from .reading import content_hash, settle
+from .names import NO_NAMES, Kinds, TypeNames
+from .reading import content_hash
+from .settle import settle
 
 PREFIX = "dpdata:"
 
@@ -22,7 +24,7 @@ class DpdataSource:
     """A file or folder for dpdata, which reads it as a whole into memory. A mark is [structure].
 
     Attributes:
-        format: dpdata's name of it, such as ``cp2k/aimd_output``.
+        format: dpdata's name of it, such as ``cp2k/aimd_output``. names: what its types mean.
 
     Raises:
         SourceError: dpdata is not installed, or has no such format.
@@ -30,6 +32,7 @@ class DpdataSource:
 
     path: Path
     format: str
+    names: TypeNames = NO_NAMES
 
     def __post_init__(self) -> None:
         try:
@@ -51,14 +54,15 @@ class DpdataSource:
 
     def read(self, mark: Any = None) -> Iterator[Item]:
         """See ``Source.read``."""
-        return settle(self.name, self._items(0 if mark is None else int(mark[0])), mark)
+        return settle(self.name, self._items(0 if mark is None else int(mark[0])), mark, self.names)
 
     def _items(self, done: int) -> Iterator[Item]:
         import dpdata
 
         data = dpdata.System(str(self.path), fmt=self.format).data
-        numbers = Types(list(data["atom_names"])).numbers(np.asarray(data["atom_types"], np.int64), self.name)
+        kinds = Kinds(np.asarray(data["atom_types"], np.int64), tuple(map(str, data["atom_names"])))
         coords, cells = data["coords"], data["cells"]
         for k in range(done, len(coords)):
-            atoms = make_atoms(numbers, coords[k], None if data.get("nopbc") else cells[k], {})
-            yield Item(self.name, k, atoms, None, [k + 1], (k + 1) / len(coords))
+            blank = np.zeros(len(kinds.kinds), int)
+            atoms = make_atoms(blank, coords[k], None if data.get("nopbc") else cells[k], {})
+            yield Item(self.name, k, atoms, None, [k + 1], (k + 1) / len(coords), told=Told(kinds=kinds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -11,9 +12,18 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from .base import Told
+from .ids import keep_scalars
+from .names import Kinds, element_of, kinds_of
 from .reading import Damaged
 
 Json = dict[str, Any]
+
+OURS = {
+    *("type", "pbc", "symbols", "charge", "nsites", "nelements", "chemical_formula_descriptive", "dimension_types"),
+    *("nperiodic_dimensions", "immutable_id", "last_modified", "chemical_formula_anonymous"),
+}
+"""Keys of a structure that say how it is written, or again what its atoms say."""
 
 NO_STRUCTURES = {"info", "references", "links", "files", "calculations"}
 """Types of OPTIMADE entries that say nothing about atoms."""
@@ -24,8 +34,19 @@ def is_structure(entry: Any) -> bool:
     return not (isinstance(entry, dict) and ("x-optimade" in entry or entry.get("type") in NO_STRUCTURES))
 
 
-def structure(entry: Any) -> Atoms:
-    """The structure in a parsed JSON value, by the keys that it has; an ``id`` is kept in ``atoms.info``.
+def is_mapping(value: Any) -> bool:
+    """Whether a document holds structures by their ids: nothing but objects, the first of which is a structure."""
+    if not isinstance(value, dict) or not value or not all(isinstance(one, dict) for one in value.values()):
+        return False
+    first = next(iter(value.values()))
+    known = ("structure", "sites", "positions", "cartesian_site_positions")
+    return "structure" not in value and any(key in _attributes(first) or key in first for key in known)
+
+
+def structure(entry: Any) -> tuple[Atoms, Told]:
+    """The structure in a parsed JSON value, by the keys that it has, and what is to be told of it.
+
+    Its other words and numbers (``id``, ``material_id``, …) are kept in ``atoms.info``.
 
     Raises:
         Damaged: what is missing or can't be done.
@@ -33,21 +54,25 @@ def structure(entry: Any) -> Atoms:
     if not isinstance(entry, dict):
         raise Damaged(f"expected a JSON object, found {type(entry).__name__}")
     if isinstance(entry.get("structure"), dict):  # documents of databases, with the structure among other things
-        atoms = structure(entry["structure"])
+        atoms, told = structure(entry["structure"])
+        more = [entry, entry.get("data")]
     elif "cartesian_site_positions" in (attributes := _attributes(entry)):
-        atoms = from_optimade(attributes)
+        atoms, told = from_optimade(attributes)
+        more = [entry, attributes]
     elif "sites" in entry:
-        atoms = from_pymatgen(entry)
+        atoms, told = from_pymatgen(entry)
+        more = [entry, entry.get("properties")]
     elif "positions" in entry and ("numbers" in entry or "symbols" in entry):
-        atoms = from_ase_dict(entry)
+        atoms, told = from_ase_dict(entry)
+        more = [entry]
     else:
         raise Damaged(
             "is no structure that is known: no cartesian_site_positions (OPTIMADE), no sites (pymatgen), "
             "no numbers or symbols with positions (ASE)"
         )
-    if isinstance(entry.get("id"), str | int):
-        atoms.info["id"] = entry["id"]
-    return atoms
+    for one in more:
+        keep_scalars(atoms.info, {k: v for k, v in one.items() if k not in OURS} if isinstance(one, dict) else None)
+    return atoms, told
 
 
 def _attributes(entry: Json) -> Json:
@@ -55,11 +80,11 @@ def _attributes(entry: Json) -> Json:
     return attributes if isinstance(attributes, dict) else entry
 
 
-def from_optimade(attributes: Json) -> Atoms:
-    """An OPTIMADE structure resource's attributes as ``ase.Atoms``.
+def from_optimade(attributes: Json) -> tuple[Atoms, Told]:
+    """An OPTIMADE structure resource's attributes as ``ase.Atoms``, and who is where how often.
 
     Raises:
-        Damaged: fields that are missing or contradict each other, disorder, atoms without positions.
+        Damaged: fields that are missing or contradict each other, atoms without positions.
     """
     features = set(attributes.get("structure_features") or ())
     for feature in ("unknown_positions", "implicit_atoms", "assemblies"):
@@ -68,8 +93,9 @@ def from_optimade(attributes: Json) -> Atoms:
     sites = attributes.get("species_at_sites")
     if not isinstance(sites, list):
         raise Damaged("has no species_at_sites")
-    elements = {s.get("name"): _optimade_element(s) for s in attributes.get("species") or () if isinstance(s, dict)}
-    symbols = [elements.get(name, name) for name in sites]
+    species = {s.get("name"): _occupants(s) for s in attributes.get("species") or () if isinstance(s, dict)}
+    used = {name: species.get(name) or [(name, 1.0)] for name in sites}
+    symbols = [_first(used[name]) for name in sites]
     vectors = attributes.get("lattice_vectors")
     dimensions = attributes.get("dimension_types")
     if dimensions is None:
@@ -84,35 +110,28 @@ def from_optimade(attributes: Json) -> Atoms:
     elif pbc.any():
         raise Damaged("has no lattice_vectors, but periodic dimension_types")
     positions = numbers(attributes["cartesian_site_positions"], (len(symbols), 3), "cartesian_site_positions")
-    return Atoms(elements_of(symbols), positions=positions, cell=cell, pbc=pbc)
+    occupants = [(f"species {name}", there) for name, there in used.items()]
+    return named_atoms(symbols, occupants, positions=positions, cell=cell, pbc=pbc)
 
 
-def _optimade_element(species: Json) -> str:
+def _occupants(species: Json) -> list[tuple[str, Any]]:
     name, symbols = species.get("name"), species.get("chemical_symbols") or ()
     if species.get("attached"):
         raise Damaged(f"species {name} has atoms attached to it, which have no positions")
     shares = species.get("concentration") or [1.0] * len(symbols)
-    return _only([(str(symbol), share) for symbol, share in zip(symbols, shares, strict=True)], f"species {name}")
+    return [(str(symbol), share) for symbol, share in zip(symbols, shares, strict=True)]
 
 
-def _only(occupants: Sequence[tuple[str, float]], where: str) -> str:
-    """The one element at a place.
-
-    Raises:
-        Damaged: there are several, or the place is not always taken.
-    """
-    present = [(symbol, share) for symbol, share in occupants if share != 0]
-    if len(present) != 1 or abs(present[0][1] - 1) > 1e-6:
-        shown = " ".join(f"{symbol} {share:g}" for symbol, share in occupants) or "nothing"
-        raise Damaged(f"partial occupancy: {where} is {shown}; give an ordered structure")
-    return present[0][0]
+def _first(occupants: Sequence[tuple[str, Any]]) -> str:
+    """Who is at a place, if it is one; ``check`` sees to that."""
+    return next((symbol for symbol, share in occupants if share), "X")
 
 
-def from_pymatgen(entry: Json) -> Atoms:
-    """pymatgen's ``Structure.as_dict()`` or ``Molecule.as_dict()`` as ``ase.Atoms``.
+def from_pymatgen(entry: Json) -> tuple[Atoms, Told]:
+    """pymatgen's ``Structure.as_dict()`` or ``Molecule.as_dict()`` as ``ase.Atoms``, and what its sites say besides.
 
     Raises:
-        Damaged: fields that are missing or contradict each other, partial occupancies.
+        Damaged: fields that are missing or contradict each other.
     """
     lattice = entry.get("lattice")
     cell, pbc = np.zeros((3, 3)), np.zeros(3, bool)
@@ -122,19 +141,34 @@ def from_pymatgen(entry: Json) -> Atoms:
         cell = numbers(lattice["matrix"], (3, 3), "lattice matrix")
         pbc = numbers(lattice.get("pbc", [True] * 3), (3,), "lattice pbc").astype(bool)
     fractional = lattice is not None and all("abc" in site for site in entry["sites"])
-    symbols, places = [], []
+    symbols, places, occupants, free = [], [], [], []
     for k, site in enumerate(entry["sites"]):
         species = [(str(s.get("element")), s.get("occu", 1)) for s in site.get("species", ())]
-        symbols.append(_only(species, f"site {k}"))
+        occupants.append((f"site {k}", species))
+        symbols.append(_first(species))
         places.append(site.get("abc" if fractional else "xyz"))
+        free.append((site.get("properties") or {}).get("selective_dynamics"))
     positions = numbers(places, (len(symbols), 3), "the sites' coordinates")
     if fractional:
         positions = positions @ cell
-    return Atoms(elements_of(symbols), positions=positions, cell=cell if lattice else None, pbc=pbc)
+    atoms, told = named_atoms(symbols, occupants, positions=positions, cell=cell if lattice else None, pbc=pbc)
+    return atoms, replace(told, free=_flags(free))
 
 
-def from_ase_dict(entry: Json, periodic: bool = True) -> Atoms:
-    """An object like ``ase.Atoms.todict()`` in JSON: numbers or symbols, positions, cell and pbc.
+def _flags(free: list[Any]) -> Any:
+    """The sites' selective dynamics; a site without it is free.
+
+    Raises:
+        Damaged: flags that are not three.
+    """
+    if all(flags is None for flags in free):
+        return None
+    rows = [[True] * 3 if flags is None else flags for flags in free]
+    return numbers(rows, (len(rows), 3), "selective_dynamics") != 0
+
+
+def from_ase_dict(entry: Json, periodic: bool = True) -> tuple[Atoms, Told]:
+    """An object like ``ase.Atoms.todict()`` in JSON: numbers or symbols, positions, cell and pbc, with its constraints.
 
     Args:
         periodic: whether a cell without ``pbc`` is periodic, as it is in extended XYZ.
@@ -146,11 +180,11 @@ def from_ase_dict(entry: Json, periodic: bool = True) -> Atoms:
         given = numbers(entry["numbers"], (-1,), "numbers")
         if not np.isin(given, np.arange(len(atomic_numbers))).all():
             raise Damaged("numbers has an entry that is no atomic number")
-        kinds: Any = given.astype(int)
+        symbols: Any = given.astype(int)
     elif isinstance(entry["symbols"], str):
-        kinds = Atoms(entry["symbols"]).numbers
+        symbols = Atoms(entry["symbols"]).numbers
     else:
-        kinds = elements_of(entry["symbols"])
+        symbols = entry["symbols"]
     cell = entry.get("cell")
     if isinstance(cell, dict) and "array" in cell:  # how ASE writes a Cell
         cell = cell["array"]
@@ -158,19 +192,32 @@ def from_ase_dict(entry: Json, periodic: bool = True) -> Atoms:
         cell = numbers(cell, (3, 3), "cell")
     pbc = entry.get("pbc")
     flags = np.broadcast_to(numbers(periodic and cell is not None if pbc is None else pbc, None, "pbc") != 0, 3)
-    return Atoms(kinds, positions=numbers(entry["positions"], (len(kinds), 3), "positions"), cell=cell, pbc=flags)
+    positions = numbers(entry["positions"], (len(symbols), 3), "positions")
+    atoms, told = named_atoms(symbols, (), positions=positions, cell=cell, pbc=flags)
+    if isinstance(entry.get("info"), dict):
+        atoms.info.update(entry["info"])
+    if "aparam" in entry:
+        atoms.arrays["aparam"] = numbers(entry["aparam"], None, "aparam")
+    return atoms, replace(told, constraints=entry.get("constraints"))
 
 
-def elements_of(symbols: Sequence[Any]) -> list[int]:
-    """Atomic numbers; X is 0.
+def named_atoms(
+    symbols: Sequence[Any], occupants: Sequence[tuple[str, Sequence[tuple[str, Any]]]], **more: Any
+) -> tuple[Atoms, Told]:
+    """Atoms with symbols, names of types among them, or atomic numbers.
+
+    Args:
+        more: of ``ase.Atoms``.
 
     Raises:
-        Damaged: naming what is no element.
+        Damaged: a name that is no word.
     """
-    unknown = sorted({str(s) for s in symbols if not isinstance(s, str) or s not in atomic_numbers})
-    if unknown:
-        raise Damaged(f"{', '.join(unknown)}: no chemical symbol")
-    return [atomic_numbers[s] for s in symbols]
+    if isinstance(symbols, np.ndarray):
+        return Atoms(symbols, **more), Told(occupants)
+    if wrong := next((s for s in symbols if not isinstance(s, str)), None):
+        raise Damaged(f"{wrong}: no chemical symbol")
+    kinds: Kinds = kinds_of(symbols)
+    return Atoms([element_of(s) for s in symbols], **more), Told(occupants, kinds)
 
 
 def numbers(value: Any, shape: tuple[int, ...] | None, what: str) -> NDArray[np.float64]:

@@ -16,9 +16,11 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from .base import Item, SourceError
-from .deepmd_data import Types, make_atoms
-from .reading import Damaged, content_hash, reason, settle
+from .base import Item, SourceError, Told
+from .deepmd_data import make_atoms
+from .names import Kinds, TypeNames
+from .reading import Damaged, content_hash, reason
+from .settle import settle
 
 NEEDED = "reading it takes packages that are not installed: pip install 'dpa1-fast[dpdata]'"
 
@@ -42,14 +44,14 @@ class LmdbSource:
     """One LMDB data set. A mark is [structure].
 
     Attributes:
-        type_map: names of the types where the data set has none of its own.
+        names: what its types mean; the model's are for a data set that has none of its own.
 
     Raises:
         SourceError: the packages that read it are not installed.
     """
 
     folder: Path
-    type_map: tuple[str, ...]
+    names: TypeNames
 
     def __post_init__(self) -> None:
         try:
@@ -69,7 +71,7 @@ class LmdbSource:
 
     def read(self, mark: Any = None) -> Iterator[Item]:
         """See ``Source.read``."""
-        return settle(self.name, self._items(0 if mark is None else int(mark[0])), mark)
+        return settle(self.name, self._items(0 if mark is None else int(mark[0])), mark, self.names)
 
     def _items(self, done: int) -> Iterator[Item]:
         import lmdb
@@ -85,15 +87,17 @@ class LmdbSource:
             there = environment.stat()["entries"] - 1
             if count > 2 * max(there, 1):
                 raise Damaged(f"its __metadata__ promises {count} frames, {there} are there")
-            types = Types(meta.get("type_map") or self.type_map)
+            own = meta.get("type_map")
+            types = tuple(map(str, own)) if own else None if self.names.by_number else self.names.model
             for frame in range(done, count):
-                atoms, error = None, None
+                atoms, told, error = None, None, None
                 try:
                     key = format(frame, key_format)
-                    atoms = _atoms(_unpack(transaction.get(key.encode()), f"record {key}"), types, f"frame {frame}")
+                    atoms, kinds = _atoms(_unpack(transaction.get(key.encode()), f"record {key}"))
+                    told = Told(kinds=Kinds(kinds, types))
                 except (ValueError, TypeError, LookupError, AttributeError) as fault:
                     error = f"cannot be read: {reason(fault)}"
-                yield Item(self.name, frame, atoms, error, [frame + 1], (frame + 1) / count)
+                yield Item(self.name, frame, atoms, error, [frame + 1], (frame + 1) / count, told=told)
 
 
 def _unpack(record: Any, what: str) -> dict[str, Any]:
@@ -110,7 +114,8 @@ def _unpack(record: Any, what: str) -> dict[str, Any]:
     return {_text(k): v for k, v in value.items()}
 
 
-def _atoms(record: dict[str, Any], types: Types, where: str) -> Atoms:
+def _atoms(record: dict[str, Any]) -> tuple[Atoms, NDArray[np.int64]]:
+    """A frame and its types; its atomic numbers are not set yet."""
     fields = {ours: _array(record[k]) for ours, theirs in FIELDS.items() for k in (theirs, ours) if k in record}
     if not {"atype", "coord"} <= fields.keys():
         raise Damaged("has no atom_types or no coords")
@@ -121,7 +126,7 @@ def _atoms(record: dict[str, Any], types: Types, where: str) -> Atoms:
     labels |= {k: _array(record[k]) for k in ("fparam", "aparam") if record.get(k) is not None}
     if box is not None and not box.any():  # which is how DeePMD-kit takes it
         box = None
-    return make_atoms(types.numbers(atype.astype(np.int64), where), coord, box, labels)
+    return make_atoms(np.zeros(len(atype), int), coord, box, labels), atype.astype(np.int64)
 
 
 def _array(value: Any) -> NDArray[Any]:

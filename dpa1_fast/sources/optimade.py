@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import Item
-from .json_structures import is_structure, structure
+from .ids import identity
+from .json_structures import is_mapping, is_structure, structure
 from .reading import Damaged, reason
 from .streams import Stream, opened
 
@@ -38,10 +39,10 @@ def read_json(stream: Stream, frame: int, entry: int = 0) -> Iterator[Item]:
     Raises:
         Damaged: a document in one piece that is too large.
     """
-    lines: Iterable[bytes] = iter(stream.file.readline, b"")
+    lines: Iterable[bytes] = iter(lambda: _line(stream), b"")
     if frame == 0 or entry:
         first = b""
-        while line := stream.file.readline():
+        while line := _line(stream):
             first += line
             if not line.isspace():
                 break
@@ -59,6 +60,13 @@ def read_json(stream: Stream, frame: int, entry: int = 0) -> Iterator[Item]:
                 yield from _entries(stream, document, frame, entry, begin, begin + len(text))
                 return
     yield from _read_lines(stream, lines, frame, entry)
+
+
+def _line(stream: Stream) -> bytes:
+    line = stream.file.readline(LARGEST_DOCUMENT + 1)
+    if len(line) > LARGEST_DOCUMENT:
+        raise Damaged("has a line of more than 1 GiB; give a structure a line (JSON Lines)")
+    return line
 
 
 def _read_lines(stream: Stream, lines: Iterable[bytes], frame: int, entry: int) -> Iterator[Item]:
@@ -82,18 +90,25 @@ def _read_lines(stream: Stream, lines: Iterable[bytes], frame: int, entry: int) 
 def _entries(stream: Stream, value: Any, frame: int, entry: int, begin: int, end: int) -> Iterator[Item]:
     """The structures in one parsed value that lies between two offsets, without its first ``entry`` entries."""
     entries = value if isinstance(value, list) else [value]
+    ids: list[str] | None = None
     if isinstance(value, dict) and isinstance(value.get("data"), list):  # the answer of an OPTIMADE server
         entries = value["data"]
+    elif is_mapping(value):
+        ids, entries = list(value), list(value.values())
     for k, one in enumerate(entries[entry:], start=entry + 1):
         if not is_structure(one):
             continue
-        atoms, error = None, None
+        atoms, told, error = None, None, None
         try:
-            atoms = structure(one)
+            atoms, told = structure(one)
         except (Damaged, LookupError, TypeError, ValueError, AttributeError, RecursionError) as fault:
             error = f"cannot be read: {reason(fault)}"
+        if ids is not None and atoms is not None and identity(atoms.info) is None:
+            atoms.info["id"] = ids[k - 1]
+        if ids is not None and error is not None:
+            error = f"{ids[k - 1]} {error}"
         mark = [frame + 1, begin, k] if k < len(entries) else [frame + 1, end, 0]
-        yield Item(stream.name, frame, atoms, error, mark, stream.share(end))
+        yield Item(stream.name, frame, atoms, error, mark, stream.share(end), told=told)
         frame += 1
 
 

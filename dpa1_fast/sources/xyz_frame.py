@@ -21,6 +21,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
+from .names import Kinds, kinds_of
+
 PAIR = re.compile(r"""([A-Za-z_][\w.-]*)=(?:"([^"\\]+)"|([^\s"'{}\[\]\\=]+))(?:\s+|$)""")
 FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?", re.ASCII)
 INTEGER = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
@@ -48,6 +50,30 @@ class _Numbers(dict[str, int]):
 
 
 NUMBERS = _Numbers()
+
+
+def types_of_frame(lines: list[bytes], unusual: frozenset[str]) -> tuple[list[bytes], Kinds | None]:
+    """The frame for ASE, and what it calls its atoms where some have names of types that are no chemical symbols.
+
+    Args:
+        unusual: such names.
+    """
+    properties = re.search(rb'Properties="?([^\s"]+)', lines[1])
+    fields = (properties[1].decode("utf-8", "replace") if properties else PLAIN_PROPERTIES).split(":")
+    if "species" not in fields[::3] or len(fields) % 3:
+        return lines, None
+    column = sum(int(n) for n in fields[2 : 3 * fields[::3].index("species") : 3] if n.isdigit())
+    natoms = int(lines[0])
+    rows = [line.split() for line in lines[2 : natoms + 2]]
+    symbols = [row[column].decode("utf-8", "replace") if len(row) > column else "" for row in rows]
+    if unusual.isdisjoint(symbols):
+        return lines, None
+    for k, symbol in enumerate(symbols):
+        if symbol in unusual:
+            rows[k][column] = b"X"
+        else:  # ASE takes symbols in any case
+            symbols[k] = symbol.capitalize()
+    return [*lines[:2], *(b" ".join(row) + b"\n" for row in rows), *lines[natoms + 2 :]], kinds_of(symbols)
 
 
 def parse_frame(lines: list[bytes]) -> Atoms:

@@ -103,14 +103,15 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def tiles(self, elements: int, cost_per_neighbor: int) -> Iterator[Tensor]:
-        """Index sets of active atoms, sorted by neighbour count so that a tile wastes little.
+    def tiles(self, elements: int, cost_per_neighbor: int, atoms: Tensor | None = None) -> Iterator[Tensor]:
+        """Index sets of atoms, sorted by neighbour count so that a tile wastes little.
 
         Args:
             elements: how many numbers a tile may hold at a time.
             cost_per_neighbor: numbers that each neighbour slot needs besides one per pair of slots.
+            atoms: which ones; by default those that are active.
         """
-        active = torch.nonzero(self.active).squeeze(-1)
+        active = torch.nonzero(self.active).squeeze(-1) if atoms is None else atoms
         counts = self.counts[active]
         order = torch.argsort(counts, stable=True)
         active, sizes = active[order], counts[order].tolist()

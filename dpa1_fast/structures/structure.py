@@ -17,6 +17,12 @@ SMALLEST_HEIGHT = 0.1
 """Å. A periodic axis whose lattice planes lie closer than this is taken for a broken cell."""
 
 
+TYPE_NAMES = "dpa1_type"
+"""The array of ``ase.Atoms`` that names the model's type of each atom where symbols do not say it (OW, HW)."""
+
+VIRTUAL = "-1"
+"""Stands in that array for a virtual atom."""
+
 UNKNOWN = -2
 """Stands for the type of an element that a model does not know."""
 
@@ -191,6 +197,12 @@ def _type_of_number(types: tuple[tuple[str, int], ...]) -> NDArray[np.int64]:
     return np.array([index.get(symbol, UNKNOWN) for symbol in chemical_symbols], dtype=np.int64)
 
 
+def count_real(atoms: Any) -> int:
+    """How many atoms of an ``ase.Atoms`` are not virtual."""
+    named = atoms.arrays.get(TYPE_NAMES)
+    return int(np.count_nonzero(atoms.numbers if named is None else named.astype(str) != VIRTUAL))
+
+
 def from_ase(
     config: DPA1Config,
     atoms: Any,
@@ -201,7 +213,8 @@ def from_ase(
 ) -> Structure:
     """A Structure from an ``ase.Atoms``; element X is a virtual atom unless the model has a type of that name.
 
-    Which type a chemical symbol is, ``types`` says, else the model's ``type_map``.
+    Which type a chemical symbol is, ``types`` says, else the model's ``type_map``. Where ``atoms.arrays["dpa1_type"]``
+    has names of types (``OW``; ``-1`` for a virtual atom), they count and not the symbols.
 
     Frame and atomic parameters come from the arguments, else from ``atoms.info['fparam']`` and
     ``atoms.arrays['aparam']`` (or ``atoms.info['aparam']``, where DeePMD-kit's calculator looks)
@@ -215,11 +228,18 @@ def from_ase(
         numbers, positions, cell, pbc = atoms.numbers, atoms.positions, np.asarray(atoms.cell[:]), atoms.pbc
     except AttributeError:
         raise TypeError(f"{name} is a {type(atoms).__name__}, expected an ase.Atoms") from None
-    kinds = _type_of_number(tuple(types.items()) if types else config.types_by_name)[numbers]
+    named = atoms.arrays.get(TYPE_NAMES)
+    if named is None:
+        names: Any = atoms.symbols
+        kinds = _type_of_number(tuple(types.items()) if types else config.types_by_name)[numbers]
+    else:
+        names, index = list(map(str, named)), {VIRTUAL: -1, **(types or dict(config.types_by_name))}
+        kinds = np.array([index.get(n, UNKNOWN) for n in names], dtype=np.int64)
     if len(kinds) and kinds.min() == UNKNOWN:
-        unknown = ", ".join(sorted({s for s, t in zip(atoms.symbols, kinds, strict=True) if t == UNKNOWN}))
+        unknown = ", ".join(sorted({s for s, t in zip(names, kinds, strict=True) if t == UNKNOWN}))
         known = " ".join(list(types or config.type_map)[:20]) + (" …" if config.ntypes > 20 else "")
-        raise StructureError(name, f"the model does not know the element {unknown}; it knows {known}")
+        what = "element" if named is None else "type"
+        raise StructureError(name, f"the model does not know the {what} {unknown}; it knows {known}")
     if fparam is None and config.fitting.numb_fparam:
         fparam = atoms.info.get("fparam")
     if aparam is None and config.fitting.numb_aparam:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..outputs import Outputs
 from ..prepare import bases, chebyshev, merging
 from ..prepare.weights import Weights
 from .buffer_pool import Room
@@ -48,7 +49,7 @@ class CpuEvaluator:
         self._room = Room()
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Any) -> Outputs:
         """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
 
         Args:
@@ -76,7 +77,7 @@ class CpuEvaluator:
                 offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
             )  # fmt: skip
             self._model.evaluate(request, self.threads)
-        return energy, gradient, force, virial
+        return Outputs(energy, gradient, force, virial)
 
     def _parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides the descriptor, for each centre. (count, extras)."""

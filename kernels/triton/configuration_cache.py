@@ -38,7 +38,7 @@ def read(path: Path) -> Tuned:
     """The tiles in a file, none where there is no file. A file that is not what it should be is ignored, with a warning
     that names it."""
     try:
-        whole = json.loads(path.read_text())
+        whole = json.loads(path.read_text(encoding="utf-8"))
         return {p: {b: _directions(b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
     except FileNotFoundError:
         return {}
@@ -81,5 +81,5 @@ def write(path: Path, tuned: Tuned) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(numbers, indent=1) + "\n")
+    fresh.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     fresh.replace(path)

@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..outputs import Outputs
 from . import chunks
 from .evaluator import TritonEvaluator
-
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 SLACK = 1.15
 """Room for edges over those of the step that was captured."""
@@ -122,7 +121,7 @@ class GraphedEvaluator:
             self._captured.replay()
             self.replays += 1
             energy, gradient, forces, virials = self._captured.out
-            return energy.clone(), gradient[: len(batch.neighbor)].clone(), forces.clone(), virials.clone()
+            return Outputs(energy.clone(), gradient[: len(batch.neighbor)].clone(), forces.clone(), virials.clone())
 
     def _record(self, batch: Any, counts: Tensor) -> _Captured:
         room = (counts * SLACK + 1).div(ROOM_STEP).ceil().long() * ROOM_STEP

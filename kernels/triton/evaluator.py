@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..outputs import Outputs
 from ..prepare import bases
 from ..prepare.weights import Weights
 from . import chunks
@@ -75,7 +76,7 @@ class TritonEvaluator:
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Any) -> Outputs:
         """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
 
         Args:
@@ -104,9 +105,7 @@ class TritonEvaluator:
         per_atom = m.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * m.mp)
         return chunks.cut(sizes, per_edge, per_atom, self.chunk_bytes)
 
-    def run(
-        self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def run(self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False) -> Outputs:
         """What a call gives, by a choice of chunks. Reads nothing back from the device: a CUDA graph can capture it.
 
         Args:
@@ -123,7 +122,7 @@ class TritonEvaluator:
             self._evaluate(edges, atoms.part(chunk), chunk, None if near else self.model.coordinates)
         energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
         energy.scatter_(0, center, atoms.energy)
-        return energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving)
+        return Outputs(energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving))
 
     def _atoms(self, batch: Any, order: Order, center: Tensor) -> Atoms:
         m = self.model

@@ -128,7 +128,7 @@ def bucket(most: int) -> int:
 def table() -> dict[str, dict[str, dict[str, dict[str, list[int]]]]]:
     """architecture → precision → bucket → direction → [rows, keys, chunk, warps, block]."""
     path = Path(__file__).with_name("launch_configurations.json")
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def tiles_for(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...engine import Result
+from ...errors import DPA1Error
+from ..folder import PARTS, remove
 
 
 @dataclass
@@ -53,6 +54,24 @@ class Sink(Protocol):
         ...
 
 
+class ChangedOutputError(DPA1Error, RuntimeError):
+    """What a job has written is not there any more as it was left.
+
+    Args:
+        path: which output. what: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} {what}, so the job cannot go on from there; --overwrite begins it anew")
+
+
+def owned(target: Path, state: Any) -> bool:
+    """Whether a finished output is what its job left; one that a job that has done nothing finds is begun anew."""
+    if state is None and target.exists():
+        remove(target)
+    return target.exists()
+
+
 def durable(path: Path) -> None:
     """Makes sure that a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -88,14 +107,20 @@ class Parts:
         return self.folder / f"part-{number:07d}{self.ending}"
 
     def resume(self, count: int) -> None:
-        """Deletes everything but the first ``count`` parts."""
-        if count == 0 and self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Deletes all parts but the first ``count``.
+
+        Raises:
+            ChangedOutputError: one of these is not there.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         keep = {self.path(k).name for k in range(count)}
-        for path in self.folder.iterdir():
-            if path.name not in keep:
+        for path in self.folder.glob(PARTS):
+            if path.name in keep:
+                keep.remove(path.name)
+            else:
                 path.unlink()
+        if keep:
+            raise ChangedOutputError(self.folder / min(keep), "is gone, though the journal says that it was written")
 
     def write(self, number: int, data: bytes) -> int:
         """Writes part ``number``. Returns how many there are."""
@@ -107,5 +132,6 @@ class Parts:
         return sorted(self.folder.glob(f"part-*{self.ending}"))
 
     def remove(self) -> None:
-        """Deletes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Deletes the folder with its parts."""
+        if self.folder.exists():
+            remove(self.folder)

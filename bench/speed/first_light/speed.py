@@ -1,0 +1,138 @@
+"""How fast: whole evaluations by size, kernel by kernel against the model of time, and replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from . import BARS
+from .lines import Log
+from .place import FULL, LARGEST, SIZES, Place, verdict
+
+
+def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES) -> None:
+    """µs an atom, ns a neighbour, peak memory and launches of one evaluation of a batch that lies on the card."""
+    from bench.speed import gpu
+
+    model, device = place.model(), torch.device(place.device)
+    engine = place.engine(model, precision)
+    for case in place.cases(cases):
+        batch = place.batch(model, case)
+        here = batch.to(device)
+        gpu.released(device)
+        found = engine.run(here)
+        place.wait()
+        peak = torch.cuda.max_memory_allocated(device) if place.on_card else 0
+        judged = verdict(found, place.judge(case), BARS[precision])
+        del found
+        card, host = place.timed(lambda here=here: engine.run(here), repeats=15 if place.on_card else 1)
+        ran = gpu.kernels(device, lambda here=here: engine.run(here))
+        n, edges = batch.n_atoms, len(batch.neighbor)
+        log.say(
+            f"sizes-{precision}" if cases is SIZES else f"largest-{precision}", case=case, precision=precision, atoms=n,
+            structures=batch.n_structures, neighbors=round(edges / n, 1), us_per_atom=card / n,
+            ns_per_neighbor=1e3 * card / max(1, edges), ms=card / 1e3, host_ms=host / 1e3, peak_bytes=peak,
+            chunks=gpu.pieces(engine, here), launches=ran and ran[0], triton_launches=ran and ran[1], **judged,
+        )  # fmt: skip
+
+
+def largest(place: Place, log: Log, precision: str) -> None:
+    """The same for a hundred thousand atoms."""
+    sizes(place, log, precision, (LARGEST,))
+
+
+def whole(place: Place, log: Log, precision: str) -> None:
+    """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock."""
+    from .place import structures
+
+    engine = place.engine(place.model(), precision)
+    for case in place.cases(("water192", "water12288", "molecules64")):
+        atoms = structures(case)
+        n = sum(len(a) for a in atoms)
+        engine.evaluate(atoms)
+        _, host = place.timed(lambda atoms=atoms: engine.evaluate(atoms), repeats=7 if place.on_card else 1)
+        log.say(f"whole-{precision}", case=case, precision=precision, atoms=n, us_per_atom=host / n)
+
+
+def by_kernel(place: Place, log: Log, precision: str) -> None:
+    """µs an atom of each kernel, launch by launch in their order, beside what ``bench/compiled/cost.py`` expects."""
+    model = place.model()
+    engine = place.engine(model, precision)
+    (case,) = place.cases((FULL,))
+    batch = place.batch(model, case).to(place.device)
+    engine.run(batch)
+    place.wait()
+    expected = modelled(place, precision)
+    for name, us, launches in kernel_times(place, lambda: engine.run(batch)):
+        mine = expected.get(name)
+        log.say(
+            f"by_kernel-{precision}", case=case, precision=precision, kernel=name, us_per_atom=us / batch.n_atoms,
+            launches=launches, model_us_per_atom=mine and mine["model_us_per_atom"], limit=mine and mine["limit"],
+        )  # fmt: skip
+
+
+def modelled(place: Place, precision: str) -> dict[str, dict[str, Any]]:
+    """Kernel → what the model of time says of it, launches of the same kernel taken together."""
+    file = place.data / "modelled.json"
+    out: dict[str, dict[str, Any]] = {}
+    for row in json.loads(file.read_text(encoding="utf-8")) if file.exists() else ():
+        if row["precision"] == precision and row.get("model_us_per_atom") is not None:
+            mine = out.setdefault(row["function"], {"model_us_per_atom": 0.0, "limit": row["limit"]})
+            mine["model_us_per_atom"] += row["model_us_per_atom"]
+    return out
+
+
+def kernel_times(place: Place, call: Any, rounds: int = 3) -> list[tuple[str, float, float]]:
+    """(kernel, µs, launches) of a call by the profiler, the longest first; of what is not ours one sum."""
+    if not place.on_card:
+        return [("interpreter", place.timed(call, repeats=1)[0], 0)]
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        for _ in range(rounds):
+            call()
+        place.wait()
+    out: dict[str, list[float]] = {}
+    for event in seen.key_averages():
+        if event.device_type == DeviceType.CUDA:
+            ours = event.key.startswith("_") and "_kernel" in event.key and not event.key.startswith("_Z")
+            both = out.setdefault(event.key if ours else "torch's", [0.0, 0.0])
+            both[0] += event.self_device_time_total / rounds
+            both[1] += event.count / rounds
+    return sorted(((k, us, n) for k, (us, n) in out.items()), key=lambda x: -x[1])
+
+
+def graph(place: Place, log: Log, precision: str) -> None:
+    """Steps of a moving system, replayed as a CUDA graph: the bits of plain launches, and how fast."""
+    from bench.speed.gpu import prepare
+
+    from .place import structures
+
+    if not place.on_card:
+        log.say(f"graph-{precision}", said="graphs need a card")
+        return
+    model = place.model()
+    plain, graphed = place.engine(model, precision), place.engine(model, precision, fixed_shape=True)
+    for case in ("water192", "water1536"):
+        steps = []
+        for k in range(6):
+            (atoms,) = (a.copy() for a in structures(case))
+            atoms.rattle(0.01 * k, seed=k)
+            steps.append(prepare(model, [atoms]).to(place.device))
+        off = 0
+        for batch in steps:
+            pairs = zip(plain.run(batch), graphed.run(batch), strict=True)
+            off += not all(torch.equal(a, b) for a, b in pairs)
+        run: Any = graphed.evaluator
+        counts = {"captures": run.captures, "replays": run.replays}
+        without, host_without = place.timed(lambda b=steps[-1]: plain.run(b))
+        with_graph, host_with = place.timed(lambda b=steps[-1]: graphed.run(b))
+        n = steps[0].n_atoms
+        log.say(
+            f"graph-{precision}", case=case, precision=precision, atoms=n, steps=len(steps), other_bits=off,
+            right=off == 0 and counts["replays"] > 0, us_per_atom=with_graph / n, plain_us_per_atom=without / n,
+            host_ms=host_with / 1e3, plain_host_ms=host_without / 1e3, **counts,
+        )  # fmt: skip

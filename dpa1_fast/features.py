@@ -1,0 +1,41 @@
+"""What a model's networks see and think of each atom: descriptor, and the energy net's last hidden layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .model import DPA1
+from .structures.batch import Neighborhood, collate
+from .tiled import TILE_ELEMENTS
+
+
+class Features(NamedTuple):
+    """Of one structure: descriptor (n, D) and last hidden layer (n, H), float64, 0 for virtual atoms."""
+
+    descriptor: NDArray[np.float64]
+    hidden: NDArray[np.float64]
+
+
+def features(model: DPA1, part: Neighborhood) -> Features:
+    """By the reference formulas; atoms of ``atom_exclude_types`` have features too.
+
+    Args:
+        model: with parameters in float64. part: a structure with its neighbours.
+    """
+    config = model.config
+    batch = collate(config, [part])
+    real = torch.nonzero(batch.types >= 0).squeeze(-1)
+    descriptor = torch.zeros(batch.n_atoms, config.dim_descrpt, dtype=torch.float64)
+    hidden = torch.zeros(batch.n_atoms, model.dim_hidden, dtype=torch.float64)
+    with torch.no_grad():
+        for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor, real):
+            edge, mask = batch.slots(atoms)
+            vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
+            tile = batch.tile(atoms, edge, mask, vectors, 2 * config.rcut)
+            descriptor[atoms] = model.descriptor(tile)
+            hidden[atoms] = model.hidden(descriptor[atoms], tile)
+    return Features(descriptor.numpy(), hidden.numpy())

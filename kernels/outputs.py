@@ -1,0 +1,25 @@
+"""What every backend returns of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Outputs(NamedTuple):
+    """Of a batch of S structures with n atoms and e edges, all float64, on the backend's device.
+
+    Attributes:
+        energies: (n,) eV, one an atom. gradient: (e, 3) eV/Å, dE/dd of each edge d = r_j − r_i.
+        forces: (n, 3) eV/Å. virials: (S, 3, 3) eV, −dE/dε.
+    """
+
+    energies: Tensor
+    gradient: Tensor
+    forces: Tensor
+    virials: Tensor
+
+    def cpu(self) -> Outputs:
+        """The same on the CPU."""
+        return Outputs(*(x.cpu() for x in self))

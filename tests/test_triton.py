@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> No
         assert float((a - b).abs().max() if b.numel() else 0.0) < TOLERANCE[precision] * scale, name
 
 
+def quick_ones(names: Iterable[str], *quick: str) -> list[Any]:
+    """Parameters of a test, of which all but those named are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("name", ALL)
 def test_every_option(name: str, precision: str) -> None:
@@ -88,7 +94,10 @@ def test_every_activation_function(function: str, options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"])
+@pytest.mark.parametrize(
+    "name",
+    quick_ones(["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"], "smooth", "strip_hard"),
+)
 def test_first_layer_in_coordinates(name: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bases, "WORTH", 2.0)
     model = make_model(**ALL[name] | {"attn_layer": layers})
@@ -126,9 +135,16 @@ def one_atom(model: DPA1, neighbors: int) -> Batch:
     return replace(batch, active=active)
 
 
-@pytest.mark.parametrize("neighbors", [0, 1, 5, 17, 120, 253])
+SHAPES = [((25, 50, 100), 64), ((25, 50, 100), 128), ((32, 64, 128), 256), ((32, 64, 128), 128)]
+
+
 @pytest.mark.parametrize(
-    ("neuron", "attn"), [((25, 50, 100), 64), ((25, 50, 100), 128), ((32, 64, 128), 256), ((32, 64, 128), 128)]
+    ("neuron", "attn", "neighbors"),
+    [
+        pytest.param(*shape, n, marks=[pytest.mark.slow] if n > (120 if shape is SHAPES[0] else 17) else [])
+        for shape in SHAPES
+        for n in (0, 1, 5, 17, 120, 253)
+    ],
 )
 def test_odd_shapes(neuron: tuple[int, ...], attn: int, neighbors: int) -> None:
     for smooth, precision in ((True, "float64"), (False, "float32")):
@@ -151,7 +167,9 @@ def test_any_tile_gives_the_same(tiles: str, neighbors: int) -> None:
 
 
 @pytest.mark.usefixtures("rows_alike")
-def test_chunks_and_programs_change_no_bit(model: DPA1) -> None:
+@pytest.mark.parametrize("name", quick_ones(OPTIONS, "smooth", "no_attention"))
+def test_chunks_and_programs_change_no_bit(name: str) -> None:
+    model = make_model(**OPTIONS[name])
     batch = batch_of(model, [molecule(5, 1), crystal(n=3), Atoms("C"), molecule(4, 2)])
     expected = evaluator(model, "float32")(batch)
     for options in ({"chunk_bytes": 1}, {"chunk_bytes": 20_000, "programs": 1}, {"programs": 64}):
@@ -214,9 +232,16 @@ def test_low_precisions_run_and_are_what_they_say(precision: str) -> None:
 
 
 PUBLIC = sorted(SHARED.glob("public/**/cases.npz"))
+QUICK_MODELS = ("P03", "P06", "P10")
 
 
-@pytest.mark.parametrize("path", PUBLIC, ids=[p.parent.name for p in PUBLIC])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.parent.name, marks=[] if p.parent.name.startswith(QUICK_MODELS) else [pytest.mark.slow])
+        for p in PUBLIC
+    ],
+)
 def test_models_written_by_deepmd(path: Path) -> None:
     """Float32 against DeePMD-kit's own float64 results, small structures."""
     file, head = path.parent / "model.pth", None
@@ -296,7 +321,8 @@ import torch
 from dpa1_fast.kernels import dispatch
 make()
 try:
-    dispatch.triton_evaluator(dpa1_fast.load('almgcu-demo', device='cpu')._model.weights(), 'float32', torch.device('cuda:0'))
+    weights = dpa1_fast.load('almgcu-demo', device='cpu')._model.weights()
+    dispatch.triton_evaluator(weights, 'float32', torch.device('cuda:0'))
 except ValueError as error:
     print(error)
 """

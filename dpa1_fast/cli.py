@@ -220,6 +220,10 @@ def screen(
     write: Annotated[
         str, typer.Option("--write", "-w", help="also structures with forces: extxyz, hdf5, db, or several")
     ] = "",
+    keep: Annotated[
+        str,
+        typer.Option("--keep", "-k", help="keys of the structures to keep as columns, besides ids"),
+    ] = "",
     relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE)")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
@@ -260,6 +264,7 @@ def screen(
             threads=threads,
             fields=_list(fields),
             write=_list(write),
+            keep=_list(keep),
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,

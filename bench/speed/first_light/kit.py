@@ -173,7 +173,7 @@ def main() -> int:
     kit = options.output.resolve()
     kit.mkdir(parents=True, exist_ok=True)
     digest = digest_of(ROOT)
-    before = json.loads((kit / "kit.json").read_text()) if (kit / "kit.json").exists() else {}
+    before = json.loads((kit / "kit.json").read_text(encoding="utf-8")) if (kit / "kit.json").exists() else {}
     (kit / "kit.json").unlink(missing_ok=True)  # a kit that is not whole is none
     download((*NEEDED, *(BIG if options.big else ())), kit / "wheels", options.python)
     if not options.no_peer:
@@ -199,7 +199,7 @@ def main() -> int:
         "architecture": options.architecture, "node": json.loads(found.splitlines()[-1]),
         "wheels": sorted(f.name for f in kit.glob("*/*.whl")),
     }  # fmt: skip
-    (kit / "kit.json").write_text(json.dumps(about, indent=1))
+    (kit / "kit.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     whole = size(kit)
     print(f"{kit}: {whole:.0f} MiB" + (f", more than the {MOST_MIB} that travel" if whole > MOST_MIB else ""))
     return int(bool(code) or (whole > MOST_MIB and not options.big))

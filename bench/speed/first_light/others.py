@@ -106,7 +106,7 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
     """DeePMD-kit's forces (n, 3) eV/Å and the median seconds of an evaluation, in a process of its own."""
     job = json.dumps({"engine": "deepmd", "model": str(model), "structures": str(frames), "threads": 8})
     out = place.scratch / "peer_forces.npz"
-    log = (place.scratch / "peer.log").open("w")
+    log = (place.scratch / "peer.log").open("w", encoding="utf-8")
     with subprocess.Popen(
         [sys.executable, peer_worker.__file__, job], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         text=True, env=environment, cwd=place.scratch, preexec_fn=die_with_parent,
@@ -119,7 +119,7 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
                 print(command, file=worker.stdin, flush=True)
             line = worker.stdout.readline()
             if not line:
-                raise RuntimeError(f"DeePMD-kit stopped: {Path(log.name).read_text()[-500:]}")
+                raise RuntimeError(f"DeePMD-kit stopped: {Path(log.name).read_text(encoding='utf-8')[-500:]}")
             return json.loads(line)
 
         ask("")

@@ -77,7 +77,7 @@ def modelled(place: Place, precision: str) -> dict[str, dict[str, Any]]:
     """Kernel → what the model of time says of it, launches of the same kernel taken together."""
     file = place.data / "modelled.json"
     out: dict[str, dict[str, Any]] = {}
-    for row in json.loads(file.read_text()) if file.exists() else ():
+    for row in json.loads(file.read_text(encoding="utf-8")) if file.exists() else ():
         if row["precision"] == precision and row.get("model_us_per_atom") is not None:
             mine = out.setdefault(row["function"], {"model_us_per_atom": 0.0, "limit": row["limit"]})
             mine["model_us_per_atom"] += row["model_us_per_atom"]

@@ -74,7 +74,7 @@ def sanitize(place: Place, log: Log, check: str, precision: str) -> None:
         text=True,
         preexec_fn=die_with_parent,
     )
-    text = report.read_text(errors="replace") if report.exists() else ""
+    text = report.read_text(errors="replace", encoding="utf-8") if report.exists() else ""
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", text)
     clean = bool(summary) and all(x.startswith("0 ") for x in summary) and run.returncode == 0
     first = next((x for x in text.split("=========") if "kernel" in x or "Invalid" in x), "")

@@ -84,13 +84,14 @@ def quick() -> dict[str, Setting]:
 
 def everything() -> Iterator[tuple[str, Setting]]:
     """Buckets, modes, layers and coordinates; all options; all launch configurations."""
-    for precision in ("tf32", "bfloat16", "float16", "float32"):
-        for bucket, neighbors in NEIGHBORS.items():
+    modes = (("hard", 2), ("strip", 1), ("smooth", 3))
+    for p, precision in enumerate(("tf32", "bfloat16", "float32", "float16")):
+        for k, (bucket, neighbors) in enumerate(NEIGHBORS.items()):
             for coordinates in (True, False) if precision != "float32" else (False,):  # for which no card has a tile
-                for mode, layers in (("hard", 2), ("strip", 1), ("smooth", 3)):
-                    options = PRODUCTION | MODES[mode] | {"attn_layer": layers}
-                    name = f"{precision} {bucket} {mode} {layers}{' coordinates' if coordinates else ''}"
-                    yield name, Setting(options, precision, neighbors, 1 + bucket % 3, coordinates)
+                mode, layers = modes[(p + k + coordinates) % 3]
+                options = PRODUCTION | MODES[mode] | {"attn_layer": layers}
+                name = f"{precision} {bucket} {mode} {layers}{' coordinates' if coordinates else ''}"
+                yield name, Setting(options, precision, neighbors, 1 + k % 2, coordinates)
     for precision, coordinates in (("tf32", True), ("bfloat16", False), ("float32", False)):
         more = {
             "filled strip_hard": FILLED | MODES["strip_hard"],

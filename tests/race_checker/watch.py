@@ -15,14 +15,17 @@ import interpreter_hooks
 import numpy as np
 import triton
 from interpreter_hooks import Listener, Touched, listening
+from tensor_spans import Cells, Spans
 from torch import Tensor
 
-from .memory import Memory
 from .phases import Access, Conflict, conflicts
 from .programs import Owners
 
 Line = tuple[str, ...]
 """Where an operation stands: "file:line", and the calls that led there, innermost first."""
+
+CELL = 2
+"""Bytes of what is told apart: the smallest element that kernels store (bfloat16)."""
 
 NOT_KERNELS = (str(Path(triton.__file__).parent), interpreter_hooks.__file__, str(Path(__file__).parent))
 
@@ -99,9 +102,9 @@ class Watch(Listener):
 
     def launch(self, kernel: str, tensors: Mapping[str, Tensor]) -> None:
         self.launches[kernel] += 1
-        self._memory = Memory(kernel, tensors)
-        self._stored = np.zeros(len(self._memory), dtype=bool)
-        self._owners = Owners(len(self._memory))
+        self._kernel, self._cells = kernel, Cells(Spans.of(tensors), CELL)
+        self._stored = np.zeros(len(self._cells), dtype=bool)
+        self._owners = Owners(len(self._cells))
         self._program = -1
 
     def program(self) -> None:
@@ -113,15 +116,17 @@ class Watch(Listener):
 
     def access(self, touched: Touched) -> None:
         line = self._line()
+        if (touched.addresses % touched.size).any():
+            raise ValueError(f"{self._kernel} reaches elements of {touched.size} bytes at places between them")
         if len(touched.elements):
-            cells = self._memory.cells(touched.addresses, touched.size)
+            cells = self._cells.of(touched.addresses, touched.size)
             elements = np.repeat(touched.elements, cells.shape[1])
             stores, origins = touched.kind == "store", touched.origins
             self._phase.append(Access(touched.number, stores, line, cells.ravel(), elements, touched.shape, origins))
 
     def atomic(self) -> None:
         line = self._lines[self._line()]
-        self.findings[Finding("programs", "atomic", False, self._memory.kernel, "", line, line)] += 1
+        self.findings[Finding("programs", "atomic", False, self._kernel, "", line, line)] += 1
 
     def barrier(self) -> None:
         here = self._lines[self._line()][0]
@@ -151,8 +156,8 @@ class Watch(Listener):
     def _note(self, found: Iterable[Conflict], between: str, into: Counter[Finding]) -> None:
         for x in found:
             earlier, later = self._lines[x.earlier], self._lines[x.later]
-            tensor = self._memory.name(x.cell)
-            into[Finding(between, x.kind, x.in_place, self._memory.kernel, tensor, earlier, later)] += x.count
+            tensor = self._cells.name(x.cell)
+            into[Finding(between, x.kind, x.in_place, self._kernel, tensor, earlier, later)] += x.count
 
     def _end_phase(self, barrier: str | None) -> None:
         """Compares the accesses of a phase; and those of phases that a left-out barrier would join."""

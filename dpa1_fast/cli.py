@@ -214,7 +214,9 @@ def screen(
     fields: Annotated[
         str,
         typer.Option(
-            "--fields", "-f", help="columns of the summary besides the usual: energy, forces, stress, descriptor"
+            "--fields",
+            "-f",
+            help="columns that the summary has besides: forces, descriptor (energy and stress are always there)",
         ),
     ] = "energy,stress",
     write: Annotated[

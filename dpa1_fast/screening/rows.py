@@ -31,15 +31,16 @@ FIRST = (
     _field("max_force", NUMBER, "largest length of a force", "eV/Å"),
     _field("volume", NUMBER, unit="Å³"),
     _field("pressure", NUMBER, "-(xx + yy + zz) / 3 of the stress", "eV/Å³"),
+    _field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),
 )
 LAST = (
     _field("status", TEXT, "ok or failed", nullable=False),
     _field("error", TEXT, "why it failed"),
 )
 FIELDS = {
-    "energy": (),  # always there
+    "energy": (),  # always there, and so is stress
     "forces": (_field("forces", pa.list_(NUMBER), "3 a atom, flat", "eV/Å"),),
-    "stress": (_field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),),
+    "stress": (),
     "descriptor": (_field("descriptor", pa.list_(NUMBER), "of every atom one after another, flat"),),
 }
 """What ``--fields`` may name, and the columns that each adds."""

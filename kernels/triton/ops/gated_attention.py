@@ -360,4 +360,3 @@ def _gated_attention_fwd_kernel(
         if LAST:
             base = moments + tl.full((), 4 * MP, tl.int64) * b
             _store_moments(base, m_s, m_a, m_b, m_c, MP)
-        tl.debug_barrier()

@@ -14,11 +14,14 @@ import pytest
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything loads triton: its kernels are proved in the interpreter
 import torch
+from interpreter_speed import patch_once_a_launch
 from kernel_cases import random_model
 
 from dpa1_fast import DPA1, DPA1Config
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.errors import DPA1Warning
+
+patch_once_a_launch()
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "cases"

@@ -214,11 +214,17 @@ def screen(
     fields: Annotated[
         str,
         typer.Option(
-            "--fields", "-f", help="columns of the summary besides the usual: energy, forces, stress, descriptor"
+            "--fields",
+            "-f",
+            help="columns that the summary has besides: forces, descriptor (energy and stress are always there)",
         ),
     ] = "energy,stress",
     write: Annotated[
         str, typer.Option("--write", "-w", help="also structures with forces: extxyz, hdf5, db, or several")
+    ] = "",
+    keep: Annotated[
+        str,
+        typer.Option("--keep", "-k", help="keys of the structures to keep as columns, besides ids"),
     ] = "",
     relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE)")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
@@ -260,6 +266,7 @@ def screen(
             threads=threads,
             fields=_list(fields),
             write=_list(write),
+            keep=_list(keep),
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,

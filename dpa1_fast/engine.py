@@ -115,7 +115,11 @@ class Engine:
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
-        self.evaluator = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend](model)
+        make = {"cpu": self._cpu, "triton": self._triton, "reference": self._reference}[self.backend]
+        try:
+            self.evaluator = make(model)
+        except ValueError as error:  # the kernels know no errors of ours
+            raise BackendError(str(error)) from None
         self.scheduler = Scheduler(model.config, self.evaluator, self.device)
         self._warned_over_sel = False
 
@@ -242,12 +246,9 @@ class Engine:
         return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
 
     def _triton(self, model: DPA1) -> Evaluator:
-        try:
-            evaluator: Evaluator = dispatch.triton_evaluator(
-                model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
-            )
-        except ValueError as error:
-            raise BackendError(str(error)) from None
+        evaluator: Evaluator = dispatch.triton_evaluator(
+            model.weights(), self.precision, self.device, fixed_shape=self.fixed_shape
+        )
         return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LONGEST = 500
+"""Characters of a file's own words that a message may repeat."""
+
 
 class DPA1Error(Exception):
     """Base class of every error that this package raises on purpose."""
@@ -17,6 +20,8 @@ class ModelFileError(DPA1Error, ValueError):
     """
 
     def __init__(self, path: object, what: str, remedy: str) -> None:
+        what = "".join(c if c.isprintable() else " " for c in what)  # words of strangers are in it
+        what = what if len(what) <= LONGEST else f"{what[:LONGEST]}…"
         self.path, self.what, self.remedy = str(path), what, remedy
         super().__init__(" ".join(f"{path}: {what}; {remedy}".split()))
 

@@ -145,7 +145,15 @@ class Tuner:
         self.candidates = candidates or {k: [Tile(*x) for x in CANDIDATES[k][amd]] for k in DIRECTIONS}
 
     def tune(self, precision: str, tell: Callable[[str], None] = lambda text: None) -> list[Trial]:
-        """All trials of a precision."""
+        """All trials of a precision.
+
+        Raises:
+            BackendError: kernels are interpreted in this process.
+        """
+        try:
+            dispatch.load_triton(self.device)
+        except ValueError as error:
+            raise BackendError(str(error)) from None
         from .kernels.triton.evaluator import TritonEvaluator
 
         card, config = self.card, self.model.config

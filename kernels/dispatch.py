@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from .cpu import library
 from .prepare.weights import Weights
-from .triton import configuration_cache
+from .triton import configuration_cache, interpreting
 
 BACKENDS = ("cpu", "triton", "reference")
 """cpu: compiled code with hand-derived gradients. triton: fused kernels for a GPU, and Triton's interpreter on a CPU.
@@ -30,6 +28,11 @@ NO_TRITON = "backend 'triton' needs the package triton, which was not found: pip
 TOO_LATE = (
     "backend 'triton' on a CPU runs in Triton's interpreter, and triton was loaded without it: set TRITON_INTERPRET=1 "
     "before Python starts"
+)
+INTERPRETED = (
+    "backend 'triton' on a GPU needs compiled kernels, and this process has triton loaded with its interpreter: either "
+    "TRITON_INTERPRET is set (unset it), or an engine with device='cpu' and backend='triton' was made first (use one "
+    "process for each)"
 )
 CHUNK_BYTES = {"cuda": 1 << 31, "cpu": 1 << 26}
 """What a chunk of atoms may take, and on a GPU never more than a quarter of what is free."""
@@ -120,6 +123,20 @@ def card_of(device: torch.device) -> Card:
     return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
 
 
+def load_triton(device: torch.device) -> None:
+    """Loads triton and the kernels as a device needs them: compiled for a GPU, interpreted on a CPU.
+
+    Raises:
+        ValueError: they are loaded the other way already. A process has one or the other.
+    """
+    if device.type == "cpu":
+        interpreting.load_interpreted()
+    from .triton import ops
+
+    if (device.type == "cpu") != ops.INTERPRETED:
+        raise ValueError(TOO_LATE if device.type == "cpu" else INTERPRETED)
+
+
 def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, fixed_shape: bool = False) -> Any:
     """The Triton kernels, on a GPU or in the interpreter.
 
@@ -127,18 +144,12 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
         fixed_shape: capture what is evaluated, see ``cuda_graph.py``; on a GPU.
 
     Raises:
-        ValueError: on a CPU, where triton was loaded without its interpreter.
+        ValueError: triton was loaded for the other kind of device, see ``load_triton``.
     """
-    if device.type == "cpu" and "triton" not in sys.modules:
-        os.environ["TRITON_INTERPRET"] = "1"
-    from triton.runtime.interpreter import InterpretedFunction
-
+    load_triton(device)
     from .triton import cuda_graph
     from .triton.evaluator import TritonEvaluator
-    from .triton.ops import sums
 
-    if device.type == "cpu" and not isinstance(sums._forces_kernel, InterpretedFunction):
-        raise ValueError(TOO_LATE)
     card = card_of(device)
     tuned = (
         configuration_cache.read(configuration_cache.path_for(card.name, weights.config)) if card.architecture else None

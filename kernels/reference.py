@@ -107,22 +107,47 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_tf": lambda x: F.gelu(x, approximate="tanh"),
     "linear": lambda x: x,
-    "none": lambda x: x,
 }
+
+
+SILUT_THRESHOLDS = (-100.0, 1e6)
+"""Between these every backend can compute ``silut``; below, its sigmoid underflows, and beyond, it is ``silu``."""
+
+SAME_ACTIVATIONS = {"gelu_tf": "gelu", "none": "linear", "custom_silu": "silut"}
+"""DeePMD-kit's second names."""
+
+
+def parse_activation(name: str) -> tuple[str, float]:
+    """The function that DeePMD-kit calls ``name``, by one name each, and the threshold of ``silut`` (0 for others).
+
+    Raises:
+        ValueError: for a name that is none of DeePMD-kit's, or a threshold that is no usable number.
+    """
+    key, colon, number = name.lower().partition(":") if isinstance(name, str) else ("", "", "")
+    key = SAME_ACTIVATIONS.get(key, key)
+    if key == "silut":
+        low, high = SILUT_THRESHOLDS
+        try:
+            threshold = float(number) if colon else 3.0
+        except ValueError:
+            threshold = math.nan
+        if not low <= threshold <= high:
+            raise ValueError(f"activation_function {name!r}: the threshold must be a number from {low:g} to {high:g}")
+        return key, threshold
+    if colon or key not in ACTIVATIONS:
+        raise ValueError(f"activation_function {name!r} is not known; known are {', '.join(ACTIVATIONS)}, silut")
+    return key, 0.0
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """The activation function that DeePMD-kit calls ``name``.
 
     Raises:
-        KeyError: for a name that DeePMD-kit does not have.
+        ValueError: see ``parse_activation``.
     """
-    key = name.lower()
-    if key.startswith(("silut", "custom_silu")):
-        return silut(float(key.split(":")[1]) if ":" in key else 3.0)
-    return ACTIVATIONS[key]
+    key, threshold = parse_activation(name)
+    return silut(threshold) if key == "silut" else ACTIVATIONS[key]
 
 
 def resnet_layer(x: Tensor, layer: Layer, act: Callable[[Tensor], Tensor]) -> Tensor:

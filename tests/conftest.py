@@ -14,10 +14,14 @@ import pytest
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything loads triton: its kernels are proved in the interpreter
 import torch
+from interpreter_speed import patch_once_a_launch
+from kernel_cases import random_model
 
 from dpa1_fast import DPA1, DPA1Config
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.errors import DPA1Warning
+
+patch_once_a_launch()
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "cases"
@@ -117,12 +121,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def make_model(**options: Any) -> DPA1:
     """A small model with random weights and statistics that are neither 0 nor 1."""
-    torch.manual_seed(11)
-    model = DPA1(replace(BASE, **options)).set_dtype(torch.float64)
-    model.dstd.uniform_(0.3, 0.6)
-    model.dstd[:, 1:] = model.dstd[:, 1:2]
-    model.out_bias.normal_()
-    return model
+    return random_model(replace(BASE, **options))
 
 
 @pytest.fixture(params=OPTIONS)

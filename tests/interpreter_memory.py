@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-from triton.runtime import interpreter
+from interpreter_hooks import Listener, Touched, listening
+from torch import Tensor
 
 
 class Launch:
     """The tensors that one launch was given, and which of their bytes were read and written."""
 
-    def __init__(self, kernel: str, tensors: dict[str, Any]) -> None:
+    def __init__(self, kernel: str, tensors: Mapping[str, Tensor]) -> None:
         self.kernel = kernel
         self.names = list(tensors)
         self.start = np.array([t.data_ptr() for t in tensors.values()], dtype=np.uint64)
@@ -47,33 +47,23 @@ class Launch:
         )
 
 
+class _Recorder(Listener):
+    """Launches, as they come."""
+
+    def __init__(self) -> None:
+        self.launches: list[Launch] = []
+
+    def launch(self, kernel: str, tensors: Mapping[str, Tensor]) -> None:
+        self.launches.append(Launch(kernel, tensors))
+
+    def access(self, touched: Touched) -> None:
+        kind = {"load": "read", "store": "write"}[touched.kind]
+        self.launches[-1].touch(kind, touched.addresses, touched.size)
+
+
 @contextmanager
 def watch() -> Iterator[list[Launch]]:
     """The launches of the block, as they come."""
-    launches: list[Launch] = []
-    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
-    load, store, call = builder.create_masked_load, builder.create_masked_store, executor.__call__
-
-    def watched_load(self: Any, ptrs: Any, mask: Any, *rest: Any) -> Any:
-        real = np.broadcast_to(mask.data, ptrs.data.shape)
-        launches[-1].touch("read", ptrs.data[real], ptrs.get_element_ty().primitive_bitwidth // 8)
-        return load(self, ptrs, mask, *rest)
-
-    def watched_store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        real = np.broadcast_to(mask.data, ptrs.data.shape)
-        launches[-1].touch("write", ptrs.data[real], ptrs.get_element_ty().primitive_bitwidth // 8)
-        return store(self, ptrs, value, mask, *rest)
-
-    def watched_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
-        tensors = {k: v for k, v in named.items() if hasattr(v, "data_ptr")}
-        launches.append(Launch(self.fn.__name__, tensors))
-        return call(self, *args, **kwargs)
-
-    builder.create_masked_load, builder.create_masked_store = watched_load, watched_store
-    executor.__call__ = watched_call
-    try:
-        yield launches
-    finally:
-        builder.create_masked_load, builder.create_masked_store = load, store
-        executor.__call__ = call
+    recorder = _Recorder()
+    with listening(recorder):
+        yield recorder.launches

@@ -292,18 +292,19 @@ def test_wheels_and_cache_are_laid_out_where_the_machine_has_room(tmp_path: Path
         archive.writestr("x-1.dist-info/METADATA", "Name: x\nVersion: 1\n")
         archive.writestr("x-1.data/purelib/z.py", "")
         archive.writestr("x-1.data/scripts/x", "")
+        archive.writestr("x-1.data/data/lib/y.so", "")
     unpack(wheels, tmp_path / "site")
     inside = {str(p.relative_to(tmp_path / "site")) for p in (tmp_path / "site").rglob("*") if p.is_file()}
-    assert inside == {"x/__init__.py", "x-1.dist-info/METADATA", "z.py"}
+    assert inside == {"x/__init__.py", "x-1.dist-info/METADATA", "z.py", "x-1.data/data/lib/y.so"}
     import tarfile
 
     made = tmp_path / "made" / "HASH"
     made.mkdir(parents=True)
     (made / "k.cubin").write_bytes(b"cubin")
     (made / "__grp__k.json").write_text(json.dumps({"child_paths": {"k.cubin": "/elsewhere/HASH/k.cubin"}}))
-    with tarfile.open(tmp_path / "cache.tar.gz", "w:gz") as files:
+    with tarfile.open(tmp_path / "cache.tar.xz", "w:xz") as files:
         files.add(tmp_path / "made", ".")
-    lay_cache(tmp_path / "cache.tar.gz", tmp_path / "cache")
+    lay_cache(tmp_path / "cache.tar.xz", tmp_path / "cache")
     told = json.loads((tmp_path / "cache" / "HASH" / "__grp__k.json").read_text())
     assert Path(told["child_paths"]["k.cubin"]).read_bytes() == b"cubin"
 

@@ -7,12 +7,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from conftest import BASE, make_model, molecule
+from conftest import BASE, crystal, make_model, molecule
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpa1_fast import Engine
 from dpa1_fast.errors import DPA1Warning, StructureError
+from dpa1_fast.structures import neighbors, sparse_search
 from dpa1_fast.structures.batch import neighborhood
 from dpa1_fast.structures.neighbors import neighbor_edges
 from dpa1_fast.structures.structure import Structure, make_structure
@@ -114,3 +115,99 @@ def test_exclusions_leave_pairs_out_and_count_slots_apart() -> None:
     assert pairs == {(0, 2), (2, 0)}
     # exclude_types keeps the slot, pair_exclude_types frees it.
     assert found.n_filled.tolist() == [2, 1, 1]
+
+
+# --- far apart, long and thin -------------------------------------------------------------------------------------
+
+
+def pairs_of(s: Structure) -> list[tuple[float, ...]]:
+    e = neighbor_edges(s, RCUT)
+    return sorted((i, j, *np.round(v, 5)) for i, j, v in zip(e.center, e.neighbor, e.vector, strict=True))
+
+
+FREE = ([False] * 3, [True, False, False], [True, True, False], [False, True, False])
+
+
+@pytest.mark.parametrize("away", [40.0, 2000.0, 1e6, 1e8])
+@pytest.mark.parametrize("pbc", FREE)
+def test_an_atom_far_away_changes_nothing_for_the_others(pbc: list[bool], away: float) -> None:
+    """One more atom out along a free axis: the others keep their pairs, and it has those with its own images."""
+    near = molecule(7, seed=4).positions
+    box = np.diag([4.1, 4.3, 4.2])
+    direction = np.where(pbc, 0.0, away)
+    alone = pairs_of(structure([[0.0, 0.0, 0.0]], box, pbc))
+    expected = pairs_of(structure(near, box, pbc)) + [(i + 7, j + 7, *v) for i, j, *v in alone]
+    found = pairs_of(structure([*near, direction], box, pbc))
+    assert len(found) == len(expected)
+    assert np.allclose(sorted(found), sorted(expected), atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 9),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    long=st.sampled_from([None, 0, 1, 2]),
+)
+def test_the_tree_finds_the_pairs_of_the_grid(
+    seed: int, n: int, pbc: tuple[bool, bool, bool], long: int | None
+) -> None:
+    """Where both can be asked, and in a cell that is 1,000 Å long, whose atoms are all in one corner, alike."""
+    rng = np.random.default_rng(seed)
+    cell = np.diag(rng.uniform(2.5, 5.0, 3)) + rng.normal(scale=0.6, size=(3, 3))
+    if long is not None:
+        cell[long] *= 1000.0 / np.linalg.norm(cell[long])
+    points = rng.uniform(0.0, 1.0, (n, 3)) * np.minimum(1.0, 5.0 / np.linalg.norm(cell, axis=1)) @ cell
+    try:
+        box = neighbors._search_cell(structure(points, cell, pbc))
+        points -= np.where(pbc, np.floor(points @ np.linalg.inv(box)), 0.0) @ box
+        s = structure(points, cell, pbc)
+        i, j, shift, vector = sparse_search.pairs(points, box, s.pbc, RCUT)
+        expected = brute_force(s, RCUT)
+        edges = neighbor_edges(s, RCUT)
+    except StructureError:
+        assume(False)
+    assert np.allclose(vector, points[j] - points[i] + shift @ box, atol=1e-9)
+    found = sorted((a, b, *np.round(v, 7)) for a, b, v in zip(i, j, vector, strict=True))
+    assert len(found) == len(expected) == len(edges.center)
+    assert not expected or np.allclose(np.array(found), np.array(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", [[3.0, 3.0, 1e6], [3.0, 1e5, 3.1], [2.9, 3.0, 1e8]])
+def test_a_cell_that_is_long_and_thin(cell: list[float]) -> None:
+    edges = neighbor_edges(structure([[0, 0, 0]], np.diag(cell), True), RCUT)
+    short = [x for x in cell if x < RCUT]
+    assert sorted(np.round(np.linalg.norm(edges.vector, axis=1), 6)) == sorted(2 * short)
+
+
+@pytest.mark.parametrize("cells", [5, 10**4, 10**7])
+def test_atoms_many_cells_outside_have_the_pairs_of_those_inside(cells: int) -> None:
+    inside = crystal()
+    outside = inside.positions.copy()
+    outside[0] += cells * inside.cell[0]
+    outside[1] -= cells * inside.cell[2]
+    expected = pairs_of(structure(inside.positions, inside.cell[:], True))
+    found = pairs_of(structure(outside, inside.cell[:], True))
+    assert len(found) == len(expected)
+    assert np.allclose(np.array(found), np.array(expected), atol=1e-4 if cells > 10**6 else 1e-5)
+
+
+def test_coordinates_that_float64_cannot_hold_are_refused() -> None:
+    for positions, cell in (([[0, 0, 4e10]], np.eye(3) * 4), ([[0, 0, 0]], np.diag([4, 4, 1e12]))):
+        with pytest.raises(StructureError, match="beyond 1e\\+09 Å, where float64 holds no places"):
+            structure(positions, cell, True)
+
+
+@pytest.mark.parametrize("number", [-106, -1, 119, 500])
+def test_atomic_numbers_that_no_element_has(number: int) -> None:
+    atoms = molecule(3)
+    atoms.numbers[1] = number
+    engine = Engine(make_model(), device="cpu")
+    with pytest.raises(StructureError, match=f"no element with atomic number {number}"):
+        engine.evaluate([atoms])
+
+
+def test_a_free_axis_of_next_to_no_length_gives_no_stress() -> None:
+    atoms = molecule(3, cell=[5.0, 5.0, 1e-310], pbc=[True, True, False])
+    (result,) = Engine(make_model(), device="cpu").evaluate([atoms])
+    assert result.stress is None

@@ -218,22 +218,27 @@ def test_interrupted_politely(tmp_path: Path) -> None:
 
 
 def test_standard_input_goes_on_only_with_the_same_structures(tmp_path: Path, small_blocks: None) -> None:
-    text = input_file(tmp_path, 23).read_text()
+    text = (source := input_file(tmp_path, 600)).read_text()
     words = ("-", "--model", MODEL, "--write", "extxyz", "--no-report")
-    whole = screen(*words, "--output", "whole", cwd=tmp_path, small_blocks=5, input=text)
-    assert whole.returncode == 1, whole.stderr
-    assert len(rows(tmp_path / "whole")) == 23
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    path = tmp_path / "cut" / journal.NAME
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    with source.open("rb") as given:
+        process = subprocess.Popen(
+            command(*words, "--output", "cut", small_blocks=5),
+            cwd=tmp_path, stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and lines(tmp_path / "cut") < 4:
+            time.sleep(0.001)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "the job was over before it could be killed"
     other = text.replace("Mg", "Cu", 1)
-    shutil.rmtree(tmp_path / "cut" / "summary.parquet")
     refused = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=other)
     assert refused.returncode == 2
     assert "brings other structures than when the job began" in refused.stderr
-    short = "".join(text.splitlines(keepends=True)[:30])
+    short = "".join(text.splitlines(keepends=True)[:8])
     refused = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=short)
     assert refused.returncode == 2
+    resumed = screen(*words, "--output", "cut", cwd=tmp_path, small_blocks=5, input=text)
+    assert resumed.returncode == 1, resumed.stderr
+    assert len(rows(tmp_path / "cut")) == 600
 
 
 def test_results_do_not_depend_on_how_a_job_was_run(tmp_path: Path) -> None:

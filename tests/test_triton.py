@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,15 @@ from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
+from dpa1_fast.tuning import Tuner
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # of the largest of its kind
 
 ALL = OPTIONS | MORE
+FLOAT32 = ("smooth", "strip_hard", "no_attention", "odd_widths")
+"""In ``make test`` in float32 too; all others are in ``make test-all``."""
 
 
 def structures(model: DPA1) -> list[Atoms]:
@@ -63,14 +67,30 @@ def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> No
         assert float((a - b).abs().max() if b.numel() else 0.0) < TOLERANCE[precision] * scale, name
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("name", ALL)
+def quick_ones(names: Iterable[str], *quick: str) -> list[Any]:
+    """Parameters of a test, of which all but those named are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=[] if precision == "float64" or name in FLOAT32 else [pytest.mark.slow])
+        for name in ALL
+        for precision in TOLERANCE
+    ],
+)
 def test_every_option(name: str, precision: str) -> None:
     model = make_model(**ALL[name])
     assert_same(model, batch_of(model, structures(model)), precision)
 
 
-@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "no_attention"])
+@pytest.mark.parametrize(
+    "name",
+    quick_ones(
+        ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "no_attention"], "strip", "hard", "no_attention"
+    ),
+)
 def test_statistics_with_a_mean(name: str) -> None:
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
@@ -87,7 +107,10 @@ def test_every_activation_function(function: str, options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"])
+@pytest.mark.parametrize(
+    "name",
+    quick_ones(["smooth", "hard", "strip", "strip_hard", "one_sided_concat", "odd_widths"], "smooth", "strip_hard"),
+)
 def test_first_layer_in_coordinates(name: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bases, "WORTH", 2.0)
     model = make_model(**ALL[name] | {"attn_layer": layers})
@@ -125,9 +148,18 @@ def one_atom(model: DPA1, neighbors: int) -> Batch:
     return replace(batch, active=active)
 
 
-@pytest.mark.parametrize("neighbors", [0, 1, 5, 17, 120, 253])
+SHAPES = [((25, 50, 100), 64), ((25, 50, 100), 128), ((32, 64, 128), 256), ((32, 64, 128), 128)]
+
+
 @pytest.mark.parametrize(
-    ("neuron", "attn"), [((25, 50, 100), 64), ((25, 50, 100), 128), ((32, 64, 128), 256), ((32, 64, 128), 128)]
+    ("neuron", "attn", "neighbors"),
+    [
+        pytest.param(
+            *shape, n, marks=[] if n in ((0, 1, 5, 17) if shape is SHAPES[0] else (17,)) else [pytest.mark.slow]
+        )
+        for shape in SHAPES
+        for n in (0, 1, 5, 17, 120, 253)
+    ],
 )
 def test_odd_shapes(neuron: tuple[int, ...], attn: int, neighbors: int) -> None:
     for smooth, precision in ((True, "float64"), (False, "float32")):
@@ -142,7 +174,7 @@ TILES = {
 }
 
 
-@pytest.mark.parametrize("neighbors", [16, 33, 70])
+@pytest.mark.parametrize("neighbors", [16, 33, pytest.param(70, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tiles", TILES)
 def test_any_tile_gives_the_same(tiles: str, neighbors: int) -> None:
     model = make_model(sel=(260,), neuron=(10, 20, 40), attn=24)
@@ -150,8 +182,10 @@ def test_any_tile_gives_the_same(tiles: str, neighbors: int) -> None:
 
 
 @pytest.mark.usefixtures("rows_alike")
-def test_chunks_and_programs_change_no_bit(model: DPA1) -> None:
-    batch = batch_of(model, [molecule(5, 1), crystal(n=3), Atoms("C"), molecule(4, 2)])
+@pytest.mark.parametrize("name", quick_ones(OPTIONS, "smooth", "no_attention"))
+def test_chunks_and_programs_change_no_bit(name: str) -> None:
+    model = make_model(**OPTIONS[name])
+    batch = batch_of(model, [molecule(3, 1), Atoms("C"), molecule(2, 2)])
     expected = evaluator(model, "float32")(batch)
     for options in ({"chunk_bytes": 1}, {"chunk_bytes": 20_000, "programs": 1}, {"programs": 64}):
         for a, b in zip(evaluator(model, "float32", **options)(batch), expected, strict=True):
@@ -166,7 +200,10 @@ class Guarded(TritonEvaluator):
         return room[256:-256].view(shape)
 
 
-@pytest.mark.parametrize("name", ["smooth", "hard", "strip", "strip_onesided", "no_attention", "odd_widths"])
+@pytest.mark.parametrize(
+    "name",
+    quick_ones(["smooth", "hard", "strip", "strip_onesided", "no_attention", "odd_widths"], "smooth", "strip_onesided"),
+)
 def test_no_kernel_leaves_its_tensors(name: str) -> None:
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
@@ -213,9 +250,16 @@ def test_low_precisions_run_and_are_what_they_say(precision: str) -> None:
 
 
 PUBLIC = sorted(SHARED.glob("public/**/cases.npz"))
+QUICK_MODELS = ("P03", "P10")
 
 
-@pytest.mark.parametrize("path", PUBLIC, ids=[p.parent.name for p in PUBLIC])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.parent.name, marks=[] if p.parent.name.startswith(QUICK_MODELS) else [pytest.mark.slow])
+        for p in PUBLIC
+    ],
+)
 def test_models_written_by_deepmd(path: Path) -> None:
     """Float32 against DeePMD-kit's own float64 results, small structures."""
     file, head = path.parent / "model.pth", None
@@ -248,16 +292,75 @@ def test_requests_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch
     assert dispatch.choose("auto", "cuda") == "reference"
 
 
-def test_the_interpreter_cannot_be_chosen_after_triton_was_loaded() -> None:
-    script = "import triton, dpa1_fast; dpa1_fast.load('almgcu-demo', device='cpu', backend='triton')"
+def in_a_fresh_process(script: str, **environment: str) -> str:
+    """What a script prints whose environment says nothing of Triton's interpreter, unless it is said here."""
     without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=False)
-    assert "BackendError" in run.stderr
-    assert "TRITON_INTERPRET=1" in run.stderr
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=without | environment, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
-def test_the_interpreter_is_chosen_where_triton_was_not_loaded_yet() -> None:
-    script = "import dpa1_fast; print(dpa1_fast.load('almgcu-demo', device='cpu', backend='triton').backend)"
-    without = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=without, check=True)
-    assert run.stdout == "triton\n"
+ON_CPU = """
+import os, sys
+import dpa1_fast
+from dpa1_fast.errors import BackendError
+def make():
+    try:
+        return dpa1_fast.load('almgcu-demo', device='cpu', backend='triton').backend
+    except BackendError as error:
+        return str(error)
+"""
+
+
+@pytest.mark.parametrize("late", ["", "os.environ['TRITON_INTERPRET'] = '1'"])
+def test_the_interpreter_cannot_be_chosen_after_triton_was_loaded(late: str) -> None:
+    said = in_a_fresh_process(f"{ON_CPU}\nimport triton\n{late}\nprint(make())")
+    assert said == f"{dispatch.TOO_LATE}\n"
+
+
+def test_the_interpreter_is_chosen_where_triton_was_not_loaded_yet_and_the_environment_is_left_alone() -> None:
+    """An engine made on the CPU must not decide for the programs that this process starts."""
+    report = "print(make(), os.environ.get('TRITON_INTERPRET'))"
+    assert in_a_fresh_process(f"{ON_CPU}\n{report}") == "triton None\n"
+    assert in_a_fresh_process(f"{ON_CPU}\n{report}", TRITON_INTERPRET="1") == "triton 1\n"
+
+
+def test_what_counts_is_how_triton_was_loaded() -> None:
+    removed = "import triton; del os.environ['TRITON_INTERPRET']"
+    assert in_a_fresh_process(f"{ON_CPU}\n{removed}\nprint(make())", TRITON_INTERPRET="1") == "triton\n"
+
+
+def test_kernels_that_are_interpreted_never_serve_a_gpu() -> None:
+    """Made for a card that is not here: it is refused before anything is asked of it."""
+    script = f"""{ON_CPU}
+import torch
+from dpa1_fast.kernels import dispatch
+make()
+try:
+    weights = dpa1_fast.load('almgcu-demo', device='cpu')._model.weights()
+    dispatch.triton_evaluator(weights, 'float32', torch.device('cuda:0'))
+except ValueError as error:
+    print(error)
+"""
+    assert in_a_fresh_process(script) == f"{dispatch.INTERPRETED}\n"
+    model = make_model()
+    with pytest.raises(BackendError, match="unset it"):
+        Tuner(model, torch.device("cuda:0"), dispatch.Card("H100", "sm_90", 264, 1 << 30), lambda call: 1.0).tune(
+            "tf32"
+        )
+
+
+def test_kernels_are_compiled_where_triton_was_loaded_without_its_interpreter() -> None:
+    script = """
+import triton
+from triton.runtime.jit import JITFunction
+from dpa1_fast.kernels import dispatch
+import torch, os
+os.environ['TRITON_INTERPRET'] = '1'
+dispatch.load_triton(torch.device('cuda:0'))
+from dpa1_fast.kernels.triton.ops import sums
+print(type(sums._forces_kernel) is JITFunction, triton.knobs.runtime.interpret)
+"""
+    assert in_a_fresh_process(script) == "True False\n"

@@ -39,7 +39,8 @@ class Card:
     reaches where wgmma (Hopper) or tcgen05 (Blackwell) would be needed for all of it.
 
     Attributes:
-        units, clock: multiprocessors, GHz. tf32, bf16: dense Tflop/s. warp_products: part of it for mma.sync.
+        units, clock: multiprocessors, GHz. tf32, bf16, double: dense products, Tflop/s; double is float64, which is
+            mma.sync everywhere. warp_products: part of the others for mma.sync.
         dram, l2: TB/s. issue, fp32, fp64, special, memory: instructions of a warp per clock and multiprocessor.
         registers: per multiprocessor (AMD: per lane and SIMD). shared: bytes. warps: at most.
     """
@@ -49,6 +50,7 @@ class Card:
     clock: float
     tf32: float
     bf16: float
+    double: float
     warp_products: float
     dram: float
     l2: float
@@ -63,11 +65,11 @@ class Card:
 
 
 CARDS = {
-    "sm_80": Card("A100-SXM", 108, 1.41, 156, 312, 1.0, 2.0, 5.0, 65536, 164 << 10, 64, fp32=2.0, fp64=1.0),
-    "sm_90": Card("H100-SXM", 132, 1.83, 494, 989, 0.62, 3.35, 5.5, 65536, 228 << 10, 64),
-    "sm_100": Card("B200", 148, 1.85, 1125, 2250, 0.40, 8.0, 10.0, 65536, 228 << 10, 64),
+    "sm_80": Card("A100-SXM", 108, 1.41, 156, 312, 19.5, 1.0, 2.0, 5.0, 65536, 164 << 10, 64, fp32=2.0, fp64=1.0),
+    "sm_90": Card("H100-SXM", 132, 1.83, 494, 989, 67, 0.62, 3.35, 5.5, 65536, 228 << 10, 64),
+    "sm_100": Card("B200", 148, 1.85, 1125, 2250, 40, 0.40, 8.0, 10.0, 65536, 228 << 10, 64),
     # A wave of 64 lanes takes four clocks on one of four SIMDs; other pipes issue beside it.
-    "gfx942": Card("MI300X", 304, 2.1, 653, 1307, 1.0, 5.3, 8.0, 512, 64 << 10, 32, 2.0, 1.0, 1.0, 0.25, 0.5),
+    "gfx942": Card("MI300X", 304, 2.1, 653, 1307, 163, 1.0, 5.3, 8.0, 512, 64 << 10, 32, 2.0, 1.0, 1.0, 0.25, 0.5),
 }
 PROGRAMS = 2
 """How many programs of the attention a multiprocessor gets, see ``dispatch.py``."""
@@ -99,7 +101,7 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     half = how in ("bfloat16", "float16", "bf16x3")
     kind = measured["tensor_core_kind"]
     part = card.warp_products if "mma.sync" in kind else 1.0
-    rate = (card.bf16 if half else card.tf32) * part * 1e12
+    rate = (card.double if how == "ieee" else (card.bf16 if half else card.tf32) * part) * 1e12
     clock = card.clock * 1e9 * card.units
     followed = executed.by_loops(measured, work.phases)
     if followed is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -85,10 +85,11 @@ def _evaluator(precision: str, architecture: str, **options: Any) -> TritonEvalu
     return out
 
 
-def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
+def launch_of(function: Any, name: str, architecture: str, values: Mapping[str, Any]) -> Launch:
+    """What a launch of a kernel, of this name in the evaluator, is to the compiler. values: parameters and options."""
     signature, constants, aligned = {}, {}, []
-    for p in getattr(launching, name).params:
-        value = values.pop(p.name)
+    for p in function.params:
+        value = values[p.name]
         if p.is_constexpr:
             signature[p.name], constants[p.name] = "constexpr", value
         elif isinstance(value, Tensor):
@@ -102,7 +103,8 @@ def _launch(name: str, architecture: str, values: dict[str, Any]) -> Launch:
             signature[p.name] = "i32"
             if value % 16 == 0 and p.name not in BY_BATCH:
                 aligned.append(p.name)
-    return Launch(name, architecture, signature, constants, tuple(aligned), values)
+    options = {k: v for k, v in values.items() if k not in signature}
+    return Launch(name, architecture, signature, constants, tuple(aligned), options)
 
 
 def record(
@@ -130,7 +132,7 @@ def record(
         for name, function in kernels.items():
             setattr(launching, name, function)
         evaluator.model.coordinates = kept
-    return [_launch(name, architecture, values) for name, values in seen]
+    return [launch_of(kernels[name], name, architecture, values) for name, values in seen]
 
 
 @dataclass(frozen=True)

@@ -232,18 +232,14 @@ def dot_shapes(ttir: str) -> list[tuple[int, int, int]]:
     return sorted({(int(m), int(n), int(k)) for m, k, _, n in found})
 
 
-def measure(launch: Launch) -> dict[str, Any]:
-    """Compiles a launch and reads what came out; ``error`` where the compiler refuses."""
+def compiled(launch: Launch, function: Any) -> Any:
+    """What Triton compiles a launch of a kernel to."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    from triton.compiler.errors import CompilationError
-
-    from dpa1_fast.kernels.triton import evaluator
 
     amd = launch.architecture.startswith("gfx")
     target = GPUTarget("hip", launch.architecture, 64) if amd else GPUTarget("cuda", int(launch.architecture[3:]), 32)
-    function = getattr(evaluator, launch.kernel)
     attributes = {}
     for i, p in enumerate(function.params):
         of_this = [["tt.divisibility", 16]] if p.name in launch.aligned else []
@@ -254,14 +250,25 @@ def measure(launch: Launch) -> dict[str, Any]:
     places = {p.name: i for i, p in enumerate(function.params)}
     constants = {(places[k],): tuple(v) if isinstance(v, list) else v for k, v in launch.constants.items()}
     source = ASTSource(fn=function, signature=launch.signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=target, options=launch.options)
+
+
+def measure(launch: Launch) -> dict[str, Any]:
+    """Compiles a launch and reads what came out; ``error`` where the compiler refuses."""
+    import triton
+    from triton.compiler.errors import CompilationError
+
+    from dpa1_fast.kernels.triton import evaluator
+
+    amd = launch.architecture.startswith("gfx")
     try:
-        compiled = triton.compile(source, target=target, options=launch.options)
+        binary = compiled(launch, getattr(evaluator, launch.kernel))
     except (CompilationError, RuntimeError, ValueError, triton.runtime.errors.OutOfResources) as e:
         return {"error": " ".join(str(e).split())[-300:]}
-    ttgir = compiled.asm["ttgir"]
-    return (_amd if amd else _nvidia)(compiled, OUTER.get(launch.kernel, 0)) | {
-        "shared_bytes": compiled.metadata.shared,
+    ttgir = binary.asm["ttgir"]
+    return (_amd if amd else _nvidia)(binary, OUTER.get(launch.kernel, 0)) | {
+        "shared_bytes": binary.metadata.shared,
         "fma_products": len(re.findall(r"tt\.dot .*-> tensor<[^>]*#blocked", ttgir)),
         "dots": len(re.findall(r"tt\.dot |warp_group_dot |tc_gen5_mma ", ttgir)),
-        "shapes": dot_shapes(compiled.asm["ttir"]),
+        "shapes": dot_shapes(binary.asm["ttir"]),
     }

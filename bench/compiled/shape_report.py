@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--shape", nargs="+", default=tuple(SHAPES), choices=tuple(SHAPES))
     parser.add_argument("--tile", nargs="+", type=int, default=(WATER_BUCKET,), choices=BUCKETS, help="neighbours")
+    parser.add_argument("--kernel", nargs="+", help="these kernels alone")
     parser.add_argument("--stack", type=int, default=0, help="bytes of stack that are allowed (default 0)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for v in variants(
             architecture, precision, tiles_for(architecture, precision, bucket), neighbors(bucket), **SHAPES[shape]
         )
+        if not options.kernel or v.kernel in options.kernel
     ]
     compiler = Compiler(options.workers)
     compiler([[v.launch] for *_, v in planned])

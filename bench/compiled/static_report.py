@@ -24,7 +24,7 @@ from bench.compiled.tile_search import WATER_BUCKET, neighbors
 from dpa1_fast.kernels.triton.launch_configurations import BUCKETS, PLAIN, SMALL, Tile, Tiles, tiles_for
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 NOTE = "model_us_per_atom, limit and bytes are modelled from published rates, not measured; see bench/compiled/cost.py"
 MOST_BYTES, MOST_RATIO = 400_000, 1.5
 """Bars for one evaluation of the production model: global bytes an atom, and over the least possible."""

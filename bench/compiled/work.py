@@ -338,7 +338,9 @@ def work_of(launch: Launch, neighbors: int) -> Work:
     """What a kernel does for one atom with that many neighbours."""
     work, operands = Work(), {"*bf16": 2, "*fp16": 2}
     operand = max((operands.get(launch.signature.get(k, ""), 0) for k in ("matrices", "weights", "phi")), default=0)
-    WORK[launch.kernel](work, launch.constants, neighbors, 4, operand or 4)
+    kept = {launch.signature.get(k) for k in ("g", "row", "d_row", "x", "d_x", "inputs")}
+    size = 8 if "*fp64" in kept else 4
+    WORK[launch.kernel](work, launch.constants, neighbors, size, operand or size)
     # What comes from DRAM goes through L2 as well; arrays that loops read are counted there already.
     work.l2 = max(work.l2, 0.0) + work.dram
     return work

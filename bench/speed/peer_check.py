@@ -114,7 +114,7 @@ def record(folder: Path) -> None:
         "keywords of the PyTorch backend": known,
         "models": models,
     }
-    (folder / "record.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / "record.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     np.savez_compressed(folder / "record.npz", **arrays)
     print(f"{len(methods)} methods and {len(models)} models recorded in {folder}")
 

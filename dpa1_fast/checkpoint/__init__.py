@@ -10,6 +10,7 @@ from ..model import DPA1
 from . import own, pt, pth, tree, write_dp
 from .deepmd import assemble
 from .sniff import sniff
+from .writing import write_whole
 
 MODELS = Path(__file__).parent.parent / "models"
 WRITABLE = (".dp", ".yaml", ".yml", ".safetensors")
@@ -50,26 +51,25 @@ def read_model(name: str | Path, head: str | None = None) -> Loaded:
         if head not in (None, "Default"):
             raise ModelFileError(path, f"has one head only, no head {head!r}", "leave out head=")
         return Loaded(own.read(path), path, own.KIND)
-    if kind == "pt":
-        raw = pt.read(path, head)
+    if kind in ("pt", "legacy"):
+        opened = pt.opened(path, kind, head)
     elif kind == "pth":
-        raw = pth.read(path, head)
+        opened = pth.opened(path, head)
     else:
-        raw = tree.read(path, kind, head)
-    return Loaded(assemble(raw), path, raw.kind)
+        opened = tree.opened(path, kind, head)
+    with opened as raw:
+        return Loaded(assemble(raw), path, raw.kind)
 
 
 def write_model(model: DPA1, path: str | Path, description: str = "") -> None:
-    """Writes a model; the suffix chooses the format.
+    """Writes a model; the suffix chooses the format. The file is there whole, or as it was before.
 
     Raises:
-        ModelFileError: for a suffix that is not one of ``WRITABLE``.
+        ModelFileError: for a suffix that is not one of ``WRITABLE``, or a place that can't be written to.
     """
     path = Path(path)
     if path.suffix not in WRITABLE:
         remedy = f"use one of {', '.join(WRITABLE)} (DeePMD-kit's `dp convert-backend` makes .pth from .dp)"
         raise ModelFileError(path, f"cannot be written: no writer for {path.suffix or 'no suffix'!r}", remedy)
-    if path.suffix == ".safetensors":
-        own.write(model, path, description)
-    else:
-        write_dp.write(model, path)
+    own_format = path.suffix == ".safetensors"
+    write_whole(path, own.encode(model, description) if own_format else write_dp.encode(model, path.suffix))

@@ -9,7 +9,9 @@ import torch
 from ..config import DPA1Config, FittingConfig
 from ..errors import ConfigError, ModelFileError
 from ..model import DPA1
-from .raw import RawModel
+from .build import build, wrong_shape
+from .parsing import REWRITE, Section, clipped, flag, integer, many, number, shown, text
+from .raw import RawModel, Stored
 
 SERVED = "dpa1-fast serves DPA-1 energy models (descriptor se_atten, dpa1 or se_atten_v2 with fitting ener)"
 DESCRIPTORS = ("se_atten", "dpa1", "se_atten_v2")
@@ -24,17 +26,11 @@ def assemble(raw: RawModel) -> DPA1:
     """
     refuse_others(raw)
     config = read_config(raw)
-    with torch.device("meta"):
-        model = DPA1(config)
-    state = {}
-    for ours, expected in model.state_dict().items():
-        state[ours] = _fetch(raw, config, ours, tuple(expected.shape))
-    if (state["dstd"] == 0).any():
-        raise ModelFileError(raw.path, f"has zeros in {deepmd_name('dstd')}", "compute its statistics again")
-    with torch.device("cpu"):
-        fresh = DPA1(config) if config.use_econf_tebd else model
-    fresh.load_state_dict(state, assign=True)
-    return fresh
+
+    def find(ours: str) -> tuple[str, Stored | None]:
+        return deepmd_name(ours), _stored(raw, config, ours)
+
+    return build(raw.path, config, raw.tensors.values(), raw.nbytes, find, lambda ours, t: _ours(raw, config, ours, t))
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -46,15 +42,16 @@ def refuse_others(raw: RawModel) -> None:
     Raises:
         ModelFileError: one line that says what the file is.
     """
-    what = _foreign(raw.params)
+    what = foreign(raw.params)
     if what:
         raise ModelFileError(raw.path, what, SERVED)
 
 
-def _foreign(params: dict[str, Any]) -> str | None:
-    kind = str(params.get("type") or "standard").lower()
-    descriptor, fitting = params.get("descriptor") or {}, params.get("fitting_net") or {}
-    name = str(descriptor.get("type", "")).lower()
+def foreign(params: dict[str, Any]) -> str | None:
+    """What a model is that is no DPA-1 energy model, in words; None for one that is."""
+    kind = _word(params.get("type") or "standard")
+    descriptor, fitting = _mapping(params.get("descriptor")), _mapping(params.get("fitting_net"))
+    name = _word(descriptor.get("type", ""))
     if params.get("spin") is not None or "spin" in kind or descriptor.get("spin") is not None:
         return "is a spin model"
     if "zbl" in kind or params.get("use_srtab"):
@@ -71,11 +68,11 @@ def _foreign(params: dict[str, Any]) -> str | None:
         return f"is a {name} model" if name else "has no descriptor"
     if kind not in ("standard", "ener"):
         return f"is a model of type {kind}"
-    fit = str(fitting.get("type", "ener")).lower()
+    fit = _word(fitting.get("type", "ener"))
     if fit not in ("ener", "energyfittingnet"):
         return f"fits {fit}: it is DPA-1, but not an energy model"
-    if int(descriptor.get("lmax", 1) or 1) > 1:
-        return f"uses lmax = {descriptor['lmax']}; DPA-1 here has lmax = 1 only"
+    if descriptor.get("lmax") not in (None, 0, 1):
+        return f"uses lmax = {shown(descriptor['lmax'])}; DPA-1 here has lmax = 1 only"
     if descriptor.get("attn_mask"):
         return "uses attn_mask = true, which DeePMD-kit does not implement either"
     if descriptor.get("use_exp_switch"):
@@ -86,9 +83,16 @@ def _foreign(params: dict[str, Any]) -> str | None:
         return "uses tot_ener_zero, which the PyTorch backend does not have either"
     if params.get("modifier"):
         return "uses a data modifier"
-    if str(params.get("bridging_method") or "none").lower() != "none":
-        return f"is bridged with another potential at short range ({params['bridging_method']})"
-    return None
+    bridge = _word(params.get("bridging_method") or "none")
+    return None if bridge == "none" else f"is bridged with another potential at short range ({bridge})"
+
+
+def _word(value: Any) -> str:
+    return clipped(value if isinstance(value, str) else shown(value), 60).lower()
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 # --- hyper-parameters ---------------------------------------------------------------------------------------------
@@ -100,80 +104,80 @@ def read_config(raw: RawModel) -> DPA1Config:
     Raises:
         ModelFileError: naming the option that is missing or wrong.
     """
-    try:
-        return _config(raw)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        reason = f"lacks the option {error}" if isinstance(error, KeyError) else f"has a bad option: {error}"
-        raise ModelFileError(raw.path, reason, "write the file again with DeePMD-kit") from None
-
-
-def _config(raw: RawModel) -> DPA1Config:
-    params = raw.params
-    d, f = dict(params["descriptor"]), dict(params.get("fitting_net") or {})
-    mode = d.get("tebd_input_mode", "concat")
-    if d.get("stripped_type_embedding") is not None:
-        mode = "strip" if d["stripped_type_embedding"] else "concat"
-    smooth = d.get("smooth_type_embedding", True)
-    if d["type"] == "se_atten_v2":
+    params = Section(raw.path, "", raw.params)
+    d = params.section("descriptor")
+    f = params.maybe("fitting_net") or Section(raw.path, "fitting_net", {})
+    mode = d.take("tebd_input_mode", text, "concat")
+    if "stripped_type_embedding" in d:
+        mode = "strip" if d.take("stripped_type_embedding", flag) else "concat"
+    smooth = d.take("smooth_type_embedding", flag, True)
+    if d.take("type", text).lower() == "se_atten_v2":
         mode, smooth = "strip", True
-    bias = d.get("use_tebd_bias")
-    if bias is None:  # files older than the option: the tensor tells
-        bias = deepmd_name("type_embedding.bias") in raw.tensors
-    sel = d["sel"]
-    given = {k: d[k] for k in ("temperature",) if d.get(k) is not None}
-    if d.get("ln_eps") is not None:
-        given["ln_eps"] = float(d["ln_eps"])
-    for key, cast in _CASTS.items():
-        if key in d:
-            given[key] = cast(d[key])
-    return DPA1Config(
-        type_map=tuple(params["type_map"]),
-        rcut=float(d["rcut"]),
-        rcut_smth=float(d["rcut_smth"]),
-        sel=tuple(int(n) for n in sel) if isinstance(sel, (list, tuple)) else (int(sel),),
-        tebd_input_mode=mode,
-        smooth_type_embedding=bool(smooth),
-        use_tebd_bias=bool(bias),
-        precision=_precision(d.get("precision", "default")),
-        exclude_types=_pairs(d.get("exclude_types")),
-        pair_exclude_types=_pairs(params.get("pair_exclude_types")),
-        atom_exclude_types=tuple(params.get("atom_exclude_types") or ()),
-        fitting=_fitting(f),
-        **given,
-    )
+    # Files older than the option: the tensor tells.
+    bias = d.take("use_tebd_bias", flag, deepmd_name("type_embedding.bias") in raw.tensors)
+    given = {key: d.take(key, kind) for key, kind in _OPTIONS.items() if key in d}
+    try:
+        return DPA1Config(
+            type_map=params.take("type_map", many(text)),
+            rcut=d.take("rcut", number),
+            rcut_smth=d.take("rcut_smth", number),
+            sel=d.take("sel", _one_or_many),
+            tebd_input_mode=mode,
+            smooth_type_embedding=smooth,
+            use_tebd_bias=bias,
+            precision=d.take("precision", _precision, "float64"),
+            exclude_types=d.take("exclude_types", many(_pair), ()),
+            pair_exclude_types=params.take("pair_exclude_types", many(_pair), ()),
+            atom_exclude_types=params.take("atom_exclude_types", many(integer), ()),
+            fitting=_fitting(f),
+            **given,
+        )
+    except ConfigError as error:
+        raise ModelFileError(raw.path, f"has a bad option: {error}", REWRITE) from None
 
 
-_CASTS: dict[str, Any] = {
-    "neuron": tuple, "axis_neuron": int, "tebd_dim": int, "type_one_side": bool, "set_davg_zero": bool, "attn": int,
-    "attn_layer": int, "attn_dotr": bool, "normalize": bool, "scaling_factor": float, "activation_function": str,
-    "resnet_dt": bool, "env_protection": float, "trainable_ln": bool, "use_econf_tebd": bool,
-    "concat_output_tebd": bool,
+_OPTIONS: dict[str, Any] = {
+    "neuron": many(integer), "axis_neuron": integer, "tebd_dim": integer, "type_one_side": flag, "set_davg_zero": flag,
+    "attn": integer, "attn_layer": integer, "attn_dotr": flag, "normalize": flag, "scaling_factor": number,
+    "activation_function": text, "resnet_dt": flag, "env_protection": number, "trainable_ln": flag,
+    "use_econf_tebd": flag, "concat_output_tebd": flag, "temperature": number, "ln_eps": number,
 }  # fmt: skip
 
 
-def _fitting(f: dict[str, Any]) -> FittingConfig:
-    default, vacuum = f.get("default_fparam"), f.get("atom_ener") or []
+def _fitting(f: Section) -> FittingConfig:
     return FittingConfig(
-        neuron=tuple(f.get("neuron", (128, 128, 128))),
-        resnet_dt=bool(f.get("resnet_dt", True)),
-        activation_function=str(f.get("activation_function", "tanh")),
-        precision=_precision(f.get("precision", "default")),
-        numb_fparam=int(f.get("numb_fparam", 0)),
-        numb_aparam=int(f.get("numb_aparam", 0)),
-        dim_case_embd=int(f.get("dim_case_embd", 0)),
-        default_fparam=None if default is None else tuple(float(x) for x in default),
-        use_aparam_as_mask=bool(f.get("use_aparam_as_mask", False)),
-        atom_ener=tuple(None if e is None else float(e[0] if isinstance(e, (list, tuple)) else e) for e in vacuum),
-        exclude_types=tuple(f.get("exclude_types") or ()),
+        neuron=f.take("neuron", many(integer), (128, 128, 128)),
+        resnet_dt=f.take("resnet_dt", flag, True),
+        activation_function=f.take("activation_function", text, "tanh"),
+        precision=f.take("precision", _precision, "float64"),
+        numb_fparam=f.take("numb_fparam", integer, 0),
+        numb_aparam=f.take("numb_aparam", integer, 0),
+        dim_case_embd=f.take("dim_case_embd", integer, 0),
+        default_fparam=f.take("default_fparam", many(number)) if "default_fparam" in f else None,
+        use_aparam_as_mask=f.take("use_aparam_as_mask", flag, False),
+        atom_ener=f.take("atom_ener", many(_vacuum), ()),
+        exclude_types=f.take("exclude_types", many(integer), ()),
     )
 
 
-def _precision(name: str) -> str:
-    return PRECISIONS.get(name, name)
+def _vacuum(value: Any) -> float | None:
+    inner = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+    return None if inner is None else number(inner)
 
 
-def _pairs(value: Any) -> tuple[tuple[int, int], ...]:
-    return tuple((int(a), int(b)) for a, b in value or ())
+def _one_or_many(value: Any) -> tuple[int, ...]:
+    return many(integer)(value) if isinstance(value, (list, tuple)) else (integer(value),)
+
+
+def _precision(value: Any) -> str:
+    return PRECISIONS.get(text(value), text(value))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = many(integer)(value)
+    if len(pair) != 2:
+        raise ValueError("pairs of types")
+    return pair[0], pair[1]
 
 
 # --- tensors ------------------------------------------------------------------------------------------------------
@@ -200,7 +204,21 @@ def deepmd_name(ours: str) -> str:
     return "fitting_net." + ".".join(parts[1:])
 
 
-def _find(raw: RawModel, name: str) -> torch.Tensor | None:
+def _stored(raw: RawModel, config: DPA1Config, ours: str) -> Stored | None:
+    """The tensor of ours in the file, its shape checked as far as the file declares it; None: zeros by default."""
+    name = deepmd_name(ours)
+    found = _agreeing(raw, name)
+    if found is None:
+        if ours == "out_bias" and "out_std" not in raw.tensors:
+            return None  # files of 2024 keep the bias in bias_atom_e alone
+        raise ModelFileError(raw.path, f"lacks the tensor {name}", "write the file again with DeePMD-kit")
+    slots = (config.ntypes, config.nsel, 4)
+    if ours in ("davg", "dstd") and found.shape != slots:
+        raise wrong_shape(raw.path, name, found.shape, slots)
+    return found
+
+
+def _agreeing(raw: RawModel, name: str) -> Stored | None:
     """The tensor of that name. DeePMD-kit writes network weights twice, under two names; the copies must agree.
 
     Raises:
@@ -213,38 +231,23 @@ def _find(raw: RawModel, name: str) -> torch.Tensor | None:
     if found is None:
         group = name.split(".networks.")[0] + ".networks."
         return other if not any(k.startswith(group) for k in raw.tensors) else None
-    if found.isfinite().all() and found.shape == other.shape and not torch.equal(found, other):
-        told = f"holds two different copies of {name}"
-        raise ModelFileError(raw.path, told, "it was altered or damaged; copy or write it again")
+    if found.shape == other.shape:
+        one, two = found.read(), other.read()
+        if one.isfinite().all() and not torch.equal(one, two):
+            told = f"holds two different copies of {name}"
+            raise ModelFileError(raw.path, told, "it was altered or damaged; copy or write it again")
     return found
 
 
-def _fetch(raw: RawModel, config: DPA1Config, ours: str, shape: tuple[int, ...]) -> torch.Tensor:
-    name = deepmd_name(ours)
-    found = _find(raw, name)
-    if found is None:
-        if ours == "out_bias" and "out_std" not in raw.tensors:
-            return torch.zeros(shape, dtype=torch.float64)  # files of 2024 keep the bias in bias_atom_e alone
-        raise ModelFileError(raw.path, f"lacks the tensor {name}", "write the file again with DeePMD-kit")
-    tensor = found.detach().to(torch.float64)
-    if not torch.isfinite(tensor).all():
-        raise ModelFileError(raw.path, f"has non-finite weights (NaN or infinite) in {name}", "train or copy it again")
-    if ours in ("davg", "dstd"):
-        tensor = _per_type(raw, config, name, tensor)
-    elif ours in ("out_bias", "fitting.bias_atom_e") and tensor.numel() == config.ntypes:
-        tensor = tensor.reshape(config.ntypes)
-    if tuple(tensor.shape) != shape:
-        told = f"the tensor {name} has shape {tuple(found.shape)}, its options say {shape}"
-        raise ModelFileError(raw.path, told, "write the file again with DeePMD-kit")
-    return tensor.clone()
-
-
-def _per_type(raw: RawModel, config: DPA1Config, name: str, table: torch.Tensor) -> torch.Tensor:
-    expected = (config.ntypes, config.nsel, 4)
-    if tuple(table.shape) != expected:
-        told = f"the tensor {name} has shape {tuple(table.shape)}, its options say {expected}"
-        raise ModelFileError(raw.path, told, "write the file again with DeePMD-kit")
-    if (table != table[:, :1]).any():
-        told = f"has statistics {name} that differ from slot to slot of sel, which DeePMD-kit never computes"
+def _ours(raw: RawModel, config: DPA1Config, ours: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the file as ours: one row a type of statistics, biases without their last dimension."""
+    if ours in ("out_bias", "fitting.bias_atom_e") and tensor.numel() == config.ntypes:
+        return tensor.reshape(config.ntypes)
+    if ours not in ("davg", "dstd"):
+        return tensor
+    if (tensor != tensor[:, :1]).any():
+        told = (
+            f"has statistics {deepmd_name(ours)} that differ from slot to slot of sel, which DeePMD-kit never computes"
+        )
         raise ModelFileError(raw.path, told, "compute its statistics again with DeePMD-kit")
-    return table[:, 0]
+    return tensor[:, 0]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import DPA1Config
 from ..errors import ConfigError, ModelFileError
 from ..model import DPA1
+from .build import build, wrong_shape
+from .parsing import parsing, shown
+from .raw import Stored
 
 FORMAT = "dpa1-fast model"
 VERSION = "1"
 KIND = "dpa1-fast model (.safetensors)"
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def read(path: Path) -> DPA1:
@@ -22,41 +27,58 @@ def read(path: Path) -> DPA1:
     Raises:
         ModelFileError: damaged, not ours, or a tensor missing, of the wrong shape, or not finite.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    with parsing(path, "a safetensors file"):
+        file: Any = safe_open(path, framework="pt")
+    with file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ModelFileError(path, "is a safetensors file of something else", "give a model that dpa1-fast wrote")
+        if metadata.get("version") != VERSION:
+            told = f"has format version {shown(metadata.get('version'))}"
+            raise ModelFileError(path, told, "update dpa1-fast")
+        config = _config(path, metadata.get("config", ""))
+        held = {name: _stored(path, file, name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+        def find(name: str) -> tuple[str, Stored]:
+            if name not in held:
+                raise ModelFileError(path, f"lacks the tensor {name}", "write it again")
+            return name, held[name]
+
+        def fit(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor
+
+        if "davg" in held and "dstd" in held:
+            for name in ("davg", "dstd"):
+                if held[name].shape != (config.ntypes, 4):
+                    raise wrong_shape(path, name, held[name].shape, (config.ntypes, 4))
+        return build(path, config, held.values(), path.stat().st_size, find, fit)
+
+
+def _config(path: Path, text: str) -> DPA1Config:
+    with parsing(path, "the JSON of its configuration"):
+        data = json.loads(text)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(path, f"is a damaged safetensors file ({error})", "copy or download it again") from None
-    if metadata.get("format") != FORMAT:
-        raise ModelFileError(path, "is a safetensors file of something else", "give a model that dpa1-fast wrote")
-    if metadata.get("version") != VERSION:
-        raise ModelFileError(path, f"has format version {metadata.get('version')}", "update dpa1-fast")
-    try:
-        config = DPA1Config.from_dict(json.loads(metadata["config"]))
-    except (ConfigError, ValueError, KeyError) as error:
+        return DPA1Config.from_dict(data)
+    except ConfigError as error:
         raise ModelFileError(path, f"has a bad configuration ({error})", "write it again") from None
-    model = DPA1(config)
-    state = {}
-    for name, expected in model.state_dict().items():
-        if name not in tensors:
-            raise ModelFileError(path, f"lacks the tensor {name}", "write it again")
-        tensor = tensors[name].to(torch.float64)
-        if tensor.shape != expected.shape:
-            told = f"the tensor {name} has shape {tuple(tensor.shape)}, its options say {tuple(expected.shape)}"
-            raise ModelFileError(path, told, "write it again")
-        if not torch.isfinite(tensor).all():
-            raise ModelFileError(path, f"has non-finite weights (NaN or infinite) in {name}", "train or copy it again")
-        state[name] = tensor
-    model.load_state_dict(state, assign=True)
-    return model
 
 
-def write(model: DPA1, path: Path, description: str = "") -> None:
-    """Writes a model; parameters in the precision that its configuration names, statistics in float64."""
-    from safetensors.torch import save_file
+def _stored(path: Path, file: Any, name: str) -> Stored:
+    def read() -> torch.Tensor:
+        with parsing(path, f"a safetensors file, at {shown(name)}"):
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+    with parsing(path, f"a safetensors file, at {shown(name)}"):
+        part = file.get_slice(name)
+        return Stored(tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()), read)
+
+
+def encode(model: DPA1, description: str = "") -> bytes:
+    """A file's bytes; parameters in the precision that the configuration names, statistics in float64."""
+    from safetensors.torch import save
 
     dtype = torch.float32 if model.config.precision == "float32" else torch.float64
     parameters = dict(model.named_parameters())
@@ -67,7 +89,8 @@ def write(model: DPA1, path: Path, description: str = "") -> None:
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config.to_dict())}
     if description:
         metadata["description"] = description
-    save_file(tensors, str(path), metadata)
+    encoded: bytes = save(tensors, metadata)
+    return encoded
 
 
 def description(path: Path) -> str:

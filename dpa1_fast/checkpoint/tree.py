@@ -1,104 +1,69 @@
-"""DeePMD-kit's portable model: one tree, written as ``.dp`` (HDF5), ``.yaml``, or JSON inside ``.pt2`` and ``.pte``."""
+"""DeePMD-kit's portable model: one tree, written as ``.dp`` (HDF5), ``.yaml``, or JSON inside ``.pt2`` and ``.pte``.
+
+Only what a DPA-1 model needs is looked at, by its place in the tree; whatever else a file holds is never visited.
+"""
 
 from __future__ import annotations
 
-import json
-import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..errors import ModelFileError
+from . import containers
+from .containers import Tree
+from .deepmd import foreign
+from .parsing import Section
 from .pt import choose_head
-from .raw import RawModel
+from .raw import RawModel, Stored
 
-KINDS = {
-    "dp": "DeePMD-kit portable model (.dp)",
-    "yaml": "DeePMD-kit portable model (.yaml)",
-    "exported": "DeePMD-kit exported model (.pt2, .pte)",
+KINDS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Tree]]]] = {
+    "dp": ("DeePMD-kit portable model (.dp)", containers.hdf5),
+    "yaml": ("DeePMD-kit portable model (.yaml)", containers.yaml_text),
+    "exported": ("DeePMD-kit exported model (.pt2, .pte)", containers.exported),
 }
-Arrays = dict[str, torch.Tensor]
+LAYERS = 100_000
+"""Most layers that are looked for. An alias can stand for many of them."""
 
 
-def read(path: Path, kind: str, head: str | None) -> RawModel:
-    """Reads the tree and renames its arrays to DeePMD-kit's PyTorch names.
+@contextmanager
+def opened(path: Path, kind: str, head: str | None) -> Iterator[RawModel]:
+    """Opens the tree and renames its arrays to DeePMD-kit's PyTorch names.
 
     Raises:
         ModelFileError: damaged, or not DeePMD-kit's.
     """
-    try:
-        tree = {"dp": _hdf5, "yaml": _yaml, "exported": _zip}[kind](path)
-    except Exception as error:  # a damaged file can fail in any way; each means the same to the user
-        what = f"is damaged or cut short ({type(error).__name__})"
-        raise ModelFileError(path, what, "copy or download it again") from None
-    model = tree.get("model") if isinstance(tree, dict) else None
-    if not isinstance(model, dict):
-        raise ModelFileError(path, "is not a DeePMD-kit model (no model in it)", "give a model of DeePMD-kit")
-    if "model_dict" in model:
-        model = model["model_dict"][choose_head(path, model, head)]
-    elif head not in (None, "Default"):
-        raise ModelFileError(path, f"has one head only, no head {head!r}", "leave out head=")
-    try:
-        return RawModel(path, KINDS[kind], _params(model), _arrays(model))
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        what = f"is not a complete DeePMD-kit model ({type(error).__name__}: {error})"
-        raise ModelFileError(path, what, "write it again with DeePMD-kit") from None
-
-
-# --- the three containers -----------------------------------------------------------------------------------------
-
-
-def _hdf5(path: Path) -> Any:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return _resolve(json.loads(file.attrs["json"]), lambda name: np.asarray(file[name]))
-
-
-def _yaml(path: Path) -> Any:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return _resolve(yaml.load(path.read_text(encoding="utf-8"), loader), _plain_array)  # noqa: S506 (a safe loader)
-
-
-def _zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        name = next(n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "model.json")
-        return _resolve(json.loads(archive.read(name)), _plain_array)
-
-
-def _plain_array(value: Any) -> Any:
-    return np.asarray(value["value"], dtype=value["dtype"])
-
-
-def _resolve(node: Any, fetch: Any) -> Any:
-    """Replaces what stands below ``@variables`` by arrays, all through the tree."""
-    if isinstance(node, list):
-        return [_resolve(x, fetch) for x in node]
-    if not isinstance(node, dict):
-        return node
-    out = {k: _resolve(v, fetch) for k, v in node.items() if k != "@variables"}
-    if "@variables" in node:
-        out["@variables"] = {k: None if v is None else fetch(v) for k, v in node["@variables"].items()}
-    return out
+    told, container = KINDS[kind]
+    with container(path) as tree:
+        data = tree.data.get("model") if isinstance(tree.data, dict) else None
+        if not isinstance(data, dict):
+            raise ModelFileError(path, "is not a DeePMD-kit model (no model in it)", "give a model of DeePMD-kit")
+        model = Section(path, "model", data)
+        branch = choose_head(model, head)
+        if "model_dict" in model:
+            model = model.section("model_dict").section(branch)
+        params = _params(model)
+        tensors = _Arrays(tree).of(model) if foreign(params) is None else {}
+        yield RawModel(path, told, params, tensors, tree.nbytes)
 
 
 # --- hyper-parameters ---------------------------------------------------------------------------------------------
 
 
-def _params(model: dict[str, Any]) -> dict[str, Any]:
-    params = {k: v for k, v in model.items() if k in ("type", "type_map", "pair_exclude_types", "atom_exclude_types")}
-    if "backbone_model" in model or model.get("spin") is not None:
-        params["spin"] = model.get("spin", True)
+def _params(model: Section) -> dict[str, Any]:
+    params = {
+        k: v for k, v in model.values.items() if k in ("type", "type_map", "pair_exclude_types", "atom_exclude_types")
+    }
+    if "backbone_model" in model or "spin" in model:
+        params["spin"] = True
     if "models" in model:
         params["models"] = True
-    descriptor, fitting = model.get("descriptor"), model.get("fitting")
+    descriptor, fitting = model.raw("descriptor"), model.raw("fitting")
     if isinstance(descriptor, dict):
         params["descriptor"] = {k: v for k, v in descriptor.items() if not isinstance(v, dict)}
-        if descriptor.get("env_mat", {}).get("use_exp_switch"):
+        env_mat = descriptor.get("env_mat")
+        if isinstance(env_mat, dict) and env_mat.get("use_exp_switch"):
             params["descriptor"]["use_exp_switch"] = True
         if descriptor.get("@version", 2) == 1 and "use_tebd_bias" not in descriptor:
             params["descriptor"]["use_tebd_bias"] = True
@@ -110,42 +75,50 @@ def _params(model: dict[str, Any]) -> dict[str, Any]:
 # --- arrays -------------------------------------------------------------------------------------------------------
 
 
-def _arrays(model: dict[str, Any]) -> Arrays:
-    out: Arrays = {}
-    descriptor, fitting = model.get("descriptor"), model.get("fitting")
-    if not isinstance(descriptor, dict) or not isinstance(fitting, dict) or "attention_layers" not in descriptor:
-        return out  # not DPA-1: the hyper-parameters will say so
-    _put(out, "", model.get("@variables", {}))
-    block = "descriptor.se_atten."
-    names = {"davg": "mean", "dstd": "stddev"}
-    _put(out, block, {names.get(k, k): v for k, v in descriptor["@variables"].items()})
-    _network(out, f"{block}filter_layers.", descriptor["embeddings"])
-    if "embeddings_strip" in descriptor:
-        _network(out, f"{block}filter_layers_strip.", descriptor["embeddings_strip"])
-    for n, layer in enumerate(descriptor["attention_layers"]["attention_layers"]):
-        prefix = f"{block}dpa1_attention.attention_layers.{n}."
-        for part in ("in_proj", "out_proj"):
-            _layer(out, f"{prefix}attention_layer.{part}.", layer["attention_layer"][part])
-        _layer(out, f"{prefix}attn_layer_norm.", layer["attn_layer_norm"])
-    for n, layer in enumerate(descriptor["type_embedding"]["embedding"]["layers"]):
-        _layer(out, f"descriptor.type_embedding.embedding.embedding_net.layers.{n}.", layer)
-    _put(out, "fitting_net.", fitting["@variables"])
-    _network(out, "fitting_net.filter_layers.", fitting["nets"])
-    return out
+class _Arrays:
+    """Collects the arrays of a DPA-1 model by their PyTorch names."""
 
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.found: dict[str, Stored] = {}
+        self.layers = 0
 
-def _network(out: Arrays, prefix: str, collection: dict[str, Any]) -> None:
-    for n, net in enumerate(collection["networks"]):
-        for k, layer in enumerate(net["layers"] if net else []):
-            _layer(out, f"{prefix}networks.{n}.layers.{k}.", layer)
+    def of(self, model: Section) -> dict[str, Stored]:
+        descriptor, fitting = model.section("descriptor"), model.section("fitting")
+        if "@variables" in model:
+            self.put("", model, {k: k for k in model.section("@variables").values})
+        block = "descriptor.se_atten."
+        self.put(block, descriptor, {"davg": "mean", "dstd": "stddev"})
+        self.network(f"{block}filter_layers.", descriptor.section("embeddings"))
+        if "embeddings_strip" in descriptor:
+            self.network(f"{block}filter_layers_strip.", descriptor.section("embeddings_strip"))
+        for n, layer in enumerate(descriptor.section("attention_layers").sections("attention_layers")):
+            prefix = f"{block}dpa1_attention.attention_layers.{n}."
+            if layer is None:
+                continue
+            for part in ("in_proj", "out_proj"):
+                self.layer(f"{prefix}attention_layer.{part}.", layer.section("attention_layer").section(part))
+            self.layer(f"{prefix}attn_layer_norm.", layer.section("attn_layer_norm"))
+        for n, layer in enumerate(descriptor.section("type_embedding").section("embedding").sections("layers")):
+            self.layer(f"descriptor.type_embedding.embedding.embedding_net.layers.{n}.", layer)
+        self.put("fitting_net.", fitting, {k: k for k in fitting.section("@variables").values})
+        self.network("fitting_net.filter_layers.", fitting.section("nets"))
+        return self.found
 
+    def network(self, prefix: str, collection: Section) -> None:
+        for n, net in enumerate(collection.sections("networks")):
+            for k, layer in enumerate(net.sections("layers") if net else []):
+                self.layer(f"{prefix}networks.{n}.layers.{k}.", layer)
 
-def _layer(out: Arrays, prefix: str, layer: dict[str, Any]) -> None:
-    names = {"w": "matrix", "b": "bias", "idt": "idt"}
-    _put(out, prefix, {names[k]: v for k, v in layer["@variables"].items()})
+    def layer(self, prefix: str, layer: Section | None) -> None:
+        self.layers += 1
+        if self.layers > LAYERS and layer is not None:
+            raise ModelFileError(layer.path, "holds layers without end", "no model does; do not use it")
+        if layer is not None:
+            self.put(prefix, layer, {"w": "matrix", "b": "bias", "idt": "idt"})
 
-
-def _put(out: Arrays, prefix: str, arrays: dict[str, Any]) -> None:
-    for name, array in arrays.items():
-        if array is not None:
-            out[prefix + name] = torch.from_numpy(np.ascontiguousarray(array))
+    def put(self, prefix: str, owner: Section, names: dict[str, str]) -> None:
+        variables = owner.section("@variables")
+        for theirs, name in names.items():
+            if theirs in variables:
+                self.found[prefix + name] = self.tree.array(prefix + name, variables.raw(theirs))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,11 @@ from ..model import DPA1, AttentionParameters, LayerParameters, Network
 Array = NDArray[Any]
 
 
-def write(model: DPA1, path: Path) -> None:
-    """Writes the model as DeePMD-kit 3.2 reads it; the format follows the suffix, ``.dp`` or ``.yaml``."""
+def encode(model: DPA1, suffix: str) -> bytes:
+    """A file's bytes as DeePMD-kit 3.2 reads them; ``suffix`` chooses ``.dp`` (HDF5) or ``.yaml``.
+
+    Files are made in memory: HDF5's library does not survive a disk that fills up.
+    """
     tree = {
         "software": "dpa1-fast",
         "version": __version__,
@@ -29,30 +32,32 @@ def write(model: DPA1, path: Path) -> None:
         "model_def_script": {},
         "@variables": {},
     }
-    (_write_yaml if path.suffix in (".yaml", ".yml") else _write_hdf5)(tree, path)
+    return _yaml(tree) if suffix in (".yaml", ".yml") else _hdf5(tree)
 
 
-def _write_hdf5(tree: dict[str, Any], path: Path) -> None:
+def _hdf5(tree: dict[str, Any]) -> bytes:
     import h5py
 
-    with h5py.File(path, "w") as file:
+    whole = io.BytesIO()
+    with h5py.File(whole, "w") as file:
         count = iter(range(1_000_000))
 
         def store(array: Array) -> str:
             return str(file.create_dataset(f"variable_{next(count):04d}", data=array).name)
 
         file.attrs["json"] = json.dumps(_stored(tree, store), separators=(",", ":"))
+    return whole.getvalue()
 
 
-def _write_yaml(tree: dict[str, Any], path: Path) -> None:
+def _yaml(tree: dict[str, Any]) -> bytes:
     import yaml
 
     def inline(array: Array) -> dict[str, Any]:
         head = {"@class": "np.ndarray", "@is_variable": True, "@version": 1}
         return {**head, "dtype": array.dtype.name, "value": array.tolist()}
 
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(_stored(tree, inline), file, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    text: str = yaml.dump(_stored(tree, inline), None, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    return text.encode()
 
 
 def _stored(node: Any, store: Callable[[Array], Any]) -> Any:

@@ -20,7 +20,7 @@ from ase.outputs import Properties, all_outputs
 from ..dynamics.stepper import Moving, stress
 from ..engine import VOIGT, Engine
 from ..loading import load
-from ..structures.structure import from_ase
+from ..structures.structure import SMALLEST_VOLUME, from_ase
 from ..structures.verlet import SKIN
 
 NOT_COPIED = ("_lock", "_moving", "_selected")
@@ -247,4 +247,4 @@ def _bytes(parameter: Any) -> Any:
 
 
 def _has_volume(atoms: Any) -> bool:
-    return bool(atoms.pbc.any()) and abs(float(np.linalg.det(atoms.cell[:]))) > 0.0
+    return bool(atoms.pbc.any()) and abs(float(np.linalg.det(atoms.cell[:]))) >= SMALLEST_VOLUME

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engine import Engine
 from ..errors import StructureError
-from ..structures.structure import Structure
+from ..structures.structure import SMALLEST_VOLUME, Structure
 from ..structures.verlet import SKIN, Array, Verlet
 
 
@@ -76,6 +76,6 @@ def stress(virial: Array, cells: Array, pbc: NDArray[np.bool_]) -> Array:
         virial: (S, 3, 3) eV. cells: (S, 3, 3) Å. pbc: (S, 3).
     """
     volume = np.abs(np.linalg.det(cells))
-    has = pbc.any(axis=1) & (volume > 0.0)
+    has = pbc.any(axis=1) & (volume >= SMALLEST_VOLUME)
     symmetric = 0.5 * (virial + virial.transpose(0, 2, 1))
     return -symmetric / np.where(has, volume, np.inf)[:, None, None]

@@ -81,7 +81,7 @@ class Evaluation:
         given = [i.atoms for i in block.items if i.atoms is not None]
         found = iter(relax(self.engines[0], given, cell=o.relax == "cell", fmax=o.fmax, steps=o.steps))
         for k, item in enumerate(block.items):
-            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms)
+            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms, self.options.keys)
             outcome = StructureError(item.source, item.error or "failed") if item.atoms is None else next(found)
             if isinstance(outcome, StructureError):
                 out.written.rows.append(row | rows.failed(outcome.reason))
@@ -95,7 +95,7 @@ class Evaluation:
     def _done(self, block: Block, results: Sequence[Sequence[Result | StructureError]]) -> Done:
         out = _empty(block)
         for k, (item, of_models) in enumerate(zip(block.items, results, strict=True)):
-            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms)
+            row = rows.about(block.start.index + k, item.source, item.frame, item.atoms, self.options.keys)
             error = next((r for r in of_models if isinstance(r, StructureError)), None)
             if error is not None:
                 out.written.rows.append(row | rows.failed(error.reason))

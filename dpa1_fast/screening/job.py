@@ -20,6 +20,7 @@ from .folder import FAILURES, REPORT, outputs_of
 from .hull import Hull
 from .inputs import sources_of
 from .journal import Journal
+from .kept import column_of
 from .options import Options, fingerprints
 from .sinks import summary
 
@@ -129,9 +130,12 @@ def _complain_early(options: Options) -> None:
 
 def _outputs(options: Options, journal: Journal, identity: dict[str, Any]) -> list[sinks.Sink]:
     """The outputs, brought back to where the journal says that they are."""
-    schema = rows.schema(options.fields, options.relax is not None, len(options.models), options.references is not None)
+    schema = rows.schema(
+        options.fields, options.relax is not None, len(options.models), options.references is not None, options.keys
+    )
     descriptor = "descriptor" in options.fields
-    out = sinks.sinks_for(options.output, schema, options.write, descriptor, _provenance(identity))
+    kept = {column_of(key, rows.OURS): key in options.keep for key in options.keys}
+    out = sinks.sinks_for(options.output, schema, options.write, descriptor, _provenance(identity), kept)
     for sink in out:
         sink.resume(journal.states.get(sink.name))
     return out

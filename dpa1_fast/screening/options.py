@@ -13,6 +13,7 @@ from ..describe import file_hash
 from ..errors import DPA1Error
 from ..printable import name_of, printable
 from ..sources import Source
+from .kept import IDS
 from .rows import FIELDS
 from .sinks import FORMATS
 
@@ -36,6 +37,7 @@ class Options:
         relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
         top, by: which structures are shown. references: a file of entries for the energy above hull.
         ray: None, "" (start it here) or an address; workers: engines there.
+        keep: keys of ``atoms.info`` that the summary has columns for, besides those of ids.
         report: whether the page is written. overwrite: throw away what is under ``output``.
     """
 
@@ -61,6 +63,12 @@ class Options:
     workers: int | None = None
     report: bool = True
     overwrite: bool = False
+    keep: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What is kept of what structures bring along."""
+        return tuple(dict.fromkeys([*self.keep, *IDS]))
 
     def __post_init__(self) -> None:
         _known("fields", self.fields, tuple(FIELDS))
@@ -99,6 +107,8 @@ class Options:
             "write": list(self.write),
             "inputs": dict(inputs),
         }
+        if self.keep:
+            out["keep"] = [printable(key) for key in self.keep]
         if self.type_map:
             out["type_map"] = list(self.type_map)
         if self.format:

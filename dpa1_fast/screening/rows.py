@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 from ..engine import Result
 from ..printable import name_of, printable
 from ..structures.structure import count_real
+from .kept import column_of, kept_of
 
 
 def _field(name: str, kind: pa.DataType, doc: str = "", unit: str = "", nullable: bool = True) -> pa.Field:
@@ -29,15 +31,16 @@ FIRST = (
     _field("max_force", NUMBER, "largest length of a force", "eV/Å"),
     _field("volume", NUMBER, unit="Å³"),
     _field("pressure", NUMBER, "-(xx + yy + zz) / 3 of the stress", "eV/Å³"),
+    _field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),
 )
 LAST = (
     _field("status", TEXT, "ok or failed", nullable=False),
     _field("error", TEXT, "why it failed"),
 )
 FIELDS = {
-    "energy": (),  # always there
+    "energy": (),  # always there, and so is stress
     "forces": (_field("forces", pa.list_(NUMBER), "3 a atom, flat", "eV/Å"),),
-    "stress": (_field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),),
+    "stress": (),
     "descriptor": (_field("descriptor", pa.list_(NUMBER), "of every atom one after another, flat"),),
 }
 """What ``--fields`` may name, and the columns that each adds."""
@@ -56,18 +59,24 @@ DEVIATION = (
 HULL = (_field("e_above_hull", NUMBER, "energy above the hull of the reference entries, an atom", "eV"),)
 
 
-def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool) -> pa.Schema:
-    """The columns of a job."""
+OURS = tuple(f.name for group in (FIRST, LAST, RELAXED, DEVIATION, HULL, *FIELDS.values()) for f in group)
+"""Names that a column for something of the user's can't have."""
+
+
+def schema(fields: tuple[str, ...], relaxed: bool, models: int, hull: bool, keys: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a job; what structures bring along under ``keys`` is JSON, see ``kept``."""
+    kept = [_field(column_of(key, OURS), TEXT, f"{key} of the input") for key in keys]
     more = [x for name in fields for x in FIELDS[name]]
     more += [*(RELAXED if relaxed else ()), *(DEVIATION if models > 1 else ()), *(HULL if hull else ())]
-    return pa.schema([*FIRST, *more, *LAST])
+    return pa.schema([*FIRST, *more, *kept, *LAST])
 
 
-def about(index: int, source: str, frame: int, atoms: Any | None) -> dict[str, Any]:
-    """What a row says of a structure itself."""
+def about(index: int, source: str, frame: int, atoms: Any | None, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """What a row says of a structure itself; ``kept`` is what it brought along under ``keys``."""
     row: dict[str, Any] = {"index": index, "source": name_of(source), "frame": frame}
     if atoms is not None:
         row |= {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
+        row["kept"] = {column_of(k, OURS): v for k, v in kept_of(atoms.info, keys).items()}
     return row
 
 

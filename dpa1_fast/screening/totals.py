@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
+from .rows import OURS
+
 LITTLE: dict[str, Any] = {"batch_size": 8192, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
 """How a summary is read where it may be of any size: a little at a time."""
 
@@ -80,6 +82,7 @@ def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
 def failed_rows(summary: Path) -> Iterator[dict[str, Any]]:
     """The rows that failed, in order."""
     columns = ["index", "source", "frame", "formula", "natoms", "error"]
+    columns += [n for n in ds.dataset(summary, format="parquet").schema.names if n not in OURS]
     for batch in ds.dataset(summary, format="parquet").to_batches(
         columns=columns, filter=ds.field("status") != "ok", **LITTLE
     ):

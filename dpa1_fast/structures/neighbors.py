@@ -1,4 +1,4 @@
-"""Neighbours of one structure as a full list in CSR order, by vesin."""
+"""Neighbours of one structure as a full list in CSR order, by vesin, or by a k-d tree where its grid would not do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 from vesin import NeighborList
 
 from ..errors import StructureError
+from . import sparse_search
 from .structure import Structure
 
 OVERLAP = 1e-3
 """Å. Two atoms closer than this are taken for the same atom written twice."""
+
+GRID_CELLS = 100_000
+"""vesin's grid has no more cells than this; where there are to be more, it makes all axes coarser alike."""
+
+CELLS_PER_ATOM = 64
+"""With more cells than this an atom is mostly alone, and a grid spends its time on empty ones."""
+
+FAR = 1000
+"""Cells. An atom further outside of a periodic box is wrapped before the search: vesin counts in 32 bits."""
 
 MOST_IMAGES = 1_000_000
 """More periodic images of a cell than this within the cut-off mean a broken cell."""
@@ -73,10 +83,40 @@ def search(structure: Structure, cutoff: float, quantities: str) -> list[NDArray
     cell = _search_cell(structure)
     if structure.pbc.any():
         check_images(structure, np.linalg.norm(np.linalg.inv(cell)[:, structure.pbc], axis=0), cutoff)
-    found = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
-        points=structure.positions[real], box=cell, periodic=structure.pbc, quantities=quantities
-    )
-    return [real[x] if q in "ij" else x for q, x in zip(quantities, found, strict=True)]
+    points, wrapped = structure.positions[real], None
+    dense = _grid_does(points, cell, structure.pbc, cutoff)
+    outside = _cells_away(points, cell, structure.pbc)
+    if np.abs(outside).max(initial=0.0) > (FAR if dense else 0):
+        wrapped = outside.astype(np.int64)
+        points = points - outside @ cell
+    if dense:
+        letters = quantities if "S" in quantities and {"i", "j"} <= set(quantities) else quantities + "ijS"
+        found = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
+            points=points, box=cell, periodic=structure.pbc, quantities=quantities if wrapped is None else letters
+        )
+        by_letter = dict(zip(letters, found, strict=False))
+    else:
+        by_letter = dict(zip("ijSD", sparse_search.pairs(points, cell, structure.pbc, cutoff), strict=True))
+        by_letter["d"] = np.linalg.norm(by_letter["D"], axis=1)
+    if wrapped is not None:
+        by_letter["S"] = by_letter["S"] + wrapped[by_letter["i"]] - wrapped[by_letter["j"]]
+    return [real[by_letter[q]] if q in "ij" else by_letter[q] for q in quantities]
+
+
+def _cells_away(points: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n, 3) whole cells that each atom lies outside of the box, along periodic axes."""
+    return np.where(pbc, np.floor(points @ np.linalg.inv(cell)), 0.0)
+
+
+def _grid_does(points: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float) -> bool:
+    """Whether a grid of cells as large as the cut-off suits these atoms: not too empty, not too long and thin."""
+    dual = np.linalg.inv(cell)
+    heights = 1.0 / np.linalg.norm(dual, axis=0)
+    extent = np.ptp(points @ dual, axis=0) * heights
+    cells = np.maximum(np.where(pbc, heights, extent) / cutoff, 1.0)
+    total = float(np.prod(cells))
+    coarser = (total / GRID_CELLS) ** (1 / 3)
+    return total <= CELLS_PER_ATOM * (len(points) + 64) and (coarser <= 1.0 or bool((cells > 2.0 * coarser).all()))
 
 
 def overlap(structure: Structure, i: int, j: int, distance: float) -> StructureError:

@@ -17,6 +17,12 @@ SMALLEST_HEIGHT = 0.1
 """Å. A periodic axis whose lattice planes lie closer than this is taken for a broken cell."""
 
 
+SMALLEST_VOLUME = SMALLEST_HEIGHT**3
+"""Å³. Less means that a free axis has no real vector: such a structure has no volume, and so no stress."""
+
+FARTHEST = 1e9
+"""Å. Beyond it float64 holds places to no better than 1e-7 Å."""
+
 TYPE_NAMES = "dpa1_type"
 """The array of ``ase.Atoms`` that names the model's type of each atom where symbols do not say it (OW, HW)."""
 
@@ -55,7 +61,7 @@ class Structure:
     def volume(self) -> float | None:
         """Å³, or None where the structure has no volume: no periodic axis, or a cell with a missing vector."""
         volume = abs(float(np.linalg.det(self.cell)))
-        return volume if self.pbc.any() and volume > 0.0 else None
+        return volume if self.pbc.any() and volume >= SMALLEST_VOLUME else None
 
 
 def _array(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -69,6 +75,11 @@ def _array(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> ND
         where = int(np.argwhere(~np.isfinite(array))[0][0])
         bad = {"position": "atom", "aparam": "atom", "cell": "vector"}.get(what, "entry")
         raise StructureError(name, f"{what} of {bad} {where} is not finite: {array[where].tolist()}")
+    if what in ("position", "cell") and np.abs(array).max(initial=0.0) > FARTHEST:
+        where = int(np.argwhere(np.abs(array) > FARTHEST)[0][0])
+        whose = "atom" if what == "position" else "vector"
+        told = f"{what} of {whose} {where} is beyond {FARTHEST:g} Å, where float64 holds no places"
+        raise StructureError(name, f"{told}: {array[where].tolist()}")
     return np.ascontiguousarray(array)
 
 
@@ -231,7 +242,11 @@ def from_ase(
     named = atoms.arrays.get(TYPE_NAMES)
     if named is None:
         names: Any = atoms.symbols
-        kinds = _type_of_number(tuple(types.items()) if types else config.types_by_name)[numbers]
+        type_of = _type_of_number(tuple(types.items()) if types else config.types_by_name)
+        odd = numbers[(numbers < 0) | (numbers >= len(type_of))]
+        if len(odd):
+            raise StructureError(name, f"there is no element with atomic number {odd[0]}")
+        kinds = type_of[numbers]
     else:
         names, index = list(map(str, named)), {VIRTUAL: -1, **(types or dict(config.types_by_name))}
         kinds = np.array([index.get(n, UNKNOWN) for n in names], dtype=np.int64)

@@ -118,6 +118,20 @@ def available() -> bool:
     return any(find(build) is not None for build in usable())
 
 
+ERRORS = {1: MemoryError, 2: ValueError, 3: RuntimeError}
+"""By ``Outcome`` of native/library.cpp: an error of the compiled engine keeps its kind."""
+
+
+def check(lib: ctypes.CDLL, outcome: int) -> None:
+    """Raises what a call of the compiled engine came to, unless it was done.
+
+    Raises:
+        MemoryError, ValueError, RuntimeError: out of memory; numbers that make no sense; anything else.
+    """
+    if outcome:
+        raise ERRORS[outcome](lib.dpa1_error().decode())
+
+
 class NativeModel:
     """One model in the compiled engine.
 
@@ -130,6 +144,8 @@ class NativeModel:
     def __init__(self, numbers: Mapping[str, Tensor], precision: torch.dtype, build: str | None = None) -> None:
         self._lib = library(build)
         self._handle = self._lib.dpa1_new(int(precision == torch.float64))
+        if self._handle is None:
+            raise MemoryError("the CPU engine ran out of memory")
         self._brain = precision == torch.bfloat16
         self._put({**numbers, "brain": torch.tensor([self._brain]).double()})
         self._check(self._lib.dpa1_build(self._handle))
@@ -151,7 +167,7 @@ class NativeModel:
         """A basis for the first attention layer (see ``native/library.cpp``). → its index."""
         self._put(numbers)
         index = int(self._lib.dpa1_basis(self._handle))
-        self._check(index < 0)
+        self._check(max(0, -index))
         return index
 
     def forget_bases(self) -> None:
@@ -175,6 +191,5 @@ class NativeModel:
             flat = value.double().contiguous()
             self._check(self._lib.dpa1_put(self._handle, name.encode(), flat.data_ptr(), flat.numel()))
 
-    def _check(self, failed: int | bool) -> None:
-        if failed:
-            raise MemoryError(self._lib.dpa1_error().decode())
+    def _check(self, outcome: int) -> None:
+        check(self._lib, outcome)

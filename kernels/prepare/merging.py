@@ -8,7 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..reference import AttentionLayer, Layer, activation, embedding_strip, network, padding_after_attention
+from ..reference import (
+    AttentionLayer,
+    Layer,
+    activation,
+    embedding_strip,
+    network,
+    padding_after_attention,
+    parse_activation,
+)
 from .weights import Weights
 
 Numbers = dict[str, Tensor]
@@ -23,12 +31,15 @@ def scalar(x: float | Tensor) -> Tensor:
 
 
 def activation_code(name: str) -> Tensor:
-    """[kind, threshold] of an activation function by DeePMD-kit's name."""
-    key = name.lower()
-    if key.startswith(("silut", "custom_silu")):
-        return torch.tensor([ACTIVATIONS.index("silut"), float(key.split(":")[1]) if ":" in key else 3.0]).double()
-    plain = {"gelu_tf": "gelu", "none": "linear"}.get(key, key)
-    return torch.tensor([ACTIVATIONS.index(plain), 0.0]).double()
+    """[kind, threshold] of an activation function by DeePMD-kit's name.
+
+    Raises:
+        ValueError: for one that the reference may have, but neither the compiled engine nor the Triton kernels.
+    """
+    key, threshold = parse_activation(name)
+    if key not in ACTIVATIONS:
+        raise ValueError(f"activation_function {name!r} is not known to this backend; backend='reference' has it")
+    return torch.tensor([ACTIVATIONS.index(key), threshold]).double()
 
 
 def layers(name: str, stack: list[Layer], function: str) -> Numbers:

@@ -49,7 +49,7 @@ def unpack(wheels: Path, site: Path) -> None:
             for name in archive.namelist():
                 top, _, rest = name.partition("/")
                 kind, _, inner = rest.partition("/")
-                if not top.endswith(".data"):
+                if not top.endswith(".data") or kind == "data":  # data: left where the wheel's list of files has it
                     archive.extract(name, site)
                 elif kind in ("purelib", "platlib") and not name.endswith("/"):
                     target = site / inner
@@ -67,9 +67,9 @@ def lay_cache(archive: Path, cache: Path) -> None:
     with tarfile.open(archive) as files:
         files.extractall(cache, filter="data")
     for group in cache.glob("*/__grp__*.json"):
-        told = json.loads(group.read_text())
+        told = json.loads(group.read_text(encoding="utf-8"))
         told["child_paths"] = {k: str(group.parent / Path(v).name) for k, v in told["child_paths"].items()}
-        group.write_text(json.dumps(told))
+        group.write_text(json.dumps(told), encoding="utf-8")
     done.touch()
 
 
@@ -85,15 +85,15 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=None, help="a checkout to run instead of the kit's own code")
     options = parser.parse_args()
     kit = kit_folder(options.kit)
-    about = json.loads((kit / "kit.json").read_text())
+    about = json.loads((kit / "kit.json").read_text(encoding="utf-8"))
     name = f"first_light-{getpass.getuser()}-{about['made']}"
     scratch = (options.scratch or Path(tempfile.gettempdir()) / name).resolve()
     unpack(kit / "wheels", scratch / "site")
     unpack(kit / "peer", scratch / "peer")
-    lay_cache(kit / "cache.tar.gz", scratch / "cache")
+    lay_cache(kit / "cache.tar.xz", scratch / "cache")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "kit.json").write_text(json.dumps(about, indent=1))
+    (out / "kit.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     digest = about["digest"]
     paths = [str(kit), str(scratch / "site")]
     if options.source:

@@ -184,7 +184,7 @@ def main() -> int:
                     print(json.dumps(row), flush=True)
         wanted = [(p, options.architecture) for p in options.precision if p in MODELLED]
         expected = [row for found in pool.map(modelled, wanted) for row in found]
-    options.modelled.write_text(json.dumps(expected, indent=1))
+    options.modelled.write_text(json.dumps(expected, indent=1), encoding="utf-8")
     wrong = [r for r in rows if "error" in r]
     print(f"{len(rows)} launches, {len({r.get('hash') for r in rows})} kernels, {len(wrong)} errors", flush=True)
     return int(bool(wrong))

@@ -1,7 +1,7 @@
 """What the card is judged by, made where time costs nothing: ``python -m bench.speed.first_light.judge DATA``.
 
 Into DATA: the models; ``judge_<model>_<case>.npz`` with forces in float64 by an engine that has nothing to do with the
-card; ``kernels_<model>_<precision>.pt.gz``, each kernel's work by Triton's interpreter. What is there is kept.
+card; ``kernels_<model>_<precision>.pt.xz``, each kernel's work by Triton's interpreter. What is there is kept.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ def forces(data: Path, names: Sequence[str]) -> None:
             if file.exists():
                 continue
             atoms = structures(name)
-            energies, _, found, virials = engine._run(prepare(model, atoms))
+            energies, _, found, virials = engine.run(prepare(model, atoms))
             moved = spread(model, atoms)
+            if name == LARGEST:  # judges precisions that are no better
+                energies, found = energies.float(), found.float()
             np.savez_compressed(file, energies=energies, forces=found, virials=virials, spread=moved)
             print(f"{file.name}: {len(found)} atoms, spread {moved:.1e}", flush=True)
 
@@ -80,7 +82,7 @@ def recordings(data: Path, architecture: str, precisions: Sequence[str]) -> None
         model = read_model(data / f"{name}.safetensors").model
         batch = prepare(model, structures("water192"))
         for precision in precisions:
-            file = data / f"kernels_{name}_{precision}.pt.gz"
+            file = data / f"kernels_{name}_{precision}.pt.xz"
             if file.exists():
                 continue
             launches = [

@@ -9,8 +9,8 @@ Weights are not kept: a model on the card has them at the same places.
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import io
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,12 +135,12 @@ def write(launches: list[dict[str, Any]], path: Path) -> None:
     """Keeps what was recorded."""
     memory = io.BytesIO()
     torch.save(launches, memory)
-    path.write_bytes(gzip.compress(memory.getvalue(), 6))
+    path.write_bytes(lzma.compress(memory.getvalue()))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """What was recorded; nothing in the file is executed."""
-    found: list[dict[str, Any]] = torch.load(io.BytesIO(gzip.decompress(path.read_bytes())), weights_only=True)
+    found: list[dict[str, Any]] = torch.load(io.BytesIO(lzma.decompress(path.read_bytes())), weights_only=True)
     return found
 
 
@@ -191,7 +191,7 @@ def replay(place: Place, log: Log, precision: str) -> None:
     """All recorded launches of a precision on this device."""
     device = torch.device(place.device)
     for name in MODELS:
-        file = place.data / f"kernels_{name}_{precision}.pt.gz"
+        file = place.data / f"kernels_{name}_{precision}.pt.xz"
         if not file.exists():
             log.say(f"kernels-{precision}", model=name, said="the kit has no recording of this precision")
             continue

@@ -2,7 +2,7 @@
 
     kit.json       what it was made of       bench/         this package and what it needs
     wheels/        the project, compiled, and what evaluation needs; peer/: DeePMD-kit with what it needs
-    cache.tar.gz   kernels for the card      data/          models, the judge's forces, each kernel's work
+    cache.tar.xz   kernels for the card      data/          models, the judge's forces, each kernel's work
 
 Made of a checkout as it lies, by two environments: this one, and one with the node's Python, torch and Triton.
 """
@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 from .digest import digest_of
@@ -39,6 +40,7 @@ BIG = ("scipy",)
 PEER = (
     "deepmd-kit==3.2.0", "dargs", "typeguard", "wcmatch", "bracex", "mendeleev", "array-api-compat", "lmdb", "msgpack",
     "sqlalchemy", "pint<0.25", "platformdirs", "flexcache", "flexparser", "deprecated<2", "wrapt", "colorama<0.5",
+    "mpich", "vesin-torch==0.6.2",
 )  # fmt: skip
 """DeePMD-kit and what it imports; torch, numpy, scipy, h5py, PyYAML, einops, ml_dtypes and pandas are the machine's."""
 GLIBC = (39, 34, 31, 28, 27, 24, 17, 12, 5)
@@ -60,6 +62,16 @@ def download(names: tuple[str, ...], into: Path, python: str) -> None:
             [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--implementation=cp",
              f"--python-version={python}", *platforms, "-d", str(into), name], check=True,
         )  # fmt: skip
+
+
+def without_programs(folder: Path) -> None:
+    """Of MPI, which DeePMD-kit loads and does not use here, the libraries alone: a fifth of the wheel."""
+    for file in folder.glob("mpich-*.whl"):
+        with zipfile.ZipFile(file) as old, zipfile.ZipFile(file.with_suffix(".new"), "w", zipfile.ZIP_LZMA) as new:
+            for name in old.namelist():
+                if ".dist-info/" in name or ("/data/lib/" in name and "_abi" not in name):
+                    new.writestr(name, old.read(name))
+        file.with_suffix(".new").rename(file)
 
 
 def listed() -> list[str]:
@@ -106,7 +118,7 @@ def bench(into: Path) -> None:
 def kernels(kit: Path, node: str, options: argparse.Namespace) -> int:
     """Compiles into the cache; what an earlier kit holds is not compiled again. How many could not be."""
     cache = kit / "cache"
-    archive = kit / "cache.tar.gz"
+    archive = kit / "cache.tar.xz"
     if archive.exists():
         from .__main__ import lay_cache
 
@@ -120,7 +132,7 @@ def kernels(kit: Path, node: str, options: argparse.Namespace) -> int:
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     code = subprocess.run(command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}).returncode
-    with tarfile.open(archive.with_suffix(".new"), "w:gz") as files:
+    with tarfile.open(archive.with_suffix(".new"), "w:xz") as files:
         for file in sorted(cache.rglob("*")):
             if file.is_file() and file.suffix not in STAGES:
                 files.add(file, file.relative_to(cache))
@@ -161,11 +173,12 @@ def main() -> int:
     kit = options.output.resolve()
     kit.mkdir(parents=True, exist_ok=True)
     digest = digest_of(ROOT)
-    before = json.loads((kit / "kit.json").read_text()) if (kit / "kit.json").exists() else {}
+    before = json.loads((kit / "kit.json").read_text(encoding="utf-8")) if (kit / "kit.json").exists() else {}
     (kit / "kit.json").unlink(missing_ok=True)  # a kit that is not whole is none
     download((*NEEDED, *(BIG if options.big else ())), kit / "wheels", options.python)
     if not options.no_peer:
         download(PEER, kit / "peer", options.python)
+        without_programs(kit / "peer")
     if before.get("digest") != digest:
         shutil.rmtree(kit / "data", ignore_errors=True)
     if before.get("digest") != digest or not list((kit / "wheels").glob("dpa1_fast-*.whl")):
@@ -186,7 +199,7 @@ def main() -> int:
         "architecture": options.architecture, "node": json.loads(found.splitlines()[-1]),
         "wheels": sorted(f.name for f in kit.glob("*/*.whl")),
     }  # fmt: skip
-    (kit / "kit.json").write_text(json.dumps(about, indent=1))
+    (kit / "kit.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     whole = size(kit)
     print(f"{kit}: {whole:.0f} MiB" + (f", more than the {MOST_MIB} that travel" if whole > MOST_MIB else ""))
     return int(bool(code) or (whole > MOST_MIB and not options.big))

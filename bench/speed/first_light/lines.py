@@ -53,7 +53,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All whole lines of a folder's file, in order; what was cut off is left out."""
     path = folder / NAME
     out = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace", encoding="utf-8").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

@@ -43,9 +43,9 @@ def eager(place: Place, log: Log, precision: str) -> None:
     engine = place.engine(model, precision, backend="reference")
     for case in place.cases(("water192", "water1536")):
         batch = place.batch(model, case).to(place.device)
-        found = engine._run(batch)
+        found = engine.run(batch)
         judged = verdict(found, place.judge(case), BARS[precision])
-        card, _ = place.timed(lambda batch=batch: engine._run(batch), repeats=5 if place.on_card else 1)
+        card, _ = place.timed(lambda batch=batch: engine.run(batch), repeats=5 if place.on_card else 1)
         log.say(
             f"eager-{precision}", case=case, precision=precision, atoms=batch.n_atoms, us_per_atom=card / batch.n_atoms,
             **judged,
@@ -106,7 +106,7 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
     """DeePMD-kit's forces (n, 3) eV/Å and the median seconds of an evaluation, in a process of its own."""
     job = json.dumps({"engine": "deepmd", "model": str(model), "structures": str(frames), "threads": 8})
     out = place.scratch / "peer_forces.npz"
-    log = (place.scratch / "peer.log").open("w")
+    log = (place.scratch / "peer.log").open("w", encoding="utf-8")
     with subprocess.Popen(
         [sys.executable, peer_worker.__file__, job], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         text=True, env=environment, cwd=place.scratch, preexec_fn=die_with_parent,
@@ -119,7 +119,7 @@ def _deepmd(place: Place, model: Path, frames: Path, environment: Mapping[str, s
                 print(command, file=worker.stdin, flush=True)
             line = worker.stdout.readline()
             if not line:
-                raise RuntimeError(f"DeePMD-kit stopped: {Path(log.name).read_text()[-500:]}")
+                raise RuntimeError(f"DeePMD-kit stopped: {Path(log.name).read_text(encoding='utf-8')[-500:]}")
             return json.loads(line)
 
         ask("")
@@ -143,7 +143,7 @@ def _ours(place: Place, source: Path, case: str, theirs: np.ndarray) -> dict[str
     results = engine.evaluate(atoms)
     _, host = place.timed(lambda: engine.evaluate(atoms), repeats=5 if place.on_card else 1)
     batch = prepare(read_model(source).model, atoms).to(torch.device(place.device))
-    card, _ = place.timed(lambda: engine._run(batch), repeats=5 if place.on_card else 1)
+    card, _ = place.timed(lambda: engine.run(batch), repeats=5 if place.on_card else 1)
     forces = np.concatenate([r.forces for r in results])
     off = float(np.sqrt(np.mean((forces - theirs) ** 2) / np.mean(theirs**2)))
     n = len(theirs)

@@ -27,7 +27,7 @@ def evaluations(place: Place, log: Log, precision: str) -> None:
             batch = place.batch(model, case).to(place.device)
             began = time.perf_counter()
             engine = place.engine(model, precision)
-            found = engine._run(batch)
+            found = engine.run(batch)
             place.wait()
             first = time.perf_counter() - began
             log.say(
@@ -44,9 +44,9 @@ def repeats(place: Place, log: Log, precision: str) -> None:
     for case in place.cases(("water192", "molecules64")):
         batch = place.batch(model, case).to(place.device)
         engine = place.engine(model, precision)
-        first = engine._run(batch)
+        first = engine.run(batch)
         n = REPEATS if place.on_card else 1
-        other = [_same_bits(torch, engine._run(batch), first) for _ in range(n)].count(False)
+        other = [_same_bits(torch, engine.run(batch), first) for _ in range(n)].count(False)
         log.say(f"repeats-{precision}", case=case, precision=precision, repeats=n, other_bits=other, right=other == 0)
 
 

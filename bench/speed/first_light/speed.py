@@ -22,13 +22,13 @@ def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES
         batch = place.batch(model, case)
         here = batch.to(device)
         gpu.released(device)
-        found = engine._run(here)
+        found = engine.run(here)
         place.wait()
         peak = torch.cuda.max_memory_allocated(device) if place.on_card else 0
         judged = verdict(found, place.judge(case), BARS[precision])
         del found
-        card, host = place.timed(lambda here=here: engine._run(here), repeats=15 if place.on_card else 1)
-        ran = gpu.kernels(device, lambda here=here: engine._run(here))
+        card, host = place.timed(lambda here=here: engine.run(here), repeats=15 if place.on_card else 1)
+        ran = gpu.kernels(device, lambda here=here: engine.run(here))
         n, edges = batch.n_atoms, len(batch.neighbor)
         log.say(
             f"sizes-{precision}" if cases is SIZES else f"largest-{precision}", case=case, precision=precision, atoms=n,
@@ -62,10 +62,10 @@ def by_kernel(place: Place, log: Log, precision: str) -> None:
     engine = place.engine(model, precision)
     (case,) = place.cases((FULL,))
     batch = place.batch(model, case).to(place.device)
-    engine._run(batch)
+    engine.run(batch)
     place.wait()
     expected = modelled(place, precision)
-    for name, us, launches in kernel_times(place, lambda: engine._run(batch)):
+    for name, us, launches in kernel_times(place, lambda: engine.run(batch)):
         mine = expected.get(name)
         log.say(
             f"by_kernel-{precision}", case=case, precision=precision, kernel=name, us_per_atom=us / batch.n_atoms,
@@ -77,7 +77,7 @@ def modelled(place: Place, precision: str) -> dict[str, dict[str, Any]]:
     """Kernel → what the model of time says of it, launches of the same kernel taken together."""
     file = place.data / "modelled.json"
     out: dict[str, dict[str, Any]] = {}
-    for row in json.loads(file.read_text()) if file.exists() else ():
+    for row in json.loads(file.read_text(encoding="utf-8")) if file.exists() else ():
         if row["precision"] == precision and row.get("model_us_per_atom") is not None:
             mine = out.setdefault(row["function"], {"model_us_per_atom": 0.0, "limit": row["limit"]})
             mine["model_us_per_atom"] += row["model_us_per_atom"]
@@ -124,12 +124,12 @@ def graph(place: Place, log: Log, precision: str) -> None:
             steps.append(prepare(model, [atoms]).to(place.device))
         off = 0
         for batch in steps:
-            pairs = zip(plain._run(batch), graphed._run(batch), strict=True)
+            pairs = zip(plain.run(batch), graphed.run(batch), strict=True)
             off += not all(torch.equal(a, b) for a, b in pairs)
-        run: Any = graphed._run
+        run: Any = graphed.evaluator
         counts = {"captures": run.captures, "replays": run.replays}
-        without, host_without = place.timed(lambda b=steps[-1]: plain._run(b))
-        with_graph, host_with = place.timed(lambda b=steps[-1]: graphed._run(b))
+        without, host_without = place.timed(lambda b=steps[-1]: plain.run(b))
+        with_graph, host_with = place.timed(lambda b=steps[-1]: graphed.run(b))
         n = steps[0].n_atoms
         log.say(
             f"graph-{precision}", case=case, precision=precision, atoms=n, steps=len(steps), other_bits=off,

@@ -45,7 +45,7 @@ def memory(place: Place, log: Log, precision: str) -> None:
     engine = place.engine(place.model(), precision)
     # Both believe in a card that is free, and have to find out.
     engine.scheduler.budget = engine.scheduler._most = 1 << 31
-    engine._run.chunk_bytes = 1 << 31  # type: ignore[attr-defined]
+    engine.evaluator.chunk_bytes = 1 << 31  # type: ignore[attr-defined]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         tight = engine.evaluate(boxes * 16)

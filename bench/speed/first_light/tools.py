@@ -74,7 +74,7 @@ def sanitize(place: Place, log: Log, check: str, precision: str) -> None:
         text=True,
         preexec_fn=die_with_parent,
     )
-    text = report.read_text(errors="replace") if report.exists() else ""
+    text = report.read_text(errors="replace", encoding="utf-8") if report.exists() else ""
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", text)
     clean = bool(summary) and all(x.startswith("0 ") for x in summary) and run.returncode == 0
     first = next((x for x in text.split("=========") if "kernel" in x or "Invalid" in x), "")
@@ -147,7 +147,7 @@ def tune(place: Place, log: Log, precision: str) -> None:
     tuner._time = timed  # type: ignore[method-assign]
     most = bucket(90)
     batch = tuning.atoms_with(model.config, min(most, model.config.nsel), tuning.ATOMS).to(device)
-    run = place.engine(model, precision)._run
+    run = place.engine(model, precision).evaluator
     for trial in tuner._bucket(run, precision, most, batch):
         if trial.chosen:
             log.say(
@@ -170,6 +170,6 @@ def main() -> None:
     keys.settle()
     model = place.model()
     chosen = structures(case)[: int(count) or None]
-    out = place.engine(model, precision)._run(prepare(model, chosen).to(device))
+    out = place.engine(model, precision).run(prepare(model, chosen).to(device))
     place.wait()
     print("finite:", bool(torch.isfinite(out[2]).all()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +18,15 @@ __all__ = ["FORMATS", "Frame", "Sink", "Written", "sinks_for"]
 
 
 def sinks_for(
-    folder: Path, schema: pa.Schema, formats: Sequence[str], descriptor: bool, provenance: dict[str, str]
+    folder: Path,
+    schema: pa.Schema,
+    formats: Sequence[str],
+    descriptor: bool,
+    provenance: dict[str, str],
+    kept: Mapping[str, bool],
 ) -> list[Sink]:
-    """The outputs of a job."""
-    out: list[Sink] = [SummarySink(folder, schema, provenance)]
+    """The outputs of a job. ``kept``: columns of what structures bring along, and which are there in any case."""
+    out: list[Sink] = [SummarySink(folder, schema, provenance, kept)]
     if "extxyz" in formats:
         from .extxyz import ExtxyzSink
 
@@ -29,7 +34,7 @@ def sinks_for(
     if "hdf5" in formats:
         from .hdf5 import Hdf5Sink
 
-        out.append(Hdf5Sink(folder, descriptor, provenance))
+        out.append(Hdf5Sink(folder, descriptor, provenance, list(kept)))
     if "db" in formats:
         from .database import DatabaseSink
 

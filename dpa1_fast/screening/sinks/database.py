@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 from ..folder import RESULTS
 from ..folder import remove as remove_output
+from ..own_keys import as_text
 from .base import ChangedOutputError, Written, durable, owned
 from .extxyz import with_results
 
@@ -63,13 +66,15 @@ class DatabaseSink:
         with _as_os_errors(self.partial), self._connect() as db:
             for frame in block.frames:
                 row = frame.row
-                told = {k: row[k] for k in ("index", "frame", "source") if row.get(k) is not None}
-                data = {"virial": frame.result.virial}
+                told = {f"input_{k}": row[k] for k in ("index", "frame", "source")}
+                for key, value in row["kept"].items():
+                    told[_word(key)] = value
+                data: dict[str, Any] = {"virial": frame.result.virial, **({"kept": row["kept"]} if row["kept"] else {})}
                 if frame.descriptor is not None:
                     data["descriptor"] = frame.descriptor
                 out = with_results(frame)
                 out.info = {}
-                db.write(out, key_value_pairs={f"input_{k}": v for k, v in told.items()}, data=data)
+                db.write(out, key_value_pairs={k: _storable(v) for k, v in told.items()}, data=data)
         self._count += len(block.frames)
         return self._count
 
@@ -79,6 +84,27 @@ class DatabaseSink:
             durable(self.partial)
             os.replace(self.partial, self.target)
             durable(self.target.parent)
+
+
+def _word(key: str) -> str:
+    """A key that ``ase.db`` takes."""
+    from ase.db.core import reserved_keys
+
+    key = re.sub("[^A-Za-z0-9_]", "_", key)
+    return f"given_{key}" if key in reserved_keys or not re.match("[A-Za-z_]", key) else key
+
+
+def _storable(value: Any) -> Any:
+    """A value that ``ase.db`` takes: text that looks like a number or a flag is refused there, so it is quoted."""
+    if isinstance(value, bool | int | float):
+        return value
+    text = as_text(value)
+    try:
+        float(text)
+    except ValueError:
+        return json.dumps(text) if text.lower() in ("true", "false", "none") else text
+    whole = re.fullmatch("0|-?[1-9][0-9]{0,17}", text)
+    return int(text) if whole else json.dumps(text)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..folder import RESULTS
+from ..own_keys import clean_arrays, clean_info, free
 from .base import ChangedOutputError, Frame, Written, durable, owned
 
 NAME = RESULTS["extxyz"]
-OURS = ("energy", "stress", "virial", "free_energy")
 
 
 class ExtxyzSink:
@@ -43,7 +43,7 @@ class ExtxyzSink:
         text = io.StringIO()
         for frame in block.frames:
             write_frame(text, frame)
-        self._file.write(text.getvalue().encode())
+        self._file.write(text.getvalue().encode("utf-8", "backslashreplace"))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._size = os.fstat(self._file.fileno()).st_size
@@ -60,12 +60,10 @@ class ExtxyzSink:
 
 
 def with_results(frame: Frame) -> Any:
-    """A copy of a frame's atoms that carries its results and where it came from."""
+    """A copy of a frame's atoms that carries its results."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    out, result, row = frame.atoms.copy(), frame.result, frame.row
-    given = {k: v for k, v in out.info.items() if k not in OURS}
-    out.info = {**given, "source": row["source"], "frame": row["frame"], "index": row["index"]}
+    out, result = frame.atoms.copy(), frame.result
     out.calc = SinglePointCalculator(
         out, energy=result.energy, forces=result.forces, energies=result.energies, stress=result.stress
     )
@@ -73,11 +71,19 @@ def with_results(frame: Frame) -> Any:
 
 
 def write_frame(file: Any, frame: Frame) -> None:
-    """Appends one structure, by ASE's writer."""
+    """Appends one structure, by ASE's writer. What it brought along keeps its keys; ours give way to them."""
     from ase.io.extxyz import write_extxyz
 
-    out = with_results(frame)
-    out.info["virial"] = frame.result.virial
+    out, row = with_results(frame), frame.row
+    info = clean_info(out.info)
+    ours = clean_info({k: row[k] for k in ("source", "frame", "index")})
+    for key, value in ours.items():
+        info[free(f"input_{key}" if key in info else key, info)] = value
+    info[free("model_virial" if "virial" in info else "virial", info)] = frame.result.virial
+    out.info = info
+    kept = {"numbers": out.arrays["numbers"], "positions": out.arrays["positions"]}
+    columns = clean_arrays(out.arrays, len(out))
     if frame.descriptor is not None:
-        out.arrays["descriptor"] = frame.descriptor
+        columns[free("model_descriptor" if "descriptor" in columns else "descriptor", columns)] = frame.descriptor
+    out.arrays = kept | columns
     write_extxyz(file, [out])

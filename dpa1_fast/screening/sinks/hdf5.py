@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ...printable import printable
 from ..folder import RESULTS
+from ..own_keys import as_text
 from .base import ChangedOutputError, Parts, Written, durable, owned
 
 NAME = RESULTS["hdf5"]
+TEXT = h5py.string_dtype()
 UNITS = {
     "positions": "Å", "cell": "Å", "energy": "eV", "energies": "eV", "forces": "eV/Å", "stress": "eV/Å³",
     "virial": "eV",
@@ -25,12 +29,18 @@ UNITS = {
 
 
 class Hdf5Sink:
-    """Args: folder: of the job. descriptor: whether that is kept. provenance: attributes of the finished file."""
+    """Results as arrays.
+
+    Args:
+        folder: of the job. descriptor: whether that is kept. provenance: attributes of the finished file.
+        kept: names of what structures bring along, which stands as text in the group ``kept``.
+    """
 
     name = NAME
 
-    def __init__(self, folder: Path, descriptor: bool, provenance: dict[str, str]) -> None:
+    def __init__(self, folder: Path, descriptor: bool, provenance: dict[str, str], kept: Sequence[str] = ()) -> None:
         self.target, self.descriptor, self.provenance = folder / NAME, descriptor, provenance
+        self.kept = kept
         self.parts = Parts(folder / f"{NAME}.partial", ".h5")
 
     def resume(self, state: Any) -> None:
@@ -46,6 +56,11 @@ class Hdf5Sink:
         with h5py.File(buffer, "w") as file:
             for name, array in self._arrays(block).items():
                 file[name] = array
+            for name in self.kept:
+                values = [f.row["kept"].get(name) for f in block.frames]
+                if any(v is not None for v in values):
+                    texts = ["" if v is None else as_text(v) for v in values]
+                    file.create_dataset(f"kept/{_path(name)}", data=[printable(t) for t in texts], dtype=TEXT)
         return self.parts.write(block.number, buffer.getvalue())
 
     def _arrays(self, block: Written) -> dict[str, Any]:
@@ -82,7 +97,12 @@ class Hdf5Sink:
                 for part in self.parts.all():
                     with h5py.File(part, "r") as file:
                         for name in file:
-                            _extend(whole, name, file[name][()])
+                            if name == "kept":
+                                _extend_kept(whole, file)
+                            else:
+                                _extend(whole, name, file[name][()])
+                for texts in whole.get("kept", {}).values():
+                    texts.resize((len(whole["index"]),))
                 counts = whole["natoms"][()] if "natoms" in whole else np.zeros(0, dtype=np.int64)
                 whole["offsets"] = np.concatenate([[0], np.cumsum(counts)])
                 whole.attrs.update(self.provenance)
@@ -90,6 +110,22 @@ class Hdf5Sink:
             os.replace(partial, self.target)
             durable(self.target.parent)
         self.parts.remove()
+
+
+def _path(name: str) -> str:
+    """A name that HDF5 does not take for a path."""
+    return name.replace("/", "_").replace("\0", "_").strip(".") or "_"
+
+
+def _extend_kept(whole: Any, part: Any) -> None:
+    """Texts of a part behind those before it, which are empty where a part had none."""
+    end = len(whole["index"]) if "index" in whole else 0  # "index" comes before "kept" in each part
+    for name, texts in part["kept"].items():
+        path = f"kept/{name}"
+        if path not in whole:
+            whole.create_dataset(path, (0,), TEXT, maxshape=(None,), chunks=True)
+        whole[path].resize((end,))
+        whole[path][end - len(texts) :] = texts[()]
 
 
 def _extend(file: Any, name: str, array: Any) -> None:

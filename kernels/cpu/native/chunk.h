@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "atom.h"
@@ -204,7 +205,11 @@ void evaluate(const Request& q, const std::vector<int64_t>& at, std::vector<std:
   };
   std::vector<std::thread> threads;
   const size_t useful = std::min(workers.size(), at.size() - 1);
-  for (size_t k = 1; k < useful; ++k) threads.emplace_back(work, std::ref(*workers[k]));
+  try {
+    for (size_t k = 1; k < useful; ++k) threads.emplace_back(work, std::ref(*workers[k]));
+  } catch (const std::system_error&) {
+    // No more threads are to be had: those that there are do all of it.
+  }
   work(*workers[0]);
   for (std::thread& t : threads) t.join();
   if (failure) std::rethrow_exception(failure);

@@ -2,6 +2,8 @@
 #include "candidates.h"
 #include "chunk.h"
 
+#include <new>
+
 using namespace dpa1;
 
 namespace {
@@ -67,14 +69,26 @@ struct Typed final : Handle {
   }
 };
 
+/// What a call came to; kernels/cpu/library.py makes of each the Python error of its kind.
+enum Outcome { done = 0, out_of_memory = 1, bad_argument = 2, failed = 3 };
+
 template <class F>
 int guarded(F f) {
   try {
     f();
-    return 0;
+    return done;
+  } catch (const std::bad_alloc&) {
+    error = "the CPU engine ran out of memory";
+    return out_of_memory;
+  } catch (const std::logic_error& e) {  // invalid_argument, out_of_range, length_error
+    error = e.what();
+    return bad_argument;
   } catch (const std::exception& e) {
     error = e.what();
-    return 1;
+    return failed;
+  } catch (...) {
+    error = "the CPU engine failed for a reason that it does not know";
+    return failed;
   }
 }
 
@@ -86,8 +100,10 @@ const char* dpa1_error() { return error.c_str(); }
 
 int dpa1_lanes() { return DPA1_BYTES; }
 
+/// Null where there is no memory for it.
 void* dpa1_new(int is_double) {
-  return is_double ? static_cast<Handle*>(new Typed<double>()) : static_cast<Handle*>(new Typed<float>());
+  if (is_double) return static_cast<Handle*>(new (std::nothrow) Typed<double>());
+  return static_cast<Handle*>(new (std::nothrow) Typed<float>());
 }
 
 void dpa1_free(void* handle) { delete static_cast<Handle*>(handle); }
@@ -105,15 +121,15 @@ int dpa1_series(void* handle, int pair, double lo, double hi, int sets, int term
   return guarded([&] { static_cast<Handle*>(handle)->series(pair, lo, hi, sets, terms, c, slope); });
 }
 
-/// A basis from the numbers put since the last one; its index, or -1.
+/// A basis from the numbers put since the last one: its index, or minus the outcome where that is not done.
 int dpa1_basis(void* handle) {
   Handle* h = static_cast<Handle*>(handle);
-  int index = -1;
-  guarded([&] {
+  int index = 0;
+  const int outcome = guarded([&] {
     index = h->basis(h->numbers);
     h->numbers.clear();
   });
-  return index;
+  return outcome ? -outcome : index;
 }
 
 /// Indices of bases start from 0 again.

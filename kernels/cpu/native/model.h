@@ -66,7 +66,11 @@ struct Model {
       if (found == in.end()) throw std::invalid_argument("missing " + name);
       return found->second;
     };
-    const auto one = [&](const std::string& name) { return get(name).at(0); };
+    const auto entry = [&](const std::string& name, size_t k) {
+      if (get(name).size() <= k) throw std::invalid_argument("too few numbers: " + name);
+      return get(name)[k];
+    };
+    const auto one = [&](const std::string& name) { return entry(name, 0); };
     const auto maybe = [&](const std::string& name) { return has(name) ? cast<R>(get(name)) : std::vector<R>(); };
     ntypes = int(one("ntypes")), m = int(one("m")), axis = int(one("axis")), nsel = int(one("nsel"));
     extras = int(one("extras"));
@@ -78,8 +82,8 @@ struct Model {
     davg = get("davg"), dstd = get("dstd"), bias = get("bias"), out_bias = get("out_bias"), silent = get("silent");
     const auto network = [&](const std::string& name) {
       Network<R> net;
-      net.activation.kind = Activation::Kind(int(one(name + ".activation")));
-      net.activation.threshold = get(name + ".activation").at(1);
+      net.activation.kind = Activation::of_code(one(name + ".activation"));
+      net.activation.threshold = entry(name + ".activation", 1);
       for (int k = 0; has(name + "." + std::to_string(k) + ".weight"); ++k) {
         const std::string at = name + "." + std::to_string(k);
         Layer<R> l;

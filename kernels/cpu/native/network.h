@@ -3,6 +3,8 @@
 // Formula: reference.resnet_layer. y = act(x W + b) idt, + x where widths match, + [x, x] where the width doubles.
 #pragma once
 
+#include <cmath>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -11,10 +13,21 @@
 
 namespace dpa1 {
 
+/// For a switch over options that has met none that it knows.
+[[noreturn]] inline void unknown(const char* what, double value) {
+  throw std::invalid_argument(std::string(what) + " " + std::to_string(value) + " is not known to the CPU engine");
+}
+
 /// An activation function and its slope; names are DeePMD-kit's.
 struct Activation {
   enum Kind { tanh_, relu, relu6, softplus, sigmoid_, silu, gelu, silut, linear } kind = linear;
   double threshold = 3.0;
+
+  /// By the code that kernels/cpu/numbers.py has for it.
+  static Kind of_code(double code) {
+    if (!(code >= tanh_ && code <= linear && code == std::floor(code))) unknown("activation function", code);
+    return Kind(int(code));
+  }
 
   /// act(z) in place of z, and its slope, for n numbers (whole vectors).
   template <class R>
@@ -68,10 +81,11 @@ struct Activation {
         d = x >= R(threshold) ? (one - t * t) * slope : inner;
         return x >= R(threshold) ? t + R(threshold) * s : below;
       }
-      default:
+      case linear:
         d = one;
         return x;
     }
+    unknown("activation function", kind);
   }
 
  private:

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "arena.h"
@@ -19,6 +20,9 @@
 namespace dpa1 {
 
 constexpr double ATTENTION_SHIFT = 20.0;
+
+/// The largest |logit| whose exponential is taken as it is: e^±60 and sums of them are normal numbers in float32 too.
+constexpr double SAFE_LOGIT = 60.0;
 
 /// What all layers around one atom share. n neighbours in ``width`` columns, zero beyond n.
 template <class R>
@@ -62,12 +66,11 @@ Scores<R> scores(const R* q, const R* k, int depth, Lengths<R> length, const Gat
     s.a_q[i] = i < n ? (length.q ? scale / length.q[i] : scale) * sw : R(0);
     s.a_k[i] = i < n ? (length.k ? sw / length.k[i] : sw) : R(0);
   }
+  // |q| = |k| = 1 bounds x. Where nothing does, or not tightly enough, the largest of each query is taken off: at least
+  // the 0 of an empty slot where there is one, and where there is none (exactly ``sel`` neighbours) however low it lies.
+  const bool bounded = length.q && std::fabs(scale) + (gate.sw ? R(ATTENTION_SHIFT) : R(0)) <= R(SAFE_LOGIT);
   R* top = w;  // a row of scratch; the weights come later
-  std::fill(top, top + N, R(0));
-  if (!length.q && n > 0) {
-    // Nothing bounds x: the largest of each query is taken off, at least that of an empty slot where there is one.
-    std::fill(top, top + N, gate.sw ? R(0) : R(-INFINITY));
-  }
+  std::fill(top, top + N, bounded || gate.n_empty > R(0) || n == 0 ? R(0) : R(-INFINITY));
   for (int j = 0; j < n; ++j) {
     R* x = s.x + size_t(j) * N;
     const R a = s.a_k[j], shift = gate.sw ? R(ATTENTION_SHIFT) * gate.sw[j] : R(0);
@@ -75,7 +78,7 @@ Scores<R> scores(const R* q, const R* k, int depth, Lengths<R> length, const Gat
       Vec<R> v = load(x + i) * (load(s.a_q + i) * a);
       if (gate.sw) v += load(gate.sw + i) * shift;
       store(x + i, v);
-      if (!length.q) store(top + i, larger<R>(load(top + i), v));
+      if (!bounded) store(top + i, larger<R>(load(top + i), v));
     }
   }
   std::fill(s.z, s.z + N, R(0));

@@ -73,5 +73,4 @@ def _contraction_bwd_kernel(
         tl.store(d_x + at + cols, tl.sum(g * tl.load(x_in + at + places)[None, :], axis=1))
         tl.debug_barrier()
         here = tl.load(d_x + at + places, mask=axes < A, other=0.0)
-        tl.debug_barrier()
         tl.store(d_x + at + places, here + d_axis, mask=axes < A)

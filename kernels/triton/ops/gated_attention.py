@@ -170,11 +170,13 @@ def _attend(
     own = stats + place(rows)
     rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
     q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
-    # Empty slots have logit 0; without them a floor keeps the first difference finite.
-    top = tl.full([Q], 0.0 if SMOOTH else -1e30, work)
+    # The softmax starts from its empty slots, which have logit 0. Where there are none (exactly ``sel`` neighbours, or
+    # a hard softmax) it starts from nothing, however low the first logits lie; every block has a key that is real.
+    top = tl.full([Q], float("-inf"), work)
     total, total_w = tl.zeros([Q], work), tl.zeros([Q], work)
     if SMOOTH:
         total += empty
+        top = tl.where(total > 0, 0.0, top)
     y = tl.zeros([Q, MP], work)
     if C == MP:
         t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
@@ -358,4 +360,3 @@ def _gated_attention_fwd_kernel(
         if LAST:
             base = moments + tl.full((), 4 * MP, tl.int64) * b
             _store_moments(base, m_s, m_a, m_b, m_c, MP)
-        tl.debug_barrier()

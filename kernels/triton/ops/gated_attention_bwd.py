@@ -221,8 +221,11 @@ def _gates_back(
     """Adds up dE/d(gate) of rows; after the first layer it goes on to row and the switch, and only g's is missing."""
     d_0, d_1, d_2, d_w = _numbers_back(gate, lengths, stats, rows, real, SMOOTH, NORMALIZE)
     if not LAST:
-        e_0, e_1, e_2, e_w = load_four(d_gate, rows, real)
-        d_0, d_1, d_2, d_w = d_0 + e_0, d_1 + e_1, d_2 + e_2, d_w + e_w
+        d_0 += tl.load(d_gate + rows * 4, mask=real, other=0.0)
+        d_1 += tl.load(d_gate + 1 + rows * 4, mask=real, other=0.0)
+        d_2 += tl.load(d_gate + 2 + rows * 4, mask=real, other=0.0)
+        if SMOOTH:
+            d_w += tl.load(d_gate + 3 + rows * 4, mask=real, other=0.0)
     if FIRST:
         _s, x, y, z = load_four(row, rows, real)
         sw = tl.load(gate + 3 + rows * 4, mask=real, other=0.0)
@@ -342,8 +345,8 @@ def _gated_attention_bwd_kernel(
                 store_rows(own_rows, many, many < n, acc, zero, M, WIDE * MP, MP)
             else:
                 store_rows(d_g + e0 * M, many, many < n, acc, zero, M, M, MP)
-        tl.debug_barrier()
         if FIRST:
+            tl.debug_barrier()
             for e in range(0, n, E):
                 zero = _fresh_zero(count, b, n)
                 e0 = tl.load(at + b) - tl.load(at) + zero
@@ -363,4 +366,3 @@ def _gated_attention_bwd_kernel(
                 if STRIP:
                     at_sw = d_gate + e0 * 4 + 3 + rows * 4
                     tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)
-            tl.debug_barrier()

@@ -11,6 +11,17 @@ import triton.language as tl
 
 
 @triton.jit
+def _settled(x):
+    """x (R, C) itself, as the sum over an axis of one number.
+
+    Up to Triton 3.8 the compiler takes an operand's width from the narrowest number in all that it is computed from; a
+    mask has one bit, and float64 products then end in ``MMAv2.cpp: PassManager::run failed``. It does not look behind
+    a sum.
+    """
+    return tl.sum(tl.reshape(x, (x.shape[0], x.shape[1], 1)), axis=2)
+
+
+@triton.jit
 def dot(a, b, acc, PREC: tl.constexpr):
     """acc + a·b. PREC: bfloat16, float16 (operands rounded), or ieee, tf32, tf32x3, bf16x3 as Triton knows them."""
     if PREC == "bfloat16":
@@ -21,6 +32,8 @@ def dot(a, b, acc, PREC: tl.constexpr):
     elif PREC == "float16":
         return tl.dot(a.to(tl.float16), b.to(tl.float16), acc, out_dtype=tl.float32)
     else:
+        if acc.dtype == tl.float64:
+            a = _settled(a)
         return tl.dot(a, b.to(a.dtype), acc, input_precision=PREC, out_dtype=acc.dtype)
 
 
@@ -136,5 +149,7 @@ def activate(x, KIND: tl.constexpr, T: tl.constexpr):
         C: tl.constexpr = 0.044715
         t = _tanh(A * (x + C * x * x * x))
         return 0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * A * (1.0 + 3.0 * C * x * x)
-    else:
+    elif KIND == "linear":
         return x, tl.full(x.shape, 1.0, x.dtype)
+    else:
+        tl.static_assert(False, "an activation function that the Triton kernels do not have: " + KIND)

@@ -114,4 +114,3 @@ def _reduced_attention_fwd_kernel(
                 store_rows(g_out + e0 * N, few, few < n, x, zero, N, N, NP)
         if LAST:
             _store_moments(moments + tl.full((), 4 * NP, tl.int64) * b, m_s, m_a, m_b, m_c, NP)
-        tl.debug_barrier()

@@ -125,4 +125,3 @@ def _reduced_attention_bwd_kernel(
             tl.store(at_s, d_s, mask=mask)
             if SETS == 2:
                 tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)
-        tl.debug_barrier()

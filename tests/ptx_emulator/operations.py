@@ -1,0 +1,65 @@
+"""What instructions compute that numpy has no function for. Arrays of 32: an element a thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .number_types import F16, I32, LANE, U16, U32, U64
+
+Array = Any
+
+
+def bit_field(x: Array, at: int, size: int) -> Array:
+    """bfe: ``size`` bits from ``at`` on, with the sign of signed numbers."""
+    if x.dtype == I32:
+        return ((x.view(U32) << U32(32 - at - size)).view(I32)) >> I32(32 - size)
+    return (x >> x.dtype.type(at)) & x.dtype.type((1 << size) - 1)
+
+
+def permuted(a: Array, b: Array, how: Array) -> Array:
+    """prmt: four bytes of the eight of a and b, or their signs."""
+    both = a.astype(U64) | (b.astype(U64) << U64(32))
+    out = np.zeros(32, dtype=U32)
+    for j in range(4):
+        which = (how >> U32(4 * j)) & U32(15)
+        byte = ((both >> (U64(8) * (which & U32(7)).astype(U64))) & U64(255)).astype(U32)
+        out |= np.where(which & U32(8), np.where(byte & U32(128), U32(255), U32(0)), byte) << U32(8 * j)
+    return out
+
+
+def shifted_left(x: Array, n: Array) -> Array:
+    """shl by an amount that may be more than there are bits."""
+    bits = x.dtype.itemsize * 8
+    return np.where(n >= bits, x.dtype.type(0), x << np.minimum(n, bits - 1).astype(x.dtype))
+
+
+def shifted_right(x: Array, n: Array) -> Array:
+    """shr likewise."""
+    bits = x.dtype.itemsize * 8
+    return np.where(n >= bits, x.dtype.type(0), x >> np.minimum(n, bits - 1).astype(x.dtype))
+
+
+def to_bfloat16(x: Array) -> Array:
+    """float32 to the bits of bfloat16, to nearest even."""
+    bits = x.view(U32)
+    rounded = ((bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)).astype(U16)
+    return np.where(np.isnan(x), U16(0x7FFF), rounded)
+
+
+def to_float16(x: Array) -> Array:
+    """float32 to the bits of float16."""
+    return x.astype(F16).view(U16)
+
+
+def to_tf32(bits: Array) -> Array:
+    """float32 to tf32, both as bits: to nearest, ties away from zero."""
+    special = (bits & U32(0x7F800000)) == U32(0x7F800000)
+    return np.where(special, bits, (bits + U32(0x1000)) & U32(0xFFFFE000))
+
+
+def from_other_lane(x: Array, lane: Array, clamp: int) -> Array:
+    """shfl.sync.idx: each thread gets the number of another one in its part of the warp."""
+    segment = (clamp >> 8) & 31
+    return x[(lane & (31 & ~segment)) | (LANE & segment)]

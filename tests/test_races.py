@@ -1,0 +1,156 @@
+"""Kernels have no data races: every load, store and barrier is watched in Triton's interpreter; and the watch sees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from race_checker.settings import MODES, everything, quick, smallest
+from race_checker.watch import Finding, Watch
+
+from dpa1_fast.kernels.triton import evaluator
+
+OPS = Path(evaluator.__file__).parent / "ops"
+EVERYTHING = dict(everything())
+
+
+# --- kernels of which it is known ---------------------------------------------------------------------------------
+
+
+@triton.jit
+def _reversed_kernel(x, scratch, BARRIER: tl.constexpr, N: tl.constexpr):
+    """Turns x round in memory."""
+    at = tl.arange(0, N)
+    tl.store(scratch + at, tl.load(x + at))
+    if BARRIER:
+        tl.debug_barrier()
+    back = tl.load(scratch + (N - 1 - at))
+    if BARRIER:
+        tl.debug_barrier()
+    tl.store(scratch + at, back)
+
+
+@triton.jit
+def _doubled_kernel(x, N: tl.constexpr):
+    """Every element is loaded, doubled and stored."""
+    at = tl.arange(0, N)
+    tl.store(x + at, 2 * tl.load(x + at))
+
+
+@triton.jit
+def _overwritten_kernel(x, total, N: tl.constexpr):
+    """Every element is loaded and stored, but what is stored does not wait for what was loaded."""
+    at = tl.arange(0, N)
+    loaded = tl.load(x + at)
+    tl.store(x + at, tl.zeros([N], tl.float32))
+    tl.store(total, tl.sum(loaded, axis=0))
+
+
+@triton.jit
+def _neighbors_kernel(x, N: tl.constexpr):
+    """Programs store to one place, and load what another one stores."""
+    tl.store(x + tl.arange(0, N), tl.load(x + N + tl.arange(0, N)))
+    tl.store(x + N + tl.program_id(0), 0.0)
+
+
+def kinds(findings: Iterable[Finding]) -> set[tuple[str, str]]:
+    return {(x.between, x.kind) for x in findings}
+
+
+def test_a_race_between_threads_is_found() -> None:
+    with Watch() as watch:
+        _reversed_kernel[(1,)](torch.arange(8.0), torch.zeros(8), False, 8)
+    assert kinds(watch.hazards) == {("threads", "RAW"), ("threads", "WAR"), ("threads", "WAW")}
+    assert {(x.kernel, x.tensor) for x in watch.hazards} == {("_reversed_kernel", "scratch")}
+
+
+def test_barriers_end_it_and_it_is_known_what_each_is_for() -> None:
+    with Watch(leave_out=True) as watch:
+        _reversed_kernel[(1,)](torch.arange(8.0), torch.zeros(8), True, 8)
+    assert not watch.findings
+    first, second = sorted(watch.barriers, key=lambda barrier: int(barrier.split(":")[1]))
+    assert kinds(watch.without[first]) == {("threads", "RAW")}
+    assert kinds(watch.without[second]) == {("threads", "WAR")}
+
+
+def test_memory_that_a_thread_changes_in_place_is_no_hazard() -> None:
+    with Watch() as watch:
+        _doubled_kernel[(1,)](torch.arange(8.0), 8)
+    assert kinds(watch.findings) == {("threads", "WAR")}
+    assert not watch.hazards
+
+
+def test_memory_that_is_overwritten_is_one() -> None:
+    """Where the compiler has several threads hold an element, one may store before another has loaded."""
+    with Watch() as watch:
+        _overwritten_kernel[(1,)](torch.arange(8.0), torch.zeros(1), 8)
+    assert kinds(watch.hazards) == {("threads", "WAR")}
+
+
+def test_a_race_between_programs_is_found() -> None:
+    with Watch() as watch:
+        _neighbors_kernel[(2,)](torch.arange(16.0), 8)
+    assert {("programs", "RAW"), ("programs", "WAW")} <= kinds(watch.hazards)
+
+
+# --- ours -----------------------------------------------------------------------------------------------------------
+
+
+def said(findings: Iterable[Finding]) -> str:
+    return "\n".join(str(x) for x in findings)
+
+
+SMALLEST = {
+    "coordinates": {"coordinates": True},
+    "all channels": {"coordinates": False},
+    "hard, lengths as they are": {"coordinates": True, "normalize": False, "attn_layer": 3, **MODES["strip_hard"]},
+}
+
+
+@pytest.fixture(scope="module")
+def left_out() -> dict[str, Watch]:
+    """The kernels of models with attention, and what would be found without each barrier."""
+    out = {}
+    for name, options in SMALLEST.items():
+        with pytest.MonkeyPatch.context() as patch:
+            out[name] = smallest(patch, **options).watched(patch, leave_out=True)
+    return out
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_barrier_is_needed(name: str, left_out: dict[str, Watch]) -> None:
+    watch = left_out[name]
+    assert not watch.hazards, said(watch.hazards)
+    needless = [barrier for barrier in watch.barriers if all(x.in_place for x in watch.without[barrier])]
+    assert not needless, "no harm comes of leaving these out"
+
+
+def test_no_barrier_and_no_kernel_is_forgotten(left_out: dict[str, Watch]) -> None:
+    lines = {
+        f"{path.name}:{number}"
+        for path in OPS.glob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"tl\.debug_barrier\(\)", line)
+    }
+    assert {barrier for watch in left_out.values() for barrier in watch.barriers} == lines
+    kernels = {name for name in vars(evaluator) if name.endswith("_kernel")}
+    seen = {kernel for watch in left_out.values() for kernel in watch.launches}
+    assert kernels - seen == {"_embedding_bwd_kernel"}  # of models without attention, below
+
+
+@pytest.mark.parametrize("name", quick())
+def test_no_hazards(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick()[name].watched(monkeypatch).hazards
+    assert not found, said(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_no_hazards_in_any_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = EVERYTHING[name].watched(monkeypatch).hazards
+    assert not found, said(found)

@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
+EXAMPLES := 100000
 NODE := build/gpu_node
 NODE_PYTHON ?= python3.12
 NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
 
-.PHONY: demo test test-all lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all fuzz lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
 	@echo "make test        run the tests (eight minutes on two cores)"
 	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
+	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=100000)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
@@ -40,6 +42,9 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-examples $(EXAMPLES)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

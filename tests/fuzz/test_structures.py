@@ -1,0 +1,88 @@
+"""Random structures, mild and hostile: the CPU engine gives the reference's numbers or the same refusal.
+
+pytest tests/fuzz --fuzz-examples 100000      (make fuzz)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from conftest import OPTIONS, make_model
+
+from dpa1_fast import Engine
+from dpa1_fast.errors import StructureError
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+def random_structure(rng: np.random.Generator) -> Atoms:
+    """Clusters, slabs, wires and crystals, with now and then something that nobody should send."""
+    n = int(rng.integers(1, 8))
+    cell = np.diag(rng.uniform(2.2, 7.0, 3)) + rng.normal(scale=0.7, size=(3, 3))
+    if rng.random() < 0.3:
+        cell[rng.integers(3)] *= -1.0
+    positions = rng.uniform(-1.0, 2.0, (n, 3)) @ cell
+    atoms = Atoms(rng.choice(["H", "C", "O"], n), positions=positions, cell=cell, pbc=rng.random(3) < 0.5)
+    for spoil in SPOILERS:
+        if rng.random() < 0.06:
+            spoil(rng, atoms)
+    return atoms
+
+
+def _far(rng: np.random.Generator, atoms: Atoms) -> None:
+    atoms.positions[rng.integers(len(atoms))] += rng.normal(size=3) * 10.0 ** rng.uniform(1, 12)
+
+
+def _cells_away(rng: np.random.Generator, atoms: Atoms) -> None:
+    atoms.positions[rng.integers(len(atoms))] += rng.integers(-(10**6), 10**6) * atoms.cell[rng.integers(3)]
+
+
+def _long(rng: np.random.Generator, atoms: Atoms) -> None:
+    cell = atoms.cell[:].copy()
+    cell[rng.integers(3)] *= 10.0 ** rng.uniform(1, 8)
+    atoms.set_cell(cell)
+
+
+def _thin(rng: np.random.Generator, atoms: Atoms) -> None:
+    cell = atoms.cell[:].copy()
+    cell[rng.integers(3)] *= 10.0 ** rng.uniform(-320, -1)
+    atoms.set_cell(cell)
+
+
+def _overlap(rng: np.random.Generator, atoms: Atoms) -> None:
+    atoms.positions[rng.integers(len(atoms))] = atoms.positions[0] + rng.normal(size=3) * 10.0 ** rng.uniform(-9, 0)
+
+
+def _not_finite(rng: np.random.Generator, atoms: Atoms) -> None:
+    atoms.positions[rng.integers(len(atoms)), rng.integers(3)] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
+
+
+def _no_element(rng: np.random.Generator, atoms: Atoms) -> None:
+    atoms.numbers[rng.integers(len(atoms))] = rng.choice([-106, -1, 0, 9, 119, 500])
+
+
+SPOILERS = (_far, _cells_away, _long, _thin, _overlap, _not_finite, _no_element)
+
+
+@pytest.mark.parametrize("name", ["smooth", "hard", "strip_onesided", "no_attention"])
+def test_the_engine_agrees_with_the_reference_or_refuses_alike(name: str, fuzz_examples: int) -> None:
+    model = make_model(**OPTIONS[name])
+    engine, judge = Engine(model, backend="cpu", device="cpu"), Engine(model, backend="reference", device="cpu")
+    compared = 0
+    for seed in range(max(1, fuzz_examples // 4)):
+        atoms = random_structure(np.random.default_rng(seed))
+        (found,) = engine.evaluate([atoms], on_error="return")
+        (right,) = judge.evaluate([atoms], on_error="return")
+        assert isinstance(found, StructureError) == isinstance(right, StructureError), f"seed {seed}: {found}, {right}"
+        if isinstance(found, StructureError) or isinstance(right, StructureError):
+            continue
+        numbers = [found.energies, found.forces, found.virial]
+        assert all(np.isfinite(x).all() for x in numbers), f"seed {seed}: not finite but ok"
+        assert found.stress is None or np.isfinite(found.stress).all(), f"seed {seed}: stress"
+        if found.forces.size and np.abs(right.forces).max() < 1e6:
+            scale = max(1.0, float(np.abs(right.forces).max()))
+            for a, b in zip(numbers, [right.energies, right.forces, right.virial], strict=True):
+                assert np.abs(a - b).max() < 1e-9 * scale, f"seed {seed}: {np.abs(a - b).max():.2g}"
+            compared += 1
+    assert compared >= fuzz_examples // 12, "most structures are to be evaluated"

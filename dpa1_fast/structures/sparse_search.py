@@ -11,7 +11,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -27,6 +26,8 @@ def pairs(points: Array, cell: Array, periodic: NDArray[np.bool_], cutoff: float
     Returns:
         i, j (e,); S (e, 3) cell shifts; D (e, 3) r_j − r_i + S·cell in Å.
     """
+    from scipy.spatial import cKDTree  # few structures need it, and it takes a while to load
+
     images, atom, shift = _images(points, cell, periodic, cutoff)
     found = cKDTree(points).sparse_distance_matrix(cKDTree(images), cutoff, output_type="ndarray")
     found = found[found["v"] < cutoff]

@@ -119,7 +119,7 @@ def card_of(device: torch.device) -> Card:
     found = torch.cuda.get_device_properties(device)
     chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
     architecture = architecture_of(found)
-    # Two programs a multiprocessor: the way there has registers for two, and the second hides the first one's waiting.
+    # Two programs a multiprocessor: the forward pass has registers for two, and one hides the other's waiting.
     return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
 
 

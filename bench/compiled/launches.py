@@ -163,7 +163,7 @@ def variants(
     architecture: str, precision: str, tiles: Tiles, most: int = WATER, **options: Any
 ) -> list[Variant]:  # fmt: skip
     """A model's launches, the production model's where no options are given, and those with its first layer in all
-    channels; a single layer's; of three layers the middle one's way back; of none the embedding's."""
+    channels; a single layer's; of three layers the middle one's backward pass; of none the embedding's."""
 
     def launches(layers: int, coordinates: bool) -> list[Launch]:
         here = {**options, "attn_layer": layers}

@@ -82,7 +82,7 @@ def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> No
 
 
 def _phases(c: dict[str, Any], n: int) -> tuple[Loop, Loop, Loop]:
-    """The loops of products with weights, of scores, and of what goes row by row, on the way there."""
+    """The loops of products with weights, of scores, and of what goes row by row, in the forward pass."""
     weights: Loop = (math.ceil(n / c["B"]), [(c["MP"] // c["W"], [])])
     chunks: list[Any] = [] if c["C"] == c["MP"] else [(c["MP"] // c["C"], [])]
     scores: Loop = (math.ceil(n / c["B"]), [(math.ceil(n / c["K"]), chunks)])

@@ -85,7 +85,7 @@ class Products:
 
 
 class TimesWeight(torch.autograd.Function):
-    """x·W with rounded operands, on the way back too; no gradient for W."""
+    """x·W with rounded operands, in the backward pass too; no gradient for W."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, products: Products) -> Tensor:

@@ -1,7 +1,7 @@
 """Evaluates batches with the Triton kernels: forward and backward chunk by chunk, no tape, nothing kept in between.
 
 For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
-back, layer by layer, and with the first the embedding's way back; the environment's. Then, for the whole batch, forces.
+back, layer by layer, and with the first the embedding's backward pass; the environment's. Then, for the batch, forces.
 Two layers of attention take nine launches a chunk, and nothing else runs for a chunk: what is small is done once a
 batch (``chunks.py``). Only the choice of chunks reads anything back from the device, once a batch; ``run`` does not.
 """
@@ -37,7 +37,7 @@ from .ops.series import _coordinates_kernel
 from .ops.sums import _forces_kernel, _virials_kernel
 
 EDGES, EDGE_ROWS = 16, 32
-"""Edges at a time where the embedding is: at the end of attention's way back, and elsewhere."""
+"""Edges at a time where the embedding is: at the end of attention's backward pass, and elsewhere."""
 NET_ATOMS = 64
 """Atoms at a time in the energy net."""
 WEIGHT_CHUNK = 16
@@ -237,7 +237,7 @@ class TritonEvaluator:
         )  # fmt: skip
 
     def _tile(self, tile: Tile, first: bool = False) -> dict[str, int]:
-        """A tile as the kernels of attention take it; ``first``: on the way back of the first layer."""
+        """A tile as the kernels of attention take it; ``first``: in the backward pass of the first layer."""
         m = self.model
         # Operands in three parts: the one choice of two that compiles without a stack.
         chunk = 2 * WEIGHT_CHUNK if first and m.split else WEIGHT_CHUNK

@@ -19,7 +19,7 @@ BUCKETS = (16, 32, 64, 128, 256)
 @dataclass(frozen=True)
 class Tile:
     """block: rows of one atom at a time, of products with weights and of queries, at least ``rows``. keys: that pass by
-    at a time. rows: of keys on the way back, where it is queries that pass by. chunk: of the inner dimension of scores;
+    at a time. rows: of keys in the backward pass, where queries pass by. chunk: of the inner dimension of scores;
     where it is whole, rows stay on chip. warps: of a program. Block is a multiple of rows, and rows of keys."""
 
     rows: int
@@ -36,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The way there, and the way back."""
+    """The forward pass, and the backward pass."""
 
     forward: Tile
     backward: Tile
@@ -84,7 +84,7 @@ def reduced_tile(architecture: str | None, precision: str, most: int) -> dict[st
 def reduced_back_tile(
     architecture: str | None, precision: str, most: int, width: int, *, ends: bool
 ) -> dict[str, int]:  # fmt: skip
-    """The same for the way back in ``width`` coordinates, where there is one; ``ends``: of a layer that is the last."""
+    """The same for the backward pass in ``width`` coordinates; ``ends``: of a layer that is the last."""
     tile = reduced_tile(architecture, precision, most) or {}
     # Of more coordinates fewer rows pass by at a time.
     tile |= {"Q": tile["R"], "E": tile["R"], "K": min(tile["K"], max(16, 512 // width))}

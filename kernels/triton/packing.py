@@ -56,7 +56,7 @@ def embedding_numbers(w: Weights) -> EmbeddingNumbers:
     first = merging.first_layer(w)
     n = w.config.ntypes**2
     width = first["first.w_s"].shape[0]
-    # On the way back a layer is taken in two halves, and its width may be the first layer's; that one itself is not.
+    # In the backward pass a layer is taken in two halves, and its width may be the first layer's, which is not.
     halved = len(w.embedding) == 1 or residual(*w.embedding[1].weight.shape) == 1
     widths, residuals = [max(2 * SMALLEST if halved else SMALLEST, padded(width))], [int("first.r_s" in first)]
     place = fill(torch.arange(1, width + 1), widths[0]) - 1  # original channel of each column, −1 where filled up

@@ -78,7 +78,7 @@ def embed_fwd(
     s, pair, net, zero, WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the way back.
+    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the backward pass.
 
     zero: 0; one that the compiler can't see through keeps the places of the weights from being worked out early.
     """
@@ -252,7 +252,7 @@ def _embedding_bwd_kernel(
     KIND: tl.constexpr, T: tl.constexpr,
     MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """The way back of a model without attention."""
+    """The backward pass of a model without attention."""
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
     if block * R < n:

@@ -1,4 +1,4 @@
-"""The way back of gated attention; formulas stand at the top of ``gated_attention.py``."""
+"""The backward pass of gated attention; formulas stand at the top of ``gated_attention.py``."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def _gated_attention_bwd_kernel(
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr,
     E: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; the rest as on the way there.
+    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; the rest as in the forward pass.
     After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
     # Operands in three parts leave fewer registers.
     R: tl.constexpr = 16 if PREC == "tf32x3" or B < NORM_ROWS else NORM_ROWS

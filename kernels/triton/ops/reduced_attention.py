@@ -33,7 +33,7 @@ from .gated_attention import (
 )
 from .products import dot, load_matrix, load_rows, store_rows
 
-# Where a centre type's matrices stand in ``wide``, (M, NP) each; those of the way back (NP, M) follow.
+# Where a centre type's matrices stand in ``wide``, (M, NP) each; those of the backward pass (NP, M) follow.
 SPAN: tl.constexpr = tl.constexpr(0)
 FROM_Y: tl.constexpr = tl.constexpr(1)
 SPAN_T: tl.constexpr = tl.constexpr(2)

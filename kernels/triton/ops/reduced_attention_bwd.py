@@ -1,4 +1,4 @@
-"""The way back of the first layer in coordinates, down to dE/d(row) and dE/d(sw); see ``reduced_attention.py``.
+"""The backward pass of the first layer in coordinates, down to dE/d(row) and dE/d(sw); see ``reduced_attention.py``.
 
 ȳ = z̄ (C W_vo)ᵀ,    φ̄ = z̄ Cᵀ + what comes back from pairs of neighbours,    s̄ = φ̄ · dφ/ds.
 """
@@ -48,7 +48,7 @@ def _reduced_attention_bwd_kernel(
     Q: tl.constexpr, K: tl.constexpr, B: tl.constexpr, R: tl.constexpr, E: tl.constexpr, W: tl.constexpr,
     PREC: tl.constexpr, SERIES_PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; B, R as on the way there; E:
+    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; B, R as in the forward pass; E:
     edges at a time in the end; W: chunk of N channels."""
     program = tl.program_id(0).to(tl.int64) * scratch_rows
     for b in range(tl.program_id(0), atoms, tl.num_programs(0)):

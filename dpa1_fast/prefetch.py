@@ -18,7 +18,7 @@ class _Raised:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, up to ``depth`` of them made before they are asked for.
 
     An exception of ``items`` is raised where its item would have been. The thread ends with the generator.

@@ -20,7 +20,7 @@ from .config import DPA1Config
 from .cost import Array, Cost, features
 from .errors import DPA1Warning, StructureError
 from .kernels.outputs import Outputs
-from .prefetch import ahead
+from .prefetch import prefetch
 from .splitting import BYTES_PER_ATOM, BYTES_PER_EDGE, bytes_of, halves, merge_outputs
 from .structures.batch import Batch, Neighborhood, collate
 
@@ -100,7 +100,7 @@ class Scheduler:
         if second is None:
             return
         # Three stages: one pack is made, one evaluated, and the caller works on the results of one.
-        yield from ahead(map(self._evaluate, ahead(_chained(second, packs))), depth=1)
+        yield from prefetch(map(self._evaluate, prefetch(_chained(second, packs))), depth=1)
 
     # --- packing --------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import dpa1_fast.scheduler
 from dpa1_fast import DPA1, Engine, Result
 from dpa1_fast.cost import Cost, features
 from dpa1_fast.errors import DPA1Warning, StructureError
-from dpa1_fast.prefetch import ahead
+from dpa1_fast.prefetch import prefetch
 from dpa1_fast.scheduler import out_of_memory
 from dpa1_fast.splitting import halves, merge_outputs
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
@@ -273,7 +273,7 @@ def test_ahead_gives_the_same_items_and_works_ahead() -> None:
             made.append(k)
             yield k
 
-    out = ahead(items(), depth=2)
+    out = prefetch(items(), depth=2)
     assert next(out) == 0
     deadline = time.monotonic() + 5
     while len(made) < 4 and time.monotonic() < deadline:
@@ -287,7 +287,7 @@ def test_ahead_raises_where_the_item_would_have_been() -> None:
         yield 1
         raise KeyError("here")
 
-    out = ahead(items())
+    out = prefetch(items())
     assert next(out) == 1
     with pytest.raises(KeyError, match="here"):
         next(out)
@@ -298,7 +298,7 @@ def test_ahead_leaves_no_thread_behind() -> None:
         yield from range(10**9)
 
     before = threading.active_count()
-    out = ahead(items())
+    out = prefetch(items())
     next(out)
     assert threading.active_count() == before + 1
     out.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dpa1_fast.errors import StructureError
 from dpa1_fast.kernels.cpu import library, neighbors
-from dpa1_fast.kernels.cpu.buffer_pool import Room
+from dpa1_fast.kernels.cpu.buffer_pool import BufferPool
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import Structure, make_structure
 from dpa1_fast.structures.verlet import Verlet, _by_cells, _Compiled, _Plain, find_candidates
@@ -240,16 +240,16 @@ def test_atoms_many_cells_apart_are_left_to_the_search_by_cells() -> None:
 
 
 def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:
-    room = Room()
-    first = room.take("x", (10, 3))
+    pool = BufferPool()
+    first = pool.take("x", (10, 3))
     view = first[:2]
-    second = room.take("x", (10, 3))
+    second = pool.take("x", (10, 3))
     assert not np.shares_memory(first, second)
     address = second.ctypes.data
     del second
-    assert room.take("x", (5, 3)).ctypes.data == address
+    assert pool.take("x", (5, 3)).ctypes.data == address
     first[...] = 7.0
     del first
-    room.take("x", (10, 3))[...] = 0.0
+    pool.take("x", (10, 3))[...] = 0.0
     assert (view == 7.0).all()
-    assert room.take("x", (1000, 3)).shape == (1000, 3)
+    assert pool.take("x", (1000, 3)).shape == (1000, 3)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engine import Engine, Result
 from ..errors import StructureError
-from ..prefetch import ahead
+from ..prefetch import prefetch
 from . import rows
 from .blocks import Block
 from .deviation import deviation
@@ -46,7 +46,7 @@ class Evaluation:
     def __call__(self, blocks: Iterable[Block]) -> Iterator[Done]:
         """Blocks in their order. The next ones are read and prepared while one is evaluated."""
         if self.options.relax or len(self.engines) > 1:
-            yield from map(self.one, ahead(blocks, depth=1))
+            yield from map(self.one, prefetch(blocks, depth=1))
         else:
             yield from self._streamed(blocks)
 

@@ -23,7 +23,7 @@ def _alone() -> int:
 ALONE = _alone()
 
 
-class Room:
+class BufferPool:
     """Hands out arrays by name, the last one again once nobody holds it or a view of it any more."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..outputs import Outputs
 from ..prepare import bases, chebyshev, merging
 from ..prepare.weights import Weights
-from .buffer_pool import Room
+from .buffer_pool import BufferPool
 from .library import NativeModel, Request
 from .threads import one_thread
 
@@ -46,7 +46,7 @@ class CpuEvaluator:
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
         shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in weights.embedding]
         self._most_terms = chebyshev.most_terms(shapes) if self.config.attn_layer else chebyshev.MOST_TERMS
-        self._room = Room()
+        self._pool = BufferPool()
         self._lock = threading.Lock()
 
     def __call__(self, batch: Any) -> Outputs:
@@ -59,7 +59,7 @@ class CpuEvaluator:
         # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
         shapes = ((batch.n_atoms,), (batch.n_atoms, 3), (batch.n_structures, 3, 3))
         energy, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
-        edges = self._room.take("gradient", tuple(batch.vector.shape))
+        edges = self._pool.take("gradient", tuple(batch.vector.shape))
         if len(center) < batch.n_atoms:
             edges.fill(0.0)  # nobody writes to the edges of other atoms
         gradient = torch.from_numpy(edges)

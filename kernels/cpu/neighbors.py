@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import library
-from .buffer_pool import Room
+from .buffer_pool import BufferPool
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -16,7 +16,7 @@ Index = NDArray[np.int64]
 MOST_ATOMS = 200
 """A structure of more atoms is searched by cells: looking at all pairs would take longer."""
 
-_ROOM = Room()
+_POOL = BufferPool()
 
 
 def search(
@@ -64,8 +64,8 @@ def near_edges(
         distance, Å², infinite where there is none.
     """
     first_edge, least = np.empty(len(positions) + 1, dtype=np.int64), np.empty(1)
-    center, neighbor = (_ROOM.take(name, (candidates + 1,), np.int64) for name in ("center", "neighbor"))
-    vector = _ROOM.take("vector", (candidates + 1, 3))
+    center, neighbor = (_POOL.take(name, (candidates + 1,), np.int64) for name in ("center", "neighbor"))
+    vector = _POOL.take("vector", (candidates + 1, 3))
     given = (_at(x) for x in (offsets, table, positions, cells))
     filled = (_at(x) for x in (first_edge, center, neighbor, vector, least))
     e = library.library().dpa1_near_edges(len(table), *given, cutoff, *filled)

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 
 from . import BARS, keys
 from .place import MODELS, structures
+from .variants import Variant, applied, variants
 
 CASES = {"attention": ("water192", "molecules64", "metal256"), "no_attention": ("water192",)}
 MOST_LAUNCHES = 14
@@ -117,9 +119,12 @@ def _batch(model: str, case: str) -> Any:
     return prepare(cases.model(**MODELS[model]), structures(case))
 
 
-def work(job: tuple[str, str, str, str, int]) -> list[dict[str, Any]]:
+Job = tuple[str, str, str, str, int, Variant | None]
+
+
+def work(job: Job) -> list[dict[str, Any]]:
     """Compiles one launch of an evaluation; nothing where there are not so many."""
-    model, precision, case, architecture, only = job
+    model, precision, case, architecture, only, variant = job
     run, kernels = _evaluator(model, precision, architecture)
     from dpa1_fast.kernels.triton import evaluator as launching
 
@@ -127,7 +132,9 @@ def work(job: tuple[str, str, str, str, int]) -> list[dict[str, Any]]:
     try:
         for name, function in kernels.items():
             setattr(launching, name, Compiles(name, function, state))
-        run(_batch(model, case))
+        batch = _batch(model, case)
+        with applied(run, variant, architecture, precision, int(batch.counts.max())) if variant else nullcontext():
+            run(batch)
     finally:
         for name, function in kernels.items():
             setattr(launching, name, function)
@@ -165,14 +172,23 @@ def main() -> int:
     parser.add_argument("--architecture", default="sm_90")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--precision", nargs="+", default=list(BARS))
+    parser.add_argument("--variants", nargs="*", default=[], help="precisions whose variants are compiled too")
     options = parser.parse_args()
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ["TRITON_CACHE_DIR"] = str(options.cache.resolve())
-    jobs = [
+    whole = [
         (model, precision, case, options.architecture, k)
         for precision in options.precision
         for model, named in CASES.items()
         for case in named
+        for k in range(MOST_LAUNCHES)
+    ]
+    jobs: list[Job] = [(*job, None) for job in whole]
+    jobs += [
+        ("attention", precision, "water192", options.architecture, k, variant)
+        for precision in options.variants
+        for variant in variants(precision)
+        if variant.programs == 2
         for k in range(MOST_LAUNCHES)
     ]
     rows: list[dict[str, Any]] = []

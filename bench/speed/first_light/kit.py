@@ -47,6 +47,8 @@ GLIBC = (39, 34, 31, 28, 27, 24, 17, 12, 5)
 STAGES = (".ttir", ".ttgir", ".llir", ".ptx", ".source")
 """Of a kernel the machine needs its binary and what stands beside it, not the compiler's stages."""
 MOST_MIB = 64
+VARIED = ("bfloat16", "tf32")
+"""Precisions whose launch configurations are varied on the card."""
 
 
 def download(names: tuple[str, ...], into: Path, python: str) -> None:
@@ -129,6 +131,7 @@ def kernels(kit: Path, node: str, options: argparse.Namespace) -> int:
     command = [
         node, "-m", "bench.speed.first_light.compile", str(cache), str(kit / "data" / "modelled.json"),
         "--architecture", options.architecture, "--workers", str(options.workers), "--precision", *options.precision,
+        "--variants", *(p for p in VARIED if p in options.precision),
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     code = subprocess.run(command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}).returncode

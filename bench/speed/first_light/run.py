@@ -22,7 +22,7 @@ FAST = ("bfloat16", "tf32", "float32")
 
 def steps(place: Place, log: Log) -> list[Step]:
     """All steps, the most valuable first."""
-    from . import kernels, machine, others, parity, speed, strain, tools
+    from . import kernels, machine, others, parity, speed, strain, tools, variants
 
     out: list[Step] = []
 
@@ -33,32 +33,37 @@ def steps(place: Place, log: Log) -> list[Step]:
     add("ceilings", "copies and matrix products", 40, machine.ceilings)
     for p in BARS:
         add(f"evaluations-{p}", f"forces in {p} against the judge", 90, parity.evaluations, p)
-    for p in BARS:
-        add(f"kernels-{p}", f"every kernel in {p} against the interpreter", 90, kernels.replay, p)
-    for p in ("float64", "float32"):
-        add(f"deepmd-{p}", f"DeePMD-kit's files in {p}", 60, parity.deepmd, p)
+    for p in FAST:
+        add(f"sizes-{p}", f"µs an atom by size in {p}", 60, speed.sizes, p)
+    for p in FAST:
+        add(f"by_kernel-{p}", f"kernel by kernel in {p}", 40, speed.by_kernel, p)
     for p in BARS:
         add(f"repeats-{p}", f"the same bits again in {p}", 40, parity.repeats, p)
     for p in BARS:
-        add(f"sizes-{p}", f"µs an atom by size in {p}", 60, speed.sizes, p)
-    for p in FAST:
-        add(f"largest-{p}", f"98,304 atoms in {p}", 60, speed.largest, p)
-    for p in FAST:
-        add(f"by_kernel-{p}", f"kernel by kernel in {p}", 40, speed.by_kernel, p)
+        add(f"kernels-{p}", f"every kernel in {p} against the interpreter", 90, kernels.replay, p)
     add("graph-bfloat16", "replayed as a CUDA graph", 40, speed.graph, "bfloat16")
-    add("eager-float32", "eager autograd", 60, others.eager, "float32")
+    for p in FAST[:2]:
+        add(f"ncu-{p}", f"counters of the two longest kernels in {p}", 90, tools.counters, p)
+    for p in FAST[:2]:
+        add(f"variants-{p}", f"launch configurations kernel by kernel in {p}", 75, variants.measure, p)
     for name in others.SETTINGS:
         limit = 75 if others.SETTINGS[name][1] == "pth" else 150
         add(f"peer-{name}", f"DeePMD-kit, {name}", limit, others.peer, name)
     for p in FAST:
+        add(f"largest-{p}", f"98,304 atoms in {p}", 60, speed.largest, p)
+    for p in BARS:
+        if p not in FAST:
+            add(f"sizes-{p}", f"µs an atom by size in {p}", 60, speed.sizes, p)
+    add("eager-float32", "eager autograd", 60, others.eager, "float32")
+    for p in FAST:
         add(f"whole-{p}", f"evaluate from structures to results in {p}", 40, speed.whole, p)
+    for p in ("float64", "float32"):  # late: each of these models has kernels of its own, which are compiled there
+        add(f"deepmd-{p}", f"DeePMD-kit's files in {p}", 90, parity.deepmd, p)
     add("scheduler", "many structures by the scheduler", 60, strain.scheduler, "tf32")
     add("memory", "a card that is almost full", 60, strain.memory, "tf32")
     for check in ("memcheck", "racecheck", "initcheck"):
         add(f"sanitize-{check}-bfloat16", f"compute-sanitizer's {check}", 90, tools.sanitize, check, "bfloat16")
     add("sanitize-racecheck-tf32", "compute-sanitizer's racecheck", 90, tools.sanitize, "racecheck", "tf32")
-    for p in FAST[:2]:
-        add(f"ncu-{p}", f"counters of the two longest kernels in {p}", 90, tools.counters, p)
     for p in FAST[:2]:
         add(f"tune-{p}", f"launch configurations by the clock in {p}", 200, tools.tune, p)
     return out

@@ -18,13 +18,17 @@ STEP = 4
 """Chunks begin at multiples of this: slices then begin at multiples of 16 bytes, as the whole does, and Triton does not
 compile a kernel once more for each way in which they don't."""
 
+ROWS = 16
+"""In a chunk's arrays each atom's neighbours begin at a multiple of this many rows: numbers of rows lie in such groups,
+and blocks of products begin where memory is aligned."""
+
 INACTIVE = 2**31 - 1
 """Stands for the neighbour count of an atom that is not evaluated; it comes last."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Atoms ``start`` to ``stop`` of the order, room for ``edges`` edges in all and ``most`` of one atom."""
+    """Atoms ``start`` to ``stop`` of the order, ``edges`` rows for the edges of all and ``most`` edges of one atom."""
 
     start: int
     stop: int
@@ -37,7 +41,7 @@ class Atoms:
     """Atoms in the order of their neighbour counts, on the device.
 
     Attributes:
-        first (B,): first edge in the batch. at (B,): first edge among those of these atoms; only differences count.
+        first (B,): first edge in the batch. at (B,): first row among those of these atoms, a multiple of ``ROWS``; only differences count.
         count, center_type, first_type (B,) int32: neighbours, own type, type of the structure's first atom.
         n_key, n_row (B,): empty slots that the softmax sees, and that carry −davg/dstd.
         extras (B, X): what the energy net reads besides the descriptor. energy (B,) eV, float64: to be written.
@@ -94,13 +98,14 @@ def cut(sizes: Tensor, bytes_per_edge: int, bytes_per_atom: int, chunk_bytes: in
     """
     counts = sizes.numpy().astype(np.int64)
     counts = counts[counts < INACTIVE]
-    ends = np.cumsum(counts * bytes_per_edge + bytes_per_atom)
+    rows = -(-counts // ROWS) * ROWS
+    ends = np.cumsum(rows * bytes_per_edge + bytes_per_atom)
     chunks: list[Chunk] = []
     start, n = 0, len(counts)
     while start < n:
         before = ends[start - 1] if start else 0
         fit = int(np.searchsorted(ends, before + chunk_bytes, side="right")) - start
         stop = n if start + fit >= n else min(n, start + max(STEP, fit // STEP * STEP))
-        chunks.append(Chunk(start, stop, int(counts[start:stop].sum()), int(counts[stop - 1])))
+        chunks.append(Chunk(start, stop, int(rows[start:stop].sum()), int(counts[stop - 1])))
         start = stop
     return chunks

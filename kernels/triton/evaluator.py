@@ -24,13 +24,19 @@ from .chunks import Atoms, Chunk, Order
 from .configuration_cache import Tuned
 from .coordinates import Coordinates
 from .device_model import NET_COLUMNS, DeviceModel
-from .launch_configurations import Tile, Tiles, reduced_back_tile, reduced_tile, tiles_for
+from .launch_configurations import Phases, Tiles, phases_for, reduced_back_tile, reduced_tile, tiles_for
+from .ops.attention import _attention_output_kernel, _attention_project_kernel, _attention_scores_kernel
+from .ops.attention_bwd import (
+    _attention_output_bwd_kernel,
+    _attention_project_bwd_kernel,
+    _attention_scores_bwd_kernel,
+    _embedding_edges_bwd_kernel,
+)
 from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
 from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .ops.energy_net import _energy_net_kernel
 from .ops.env_matrix import _environment_bwd_kernel
-from .ops.gated_attention import KEPT, NUMBERS, WIDE, _gated_attention_fwd_kernel
-from .ops.gated_attention_bwd import _gated_attention_bwd_kernel
+from .ops.gated_attention import KEPT, NUMBERS, WIDE
 from .ops.reduced_attention import _reduced_attention_fwd_kernel
 from .ops.reduced_attention_bwd import _reduced_attention_bwd_kernel
 from .ops.series import _coordinates_kernel
@@ -73,6 +79,7 @@ class TritonEvaluator:
         self.precision, self.device, self.architecture = precision, device, architecture
         self.programs, self.chunk_bytes, self.tiles = programs, chunk_bytes, tiles
         self.tuned = (tuned or {}).get(precision)
+        self.phases: Phases | None = None
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
@@ -101,6 +108,9 @@ class TritonEvaluator:
         m = self.model
         layers = len(m.layers)
         per_edge = m.work.itemsize * (layers and (layers + 1) * (m.config.neuron[-1] + 3) + 16)
+        if layers:
+            per_edge += m.work.itemsize * WIDE.value * m.mp
+            per_edge += layers * (m.operand.itemsize * KEPT.value * m.mp + m.work.itemsize * NUMBERS.value)
         widths = m.fitting.widths
         per_atom = m.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * m.mp)
         return chunks.cut(sizes, per_edge, per_atom, self.chunk_bytes)
@@ -127,10 +137,11 @@ class TritonEvaluator:
     def _atoms(self, batch: Any, order: Order, center: Tensor) -> Atoms:
         m = self.model
         count = order.count[: len(center)]
+        rows = torch.div(count + (chunks.ROWS - 1), chunks.ROWS, rounding_mode="floor") * chunks.ROWS
         first_of_structure = batch.offsets[batch.structure[center]]
         return Atoms(
             first=batch.first_edge[center],
-            at=torch.cumsum(count, 0, dtype=torch.int64) - count,
+            at=torch.cumsum(rows, 0, dtype=torch.int64) - rows,
             count=count,
             center_type=batch.types[center].to(torch.int32),
             first_type=batch.types[first_of_structure].clamp_min(0).to(torch.int32),
@@ -150,15 +161,19 @@ class TritonEvaluator:
         m = self.model
         tiles = self.tiles or tiles_for(self.architecture, self.precision, chunk.most, self.tuned)
         there, back = tiles.forward, tiles.backward
-        common = {"PREC": m.products, **m.shape, "num_stages": 1}
+        phases = self.phases or phases_for(self.architecture, self.precision, chunk.most, m.mp)
+        common = {"PREC": m.products, **m.shape}
         layers, size = len(m.layers), max(1, chunk.edges)
         edge_rows = min(there.rows, EDGE_ROWS)
         edge_blocks = max(1, -(-chunk.most // edge_rows))
-        n, blocks = len(atoms), 1 if layers else edge_blocks
-        block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
-        there_rows, back_rows, reduced_rows = (
-            max(1, -(-chunk.most // x)) * x for x in (there.most, back.most, block.get("B", 1))
-        )
+        n, blocks, block_rows = len(atoms), 1 if layers else edge_blocks, edge_rows
+        if layers > 1 or (layers and reduced is None):
+            block_rows = phases.output.rows
+            blocks = max(1, -(-chunk.most // block_rows))
+
+        def grid(rows: int) -> tuple[int, int]:
+            return n, max(1, -(-chunk.most // rows))
+
         row, gate = (self._new(size, 4) if layers else m.net for _ in range(2))
         g = [self._new(size, m.config.neuron[-1]) for _ in range(layers)] or [m.net]
         lengths = [self._new(size, 3) for _ in range(layers)] or [m.net]
@@ -177,32 +192,54 @@ class TritonEvaluator:
                 edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, *numbers_of,
                 row, gate, g[0], moments, blocks, **m.environment, SMOOTH=m.options["SMOOTH"],
                 DOTR=m.options["DOTR"], **m.embedding, ATTENTION=layers > 0, R=edge_rows,
-                num_warps=8 if m.split and edge_rows == EDGE_ROWS else 4, **common,
+                num_warps=8 if m.split and edge_rows == EDGE_ROWS else 4, num_stages=1, **common,
             )  # fmt: skip
-        programs = min(self.programs, n)
-        rows = max(there_rows, back_rows, reduced_rows)
-        scratch, stats = self._new(programs, rows, WIDE.value, m.mp), self._new(programs, rows, NUMBERS.value)
-        operands = torch.empty(programs, rows, KEPT.value, m.mp, dtype=m.operand, device=self.device)
+        first = 0 if reduced is None else 1
+        if reduced is not None:
+            programs = min(self.programs, n)
+            block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
+            reduced_rows = max(1, -(-chunk.most // block["B"])) * block["B"]
+            work = {
+                "scratch": self._new(programs, reduced_rows, WIDE.value, reduced.width),
+                "stats": self._new(programs, reduced_rows, NUMBERS.value),
+                "operands": torch.empty(
+                    programs, reduced_rows, KEPT.value, reduced.width, dtype=m.operand, device=self.device
+                ),
+            }
         attention = {"SCALE": m.config.attention_scale, "EPS": m.config.ln_eps, **m.options}
-        narrow = {"NARROW": m.operand != m.work}
+        narrow = m.operand != m.work
+        pairwise = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "NARROW": narrow}
+        kept = []
         for k in range(layers):
-            if reduced is not None and k == 0:
-                last = layers == 1
+            last = k + 1 == layers
+            if k < first:
                 _reduced_attention_fwd_kernel[(programs,)](
                     atoms.at, atoms.count, atoms.n_key, atoms.center_type, g[0], row, gate, lengths[0],
-                    g[0 if last else 1], moments, operands, stats, *m.reduced, n, reduced_rows, **attention,
-                    LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
+                    g[0 if last else 1], moments, work["operands"], work["stats"], *m.reduced, n, reduced_rows,
+                    **attention, LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
                     **m.of_reduced, M=reduced.width, PREC=m.products, **block, num_stages=1,
                 )  # fmt: skip
+                kept.append((g[0], g[0]))
                 continue
             matrices, vectors, at_factors, at_biases = m.layers[k]
-            last = k + 1 == layers
-            _gated_attention_fwd_kernel[(programs,)](
-                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], g[k if last else k + 1], moments,
-                scratch, operands, stats, matrices, vectors, matrices[at_factors:], vectors[at_biases:], n, there_rows,
-                **attention, **narrow, LAST=last, **m.factor_widths, **self._tile(there), **common,
+            operands = torch.empty(size, KEPT.value, m.mp, dtype=m.operand, device=self.device)
+            stats = self._new(size, NUMBERS.value)
+            kept.append((operands, stats))
+            _attention_project_kernel[grid(phases.project.rows)](
+                atoms.at, atoms.count, g[k], gate, lengths[k], operands, stats, matrices, vectors,
+                matrices[at_factors:], vectors[at_biases:], SCALE=m.config.attention_scale,
+                NORMALIZE=m.options["NORMALIZE"], NARROW=narrow, **m.factor_widths, **common,
+                **phases.project.options("B", "W"),
             )  # fmt: skip
-        d_x = self._energies(atoms, moments, blocks, edge_rows)
+            _attention_scores_kernel[grid(phases.scores.rows)](
+                atoms.at, atoms.count, atoms.n_key, g[k], gate, operands, stats, **pairwise, **common,
+                **phases.scores.options("B", "C", "K"),
+            )  # fmt: skip
+            _attention_output_kernel[grid(phases.output.rows)](
+                atoms.at, atoms.count, g[k], row, operands, stats, g[k if last else k + 1], moments, matrices,
+                vectors, blocks, EPS=m.config.ln_eps, LAST=last, **common, **phases.output.options("B", "W"),
+            )  # fmt: skip
+        d_x = self._energies(atoms, moments, blocks, block_rows)
         if not layers:
             _embedding_bwd_kernel[(n, max(1, -(-chunk.most // EDGES)))](
                 edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, *numbers_of,
@@ -211,40 +248,43 @@ class TritonEvaluator:
             )  # fmt: skip
             return
         d_g, d_row, d_gate = self._new(size, m.config.neuron[-1]), self._new(size, 4), self._new(size, 4)
+        scratch = self._new(size, WIDE.value, m.mp) if first < layers else d_g
         for k in reversed(range(layers)):
-            if reduced is not None and k == 0:
+            last = k + 1 == layers
+            if k < first:
                 d_z = torch.empty(programs, reduced_rows, m.mp, dtype=m.operand, device=self.device)
-                block = reduced_back_tile(
-                    self.architecture, self.precision, chunk.most, reduced.width, ends=layers == 1
-                )  # fmt: skip
+                block = reduced_back_tile(self.architecture, self.precision, chunk.most, reduced.width, ends=last)
                 _reduced_attention_bwd_kernel[(programs,)](
                     atoms.at, atoms.count, atoms.n_key, atoms.center_type, atoms.first, g[0], row, gate, lengths[0],
-                    d_g, d_row, d_gate, d_x, scratch, operands, stats, d_z, *m.reduced, edges.type, m.series_t,
-                    m.ranges, n, reduced_rows, **attention, LAST=layers == 1, **m.of_reduced, **m.of_series,
-                    PREC=m.products, **block, W=16, num_stages=1,
+                    d_g, d_row, d_gate, d_x, work["scratch"], work["operands"], work["stats"], d_z, *m.reduced,
+                    edges.type, m.series_t, m.ranges, n, reduced_rows, **attention, LAST=last, **m.of_reduced,
+                    **m.of_series, PREC=m.products, **block, W=16, num_stages=1,
                 )  # fmt: skip
                 continue
             matrices, vectors, *_ = m.layers[k]
-            _gated_attention_bwd_kernel[(programs,)](
-                atoms.at, atoms.count, atoms.n_key, g[k], row, gate, lengths[k], d_g, d_row, d_gate, d_x, scratch,
-                operands, stats, matrices, vectors, edges.type, atoms.first, atoms.center_type, m.net,
-                m.factors, n, back_rows, **attention, **narrow, FIRST=k == 0, LAST=k + 1 == layers,
-                TYPES=m.config.ntypes, **m.embedding, **self._tile(back, k == 0), Q=back.rows, E=EDGES, **common,
+            operands, stats = kept[k]
+            _attention_output_bwd_kernel[grid(phases.output_bwd.rows)](
+                atoms.at, atoms.count, g[k], row, d_g, d_row, d_x, scratch, operands, stats, matrices, vectors,
+                EPS=m.config.ln_eps, LAST=last, **common, **phases.output_bwd.options("B", "W"),
+            )  # fmt: skip
+            _attention_scores_bwd_kernel[(n,)](
+                atoms.at, atoms.count, g[k], gate, scratch, operands, stats, **pairwise, **common,
+                **phases.scores_bwd.options("Q", "C", "K"),
+            )  # fmt: skip
+            _attention_project_bwd_kernel[grid(phases.project_bwd.rows)](
+                atoms.at, atoms.count, g[k], row, gate, lengths[k], d_g, d_row, d_gate, scratch, stats, matrices,
+                vectors, **m.options, FIRST=k == 0, LAST=last, **common, **phases.project_bwd.options("B", "W"),
+            )  # fmt: skip
+        if first == 0:
+            _embedding_edges_bwd_kernel[grid(EDGES)](
+                atoms.at, atoms.count, atoms.first, atoms.center_type, edges.type, d_g, row, gate, d_row, d_gate,
+                m.net, m.factors, SMOOTH=m.options["SMOOTH"], TYPES=m.config.ntypes, **m.embedding, R=EDGES,
+                num_warps=4, num_stages=1, **common,
             )  # fmt: skip
         _environment_bwd_kernel[(n, edge_blocks)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
             d_row, d_gate, **smooth, R=edge_rows, num_warps=1,
         )  # fmt: skip
-
-    def _tile(self, tile: Tile, first: bool = False) -> dict[str, int]:
-        """A tile as the kernels of attention take it; ``first``: in the backward pass of the first layer."""
-        m = self.model
-        # Operands in three parts: the one choice of two that compiles without a stack.
-        chunk = 2 * WEIGHT_CHUNK if first and m.split else WEIGHT_CHUNK
-        return {
-            "K": tile.keys, "C": min(tile.chunk, m.mp), "W": min(tile.chunk, chunk, m.mp), "B": tile.most,
-            "num_warps": tile.warps,
-        }  # fmt: skip
 
     def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:
         """dE/dX (B, 4, MP); energies go to ``atoms``."""

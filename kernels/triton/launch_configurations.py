@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -149,3 +149,57 @@ def tiles_for(
         shipped = Tiles(*(Tile(*found[k]) if k in found else plain for k in ("forward", "backward")))
     own = (tuned or {}).get(str(bucket(most)), {})
     return Tiles(own.get("forward", shipped.forward), own.get("backward", shipped.backward))
+
+
+@dataclass(frozen=True)
+class Block:
+    """rows: of a program. chunk: of the inner dimension of its products. keys: that pass by at a time."""
+
+    rows: int
+    chunk: int
+    warps: int
+    stages: int = 1
+    keys: int = 0
+
+    def options(self, rows: str, chunk: str, keys: str = "") -> dict[str, int]:
+        """As a kernel takes them, by its names for the three."""
+        out = {rows: self.rows, chunk: self.chunk, "num_warps": self.warps, "num_stages": self.stages}
+        return {**out, keys: self.keys} if keys else out
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The kernels of a layer of attention, forward and backward."""
+
+    project: Block
+    scores: Block
+    output: Block
+    output_bwd: Block
+    scores_bwd: Block
+    project_bwd: Block
+
+
+def phases_for(architecture: str | None, precision: str, most: int, mp: int) -> Phases:
+    """The blocks for atoms with up to ``most`` neighbours and ``mp`` channels, filled up."""
+    least = max(16, 1 << max(0, most - 1).bit_length())
+    if architecture is None:
+        found = Phases(
+            Block(64, mp, 4), Block(64, mp, 4, keys=64), Block(64, mp, 4), Block(64, mp, 4),
+            Block(64, mp, 4, keys=64), Block(64, mp, 4),
+        )  # fmt: skip
+    elif precision in ("bfloat16", "float16"):
+        found = Phases(
+            Block(64, 32, 4), Block(64, mp, 4, keys=32), Block(32, 32, 4), Block(32, 32, 4),
+            Block(64, mp, 4, keys=16), Block(64, 32, 4),
+        )  # fmt: skip
+    else:
+        found = Phases(
+            Block(32, 16, 4), Block(32, 16, 4, keys=16), Block(32, 16, 4), Block(32, 16, 4),
+            Block(32, 16, 4, keys=16), Block(32, 16, 4),
+        )  # fmt: skip
+    return Phases(
+        *(
+            replace(x, rows=min(x.rows, least), chunk=min(x.chunk, mp), keys=min(x.keys, least))
+            for x in vars(found).values()
+        )
+    )

@@ -25,37 +25,78 @@ class Variant:
 
     Attributes:
         name: in the log. programs: a multiprocessor. reduced: rows of a block, those that pass by, rows in all
-            channels, warps. forward, backward: (rows, keys, chunk, warps, block) of the full layer.
+            channels, warps. phases: (rows, chunk, warps, stages, keys) of the kernels of the full layer, in the order
+            of ``launch_configurations.Phases``; their times add up, so one run tries a candidate of each.
     """
 
     name: str
     programs: int = 2
     reduced: tuple[int, int, int, int] | None = None
-    forward: tuple[int, int, int, int, int] | None = None
-    backward: tuple[int, int, int, int, int] | None = None
+    phases: tuple[tuple[int, ...], ...] | None = None
+
+
+WIDE = 128
+HALF = {
+    "project": [
+        (64, 32, 4), (64, 32, 4, 3), (64, 64, 4), (32, 32, 4), (128, 32, 8), (64, 16, 4), (64, 64, 4, 2), (32, 64, 4, 2),
+        (128, 64, 8, 2), (32, 128, 4),
+    ],
+    "scores": [
+        (64, WIDE, 4, 1, 32), (64, WIDE, 4, 2, 32), (32, WIDE, 4, 1, 32), (64, WIDE, 4, 1, 64), (128, WIDE, 8, 1, 32),
+        (32, WIDE, 2, 1, 32), (64, WIDE, 4, 2, 16), (32, WIDE, 4, 2, 64), (128, WIDE, 8, 2, 64), (32, WIDE, 4, 3, 32),
+    ],
+    "output": [
+        (32, 32, 4), (64, 32, 4), (64, 32, 8, 2), (32, 32, 4, 3), (32, 64, 4, 2), (16, 64, 4, 2), (64, 64, 8), (32, 128, 4),
+        (128, 64, 8, 2), (32, 64, 8),
+    ],
+    "output_bwd": [
+        (32, 32, 4), (64, 32, 4), (64, 32, 8, 2), (32, 32, 4, 3), (32, 64, 4, 2), (16, 64, 4, 2), (64, 64, 8), (32, 128, 4),
+        (128, 64, 8, 2), (32, 64, 8),
+    ],
+    "scores_bwd": [
+        (64, WIDE, 4, 1, 16), (64, WIDE, 4, 1, 32), (128, WIDE, 8, 1, 16), (128, WIDE, 8, 1, 32), (32, WIDE, 4, 1, 32),
+        (64, WIDE, 8, 1, 32), (32, WIDE, 4, 1, 16), (32, WIDE, 2, 1, 32), (64, WIDE, 4, 2, 32), (128, WIDE, 8, 2, 32),
+    ],
+    "project_bwd": [
+        (64, 32, 4), (64, 32, 4, 3), (64, 16, 4), (32, 32, 4), (128, 32, 8, 2), (64, 64, 8), (32, 64, 4, 2), (64, 64, 4, 2),
+        (128, 64, 8, 2), (32, 128, 4),
+    ],
+}  # fmt: skip
+FULL = {
+    "project": [
+        (32, 16, 4), (64, 16, 4), (64, 32, 4, 2), (32, 32, 4), (64, 32, 8, 2), (128, 16, 8), (32, 32, 4, 3), (32, 64, 4),
+        (128, 32, 8, 2), (16, 32, 4, 2),
+    ],
+    "scores": [
+        (32, WIDE, 4, 1, 16), (64, WIDE, 8, 1, 32), (32, WIDE, 4, 1, 32), (32, WIDE, 8, 1, 32), (64, WIDE, 8, 1, 16),
+        (16, WIDE, 4, 1, 32), (32, WIDE, 4, 2, 32), (32, 32, 4, 1, 32), (64, WIDE, 4, 1, 16), (64, 32, 4, 2, 32),
+    ],
+    "output": [
+        (32, 16, 4), (64, 16, 8), (32, 32, 4), (32, 32, 4, 2), (64, 32, 8, 2), (16, 32, 4, 2), (32, 64, 4), (64, 32, 4, 2),
+        (16, 64, 4), (32, 32, 8, 2),
+    ],
+    "output_bwd": [
+        (32, 16, 4), (64, 16, 8), (32, 32, 4), (32, 32, 4, 2), (64, 32, 8, 2), (16, 32, 4, 2), (32, 64, 4), (64, 32, 4, 2),
+        (16, 64, 4), (32, 32, 8, 2),
+    ],
+    "scores_bwd": [
+        (32, WIDE, 4, 1, 16), (64, WIDE, 8, 1, 16), (32, WIDE, 4, 1, 32), (64, WIDE, 8, 1, 32), (64, WIDE, 4, 1, 16),
+        (32, 32, 4, 1, 16), (128, WIDE, 8, 1, 16), (32, WIDE, 8, 1, 32), (16, WIDE, 4, 1, 16), (64, 32, 4, 1, 32),
+    ],
+    "project_bwd": [
+        (32, 16, 4), (64, 16, 4), (64, 32, 4, 2), (32, 32, 4), (64, 32, 8, 2), (128, 16, 8), (32, 32, 4, 3), (32, 64, 4),
+        (128, 32, 8, 2), (16, 32, 4, 2),
+    ],
+}  # fmt: skip
+"""Candidates by kernel: (rows, chunk, warps[, stages[, keys]]), for half precisions and for the others."""
 
 
 def variants(precision: str) -> list[Variant]:
     """The shipped one first, then those that need nothing compiled."""
-    out = [Variant("shipped"), *(Variant(f"programs {k}", programs=k) for k in (1, 3, 4, 6, 8, 16))]
-    reduced = [
-        (128, 32, 32, 4), (128, 32, 32, 8), (64, 64, 32, 4), (64, 32, 64, 4), (64, 16, 32, 4), (64, 32, 32, 8),
-        (64, 32, 32, 2), (64, 64, 64, 8), (32, 32, 32, 4), (32, 32, 32, 2), (64, 32, 16, 4), (64, 32, 32, 4),
-        (128, 64, 64, 8), (16, 16, 16, 1), (32, 16, 16, 2),
-    ]  # fmt: skip
-    forward = [
-        (32, 16, 128, 16, 128), (32, 16, 128, 8, 128), (32, 32, 128, 8, 128), (32, 32, 128, 8, 64),
-        (32, 16, 128, 8, 64), (32, 32, 128, 4, 32), (32, 16, 128, 4, 32), (32, 32, 128, 4, 64), (64, 32, 128, 8, 64),
-        (64, 32, 128, 8, 128), (64, 64, 128, 8, 128), (32, 32, 128, 16, 128), (64, 32, 128, 4, 64),
-    ]  # fmt: skip
-    backward = [
-        (128, 16, 128, 8, 128), (64, 16, 128, 8, 128), (64, 32, 128, 8, 64), (64, 16, 128, 8, 64), (32, 32, 128, 8, 32),
-        (32, 16, 128, 8, 32), (32, 16, 128, 4, 32), (64, 32, 128, 4, 64), (128, 32, 128, 8, 128),
-        (128, 16, 128, 16, 128), (64, 16, 128, 4, 64), (64, 32, 128, 16, 64), (32, 32, 128, 4, 32),
-    ]  # fmt: skip
-    out += [Variant(f"reduced {x}", reduced=x) for x in reduced]
-    out += [Variant(f"forward {x}", forward=x) for x in forward]
-    out += [Variant(f"backward {x}", backward=x) for x in backward]
+    found = HALF if precision in ("bfloat16", "float16") else FULL
+    out = [Variant("shipped")]
+    for k in range(len(found["project"])):
+        out.append(Variant(f"phases {k}", phases=tuple(x[k] for x in found.values())))
     return out
 
 
@@ -64,19 +105,16 @@ def applied(run: Any, variant: Variant, architecture: str, precision: str, most:
     """An evaluator under a variant."""
     from dpa1_fast.kernels.triton import launch_configurations as shipped
 
-    before = run.tiles, run.programs, dict(shipped.REDUCED)
-    tiles = shipped.tiles_for(architecture, precision, most)
+    before = run.phases, run.programs, dict(shipped.REDUCED)
     if variant.reduced:
         shipped.REDUCED[architecture, precision] = variant.reduced
-    run.tiles = shipped.Tiles(
-        shipped.Tile(*variant.forward) if variant.forward else tiles.forward,
-        shipped.Tile(*variant.backward) if variant.backward else tiles.backward,
-    )
+    if variant.phases:
+        run.phases = shipped.Phases(*(shipped.Block(*x) for x in variant.phases))
     run.programs = run.programs // 2 * variant.programs
     try:
         yield
     finally:
-        run.tiles, run.programs = before[:2]
+        run.phases, run.programs = before[:2]
         shipped.REDUCED.clear()
         shipped.REDUCED.update(before[2])
 

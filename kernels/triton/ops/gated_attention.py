@@ -115,11 +115,11 @@ def _prepare(
     work = gate.dtype.element_ty
     v_length = _length(lengths, rows, mask, 2, NORMALIZE, work)
     own = stats + place(rows)
-    tl.store(own + BETA_K * STEP, u0 / v_length)
-    tl.store(own + (BETA_K + 1) * STEP, u1 / v_length)
-    tl.store(own + (BETA_K + 2) * STEP, u2 / v_length)
-    tl.store(own + A_K * STEP, w / _length(lengths, rows, mask, 1, NORMALIZE, work))
-    tl.store(own + A_Q * STEP, SCALE * w / _length(lengths, rows, mask, 0, NORMALIZE, work))
+    tl.store(own + BETA_K * STEP, u0 / v_length, mask=mask)
+    tl.store(own + (BETA_K + 1) * STEP, u1 / v_length, mask=mask)
+    tl.store(own + (BETA_K + 2) * STEP, u2 / v_length, mask=mask)
+    tl.store(own + A_K * STEP, w / _length(lengths, rows, mask, 1, NORMALIZE, work), mask=mask)
+    tl.store(own + A_Q * STEP, SCALE * w / _length(lengths, rows, mask, 0, NORMALIZE, work), mask=mask)
 
 
 @triton.jit
@@ -168,7 +168,8 @@ def _attend(
     """Attention of Q rows, whose t lies among the operands, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
     own = stats + place(rows)
-    rest, a_q = tl.load(own + REST_Q * STEP), tl.load(own + A_Q * STEP)
+    rest = tl.load(own + REST_Q * STEP, mask=mask, other=0.0)
+    a_q = tl.load(own + A_Q * STEP, mask=mask, other=0.0)
     q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
     # The softmax starts from its empty slots, which have logit 0. Where there are none (exactly ``sel`` neighbours, or
     # a hard softmax) it starts from nothing, however low the first logits lie; every block has a key that is real.
@@ -192,15 +193,17 @@ def _attend(
                 part = load_columns(own_operands, rows, mask, c, M, KEPT * MP, C)
                 s = dot(load_rows(g, keys, real, c, M, STRIDE, C), part, s, PREC)
         other = stats + place(keys)
-        a_k = tl.load(other + A_K * STEP)
+        a_k = tl.load(other + A_K * STEP, mask=real, other=0.0)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
         x = tl.where(real[:, None], _logits(s + rest[None, :], a_k, w_k, a_q, w_q, SMOOTH), float("-inf"))
         higher = tl.maximum(top, tl.max(x, axis=0))
         less = tl.exp(top - higher)
         e = tl.exp(x - higher[None, :])
         total = total * less + tl.sum(e, axis=0)
-        k_0, k_1 = tl.load(other + BETA_K * STEP), tl.load(other + (BETA_K + 1) * STEP)
-        w = e * _outer(k_0, k_1, tl.load(other + (BETA_K + 2) * STEP), q_0, q_1, q_2, DOTR)
+        k_0 = tl.load(other + BETA_K * STEP, mask=real, other=0.0)
+        k_1 = tl.load(other + (BETA_K + 1) * STEP, mask=real, other=0.0)
+        k_2 = tl.load(other + (BETA_K + 2) * STEP, mask=real, other=0.0)
+        w = e * _outer(k_0, k_1, k_2, q_0, q_1, q_2, DOTR)
         total_w = total_w * less + tl.sum(w, axis=0)
         if C < MP:
             key = load_rows(g, keys, real, zero, M, STRIDE, MP)

@@ -69,8 +69,8 @@ def _norm_bwd(
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
     d_z = tl.where(mask[:, None] & (cols < M)[None, :], d_z * rstd[:, None], 0.0)
     # δ = Σ w̄ w = z̄·((w g) W_vo + (Σ w) b_vo)
-    tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1))
-    tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1))
+    tl.store(stats + place(rows) + DELTA * STEP, tl.sum(d_z * attended, axis=1), mask=mask)
+    tl.store(stats + place(rows) + D_TOTAL * STEP, tl.sum(d_z * to_value, axis=1), mask=mask)
     return d_z
 
 

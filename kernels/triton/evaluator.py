@@ -27,6 +27,7 @@ from .device_model import NET_COLUMNS, DeviceModel
 from .launch_configurations import Phases, Tiles, phases_for, reduced_back_tile, reduced_tile, tiles_for
 from .ops.attention import _attention_output_kernel, _attention_project_kernel, _attention_scores_kernel
 from .ops.attention_bwd import (
+    _attention_norm_bwd_kernel,
     _attention_output_bwd_kernel,
     _attention_project_bwd_kernel,
     _attention_scores_bwd_kernel,
@@ -110,7 +111,7 @@ class TritonEvaluator:
         per_edge = m.work.itemsize * (layers and (layers + 1) * (m.config.neuron[-1] + 3) + 16)
         if layers:
             per_edge += m.work.itemsize * WIDE.value * m.mp
-            per_edge += layers * (m.operand.itemsize * KEPT.value * m.mp + m.work.itemsize * NUMBERS.value)
+            per_edge += layers * (m.operand.itemsize * KEPT.value * m.mp + m.work.itemsize * (NUMBERS.value + m.mp))
         widths = m.fitting.widths
         per_atom = m.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * m.mp)
         return chunks.cut(sizes, per_edge, per_atom, self.chunk_bytes)
@@ -219,12 +220,13 @@ class TritonEvaluator:
                     **attention, LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
                     **m.of_reduced, M=reduced.width, PREC=m.products, **block, num_stages=1,
                 )  # fmt: skip
-                kept.append((g[0], g[0]))
+                kept.append((g[0], g[0], g[0]))
                 continue
             matrices, vectors, at_factors, at_biases = m.layers[k]
             operands = torch.empty(size, KEPT.value, m.mp, dtype=m.operand, device=self.device)
             stats = self._new(size, NUMBERS.value)
-            kept.append((operands, stats))
+            attended = self._new(size, m.mp)
+            kept.append((operands, stats, attended))
             _attention_project_kernel[grid(phases.project.rows)](
                 atoms.at, atoms.count, g[k], gate, lengths[k], operands, stats, matrices, vectors,
                 matrices[at_factors:], vectors[at_biases:], SCALE=m.config.attention_scale,
@@ -236,7 +238,7 @@ class TritonEvaluator:
                 **phases.scores.options("B", "C", "K"),
             )  # fmt: skip
             _attention_output_kernel[grid(phases.output.rows)](
-                atoms.at, atoms.count, g[k], row, operands, stats, g[k if last else k + 1], moments, matrices,
+                atoms.at, atoms.count, g[k], row, operands, stats, attended, g[k if last else k + 1], moments, matrices,
                 vectors, blocks, EPS=m.config.ln_eps, LAST=last, **common, **phases.output.options("B", "W"),
             )  # fmt: skip
         d_x = self._energies(atoms, moments, blocks, block_rows)
@@ -262,10 +264,13 @@ class TritonEvaluator:
                 )  # fmt: skip
                 continue
             matrices, vectors, *_ = m.layers[k]
-            operands, stats = kept[k]
+            operands, stats, attended = kept[k]
+            _attention_norm_bwd_kernel[grid(phases.norm_bwd.rows)](
+                atoms.at, atoms.count, g[k], row, attended, d_g, d_row, d_x, scratch, stats, vectors,
+                EPS=m.config.ln_eps, LAST=last, **m.shape, R=phases.norm_bwd.rows, num_warps=phases.norm_bwd.warps,
+            )  # fmt: skip
             _attention_output_bwd_kernel[grid(phases.output_bwd.rows)](
-                atoms.at, atoms.count, g[k], row, d_g, d_row, d_x, scratch, operands, stats, matrices, vectors,
-                EPS=m.config.ln_eps, LAST=last, **common, **phases.output_bwd.options("B", "W"),
+                atoms.at, atoms.count, scratch, operands, matrices, **common, **phases.output_bwd.options("B", "W"),
             )  # fmt: skip
             _attention_scores_bwd_kernel[(n,)](
                 atoms.at, atoms.count, g[k], gate, scratch, operands, stats, **pairwise, **common,

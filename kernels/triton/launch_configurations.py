@@ -174,6 +174,7 @@ class Phases:
     project: Block
     scores: Block
     output: Block
+    norm_bwd: Block
     output_bwd: Block
     scores_bwd: Block
     project_bwd: Block
@@ -184,17 +185,17 @@ def phases_for(architecture: str | None, precision: str, most: int, mp: int) -> 
     least = max(16, 1 << max(0, most - 1).bit_length())
     if architecture is None:
         found = Phases(
-            Block(64, mp, 4), Block(64, mp, 4, keys=64), Block(64, mp, 4), Block(64, mp, 4),
+            Block(64, mp, 4), Block(64, mp, 4, keys=64), Block(64, mp, 4), Block(64, mp, 4), Block(64, mp, 4),
             Block(64, mp, 4, keys=64), Block(64, mp, 4),
         )  # fmt: skip
     elif precision in ("bfloat16", "float16"):
         found = Phases(
-            Block(64, 32, 4), Block(64, mp, 4, keys=32), Block(32, 32, 4), Block(32, 32, 4),
+            Block(64, 32, 4), Block(64, mp, 4, keys=32), Block(32, 32, 4), Block(16, mp, 4), Block(32, 32, 4),
             Block(64, mp, 4, keys=16), Block(64, 32, 4),
         )  # fmt: skip
     else:
         found = Phases(
-            Block(32, 16, 4), Block(32, 16, 4, keys=16), Block(32, 16, 4), Block(32, 16, 4),
+            Block(32, 16, 4), Block(32, 16, 4, keys=16), Block(32, 16, 4), Block(16, mp, 4), Block(32, 16, 4),
             Block(32, 16, 4, keys=16), Block(32, 16, 4),
         )  # fmt: skip
     return Phases(

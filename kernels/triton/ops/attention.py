@@ -95,6 +95,7 @@ def _attention_scores_kernel(
 @triton.jit(do_not_specialize=["blocks"])
 def _attention_output_kernel(
     at, count, g, row, operands, stats,
+    attended,  # (edges of the chunk, MP) out: (w g) W_vo + (Σ w) b_vo, for the backward pass
     g_out,  # (edges of the chunk, M) out, not for the last layer
     moments,  # (B, blocks, 4, MP) out, for the last layer
     matrices, vectors, blocks,
@@ -110,11 +111,12 @@ def _attention_output_kernel(
         cols = tl.arange(0, MP)
         norm = vectors + NORM * MP
         total_w = tl.load(stats + e0 * NUMBERS + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)
-        z = total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :]
-        z += load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]
-        z = times_matrix(
-            z, operands + e0 * (KEPT * MP) + MP, rows, mask, 0, matrices + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC
+        added = times_matrix(
+            total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :], operands + e0 * (KEPT * MP) + MP,
+            rows, mask, 0, matrices + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC,
         )  # fmt: skip
+        store_rows(attended + e0 * MP, rows, mask, added, 0, M, MP, MP)
+        z = added + load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]
         x, _rstd = _normalize(z, cols, M, EPS)
         x = x * tl.load(norm + GAMMA * MP + cols)[None, :] + tl.load(norm + BETA * MP + cols)[None, :]
         if LAST:

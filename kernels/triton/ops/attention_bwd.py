@@ -16,49 +16,61 @@ from .gated_attention import (
     KEPT,
     NORM,
     NUMBERS,
-    VALUES,
+    OUT,
+    TO_VALUE,
     VALUES_T,
     WIDE,
 )
-from .gated_attention_bwd import _back_to_rows, _gates_back, _pairs, _rows_back
+from .gated_attention_bwd import _back_to_rows, _gates_back, _norm_bwd, _pairs
 from .products import load_rows, store_rows, times_matrix
 
 
 @triton.jit
-def _attention_output_bwd_kernel(
+def _attention_norm_bwd_kernel(
     at, count, g, row,
+    attended,  # (edges of the chunk, MP) what the forward pass put there
     d_g,  # (edges of the chunk, M) dE/d(this layer's output), not for the last layer
     d_row,  # (…, 4) out, for the last layer
     d_x,  # (B, 4, MP) dE/dX, for the last layer
     scratch,  # (…, WIDE, MP) out: z̄
-    operands, stats,  # in y, out ȳ; in Σ w, out δ and z̄·b_vo
-    matrices, vectors,
-    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    stats, vectors,  # out δ and z̄·b_vo
+    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    R: tl.constexpr = 16 if B > 16 else B
+    """Row by row, and few rows at a time: a thread then has few of the vectors over channels."""
+    b, r = tl.program_id(0), tl.program_id(1) * R
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, R)
+        mask = rows < n
+        cols = tl.arange(0, MP)
+        norm = vectors + NORM * MP
+        added = load_rows(attended + e0 * MP, rows, mask, 0, M, MP, MP)
+        z = load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + added + tl.load(norm + OUT * MP + cols)[None, :]
+        d_z = _norm_bwd(
+            z, added, tl.load(norm + TO_VALUE * MP + cols)[None, :], row + e0 * 4, d_g + e0 * M, d_row + e0 * 4,
+            d_x + b.to(tl.int64) * (4 * MP), stats + e0 * NUMBERS, rows, mask, 0, norm, EPS, LAST, M, MP,
+        )  # fmt: skip
+        store_rows(scratch + e0 * (WIDE * MP), rows, mask, d_z, 0, M, WIDE * MP, MP)
+
+
+@triton.jit
+def _attention_output_bwd_kernel(
+    at, count, scratch, operands, matrices,
+    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """ȳ, where y was."""
     b, r = tl.program_id(0), tl.program_id(1) * B
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
         rows = r + tl.arange(0, B)
         mask = rows < n
-        own_rows, own_stats = scratch + e0 * (WIDE * MP), stats + e0 * NUMBERS
-        y = operands + e0 * (KEPT * MP) + MP
-        none = tl.zeros([B, MP], scratch.dtype.element_ty)
-        attended = times_matrix(none, y, rows, mask, 0, matrices + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC)
-        store_rows(own_rows, rows, mask, attended, 0, M, WIDE * MP, MP)
-        # Row by row, and few rows at a time: a thread then has few of the vectors over channels.
-        tl.debug_barrier()
-        for some in range(0, B, R):
-            few = r + some + tl.arange(0, R)
-            _rows_back(
-                g + e0 * M, row + e0 * 4, d_g + e0 * M, d_row + e0 * 4, d_x + b.to(tl.int64) * (4 * MP), own_rows,
-                own_stats, few, few < n, 0, vectors + NORM * MP, EPS, LAST, M, MP,
-            )  # fmt: skip
-        tl.debug_barrier()
-        d_y = times_matrix(none, own_rows, rows, mask, 0, matrices + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC)
-        store_rows(y, rows, mask, d_y, 0, M, KEPT * MP, MP)
+        d_y = times_matrix(
+            tl.zeros([B, MP], scratch.dtype.element_ty), scratch + e0 * (WIDE * MP), rows, mask, 0,
+            matrices + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC,
+        )  # fmt: skip
+        store_rows(operands + e0 * (KEPT * MP) + MP, rows, mask, d_y, 0, M, KEPT * MP, MP)
 
 
 @triton.jit

@@ -24,7 +24,7 @@ from .chunks import Atoms, Chunk, Order
 from .configuration_cache import Tuned
 from .coordinates import Coordinates
 from .device_model import NET_COLUMNS, DeviceModel
-from .launch_configurations import Phases, Tiles, phases_for, reduced_back_tile, reduced_tile, tiles_for
+from .launch_configurations import Phases, Tiles, coordinate_phases_for, phases_for, tiles_for
 from .ops.attention import _attention_output_kernel, _attention_project_kernel, _attention_scores_kernel
 from .ops.attention_bwd import (
     _attention_norm_bwd_kernel,
@@ -38,8 +38,8 @@ from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .ops.energy_net import _energy_net_kernel
 from .ops.env_matrix import _environment_bwd_kernel
 from .ops.gated_attention import KEPT, NUMBERS, WIDE
-from .ops.reduced_attention import _reduced_attention_fwd_kernel
-from .ops.reduced_attention_bwd import _reduced_attention_bwd_kernel
+from .ops.reduced_attention import _reduced_output_kernel
+from .ops.reduced_attention_bwd import _reduced_output_bwd_kernel, _reduced_project_bwd_kernel
 from .ops.series import _coordinates_kernel
 from .ops.sums import _forces_kernel, _virials_kernel
 
@@ -81,6 +81,7 @@ class TritonEvaluator:
         self.programs, self.chunk_bytes, self.tiles = programs, chunk_bytes, tiles
         self.tuned = (tuned or {}).get(precision)
         self.phases: Phases | None = None
+        self.coordinate_phases: Phases | None = None
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
@@ -168,8 +169,11 @@ class TritonEvaluator:
         edge_rows = min(there.rows, EDGE_ROWS)
         edge_blocks = max(1, -(-chunk.most // edge_rows))
         n, blocks, block_rows = len(atoms), 1 if layers else edge_blocks, edge_rows
-        if layers > 1 or (layers and reduced is None):
-            block_rows = phases.output.rows
+        coordinates = self.coordinate_phases or coordinate_phases_for(
+            self.precision, chunk.most, m.mp if reduced is None else reduced.width
+        )
+        if layers:
+            block_rows = (coordinates if layers == 1 and reduced is not None else phases).output.rows
             blocks = max(1, -(-chunk.most // block_rows))
 
         def grid(rows: int) -> tuple[int, int]:
@@ -196,31 +200,16 @@ class TritonEvaluator:
                 num_warps=8 if m.split and edge_rows == EDGE_ROWS else 4, num_stages=1, **common,
             )  # fmt: skip
         first = 0 if reduced is None else 1
-        if reduced is not None:
-            programs = min(self.programs, n)
-            block = reduced_tile(self.architecture, self.precision, chunk.most) or {}
-            reduced_rows = max(1, -(-chunk.most // block["B"])) * block["B"]
-            work = {
-                "scratch": self._new(programs, reduced_rows, WIDE.value, reduced.width),
-                "stats": self._new(programs, reduced_rows, NUMBERS.value),
-                "operands": torch.empty(
-                    programs, reduced_rows, KEPT.value, reduced.width, dtype=m.operand, device=self.device
-                ),
-            }
-        attention = {"SCALE": m.config.attention_scale, "EPS": m.config.ln_eps, **m.options}
         narrow = m.operand != m.work
-        pairwise = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "NARROW": narrow}
+        pairwise = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"]}
+        scaled = {"SCALE": m.config.attention_scale, "NORMALIZE": m.options["NORMALIZE"]}
         kept = []
         for k in range(layers):
             last = k + 1 == layers
             if k < first:
-                _reduced_attention_fwd_kernel[(programs,)](
-                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, g[0], row, gate, lengths[0],
-                    g[0 if last else 1], moments, work["operands"], work["stats"], *m.reduced, n, reduced_rows,
-                    **attention, LAST=last, LW=reduced.factor_width, FACTORS=reduced.factors, BIASES=reduced.biases,
-                    **m.of_reduced, M=reduced.width, PREC=m.products, **block, num_stages=1,
-                )  # fmt: skip
-                kept.append((g[0], g[0], g[0]))
+                kept.append(
+                    self._first_layer_fwd(atoms, row, gate, g, lengths, moments, blocks, reduced, coordinates, grid)
+                )
                 continue
             matrices, vectors, at_factors, at_biases = m.layers[k]
             operands = torch.empty(size, KEPT.value, m.mp, dtype=m.operand, device=self.device)
@@ -228,13 +217,12 @@ class TritonEvaluator:
             attended = self._new(size, m.mp)
             kept.append((operands, stats, attended))
             _attention_project_kernel[grid(phases.project.rows)](
-                atoms.at, atoms.count, g[k], gate, lengths[k], operands, stats, matrices, vectors,
-                matrices[at_factors:], vectors[at_biases:], SCALE=m.config.attention_scale,
-                NORMALIZE=m.options["NORMALIZE"], NARROW=narrow, **m.factor_widths, **common,
-                **phases.project.options("B", "W"),
+                atoms.at, atoms.count, atoms.center_type, g[k], gate, lengths[k], operands, stats, matrices, vectors,
+                **scaled, NARROW=narrow, **m.factor_widths, MATRICES=0, VECTORS=0, FACTORS=at_factors,
+                BIASES=at_biases, **common, **phases.project.options("B", "W"),
             )  # fmt: skip
             _attention_scores_kernel[grid(phases.scores.rows)](
-                atoms.at, atoms.count, atoms.n_key, g[k], gate, operands, stats, **pairwise, **common,
+                atoms.at, atoms.count, atoms.n_key, g[k], gate, operands, stats, **pairwise, NARROW=narrow, **common,
                 **phases.scores.options("B", "C", "K"),
             )  # fmt: skip
             _attention_output_kernel[grid(phases.output.rows)](
@@ -254,13 +242,8 @@ class TritonEvaluator:
         for k in reversed(range(layers)):
             last = k + 1 == layers
             if k < first:
-                d_z = torch.empty(programs, reduced_rows, m.mp, dtype=m.operand, device=self.device)
-                block = reduced_back_tile(self.architecture, self.precision, chunk.most, reduced.width, ends=last)
-                _reduced_attention_bwd_kernel[(programs,)](
-                    atoms.at, atoms.count, atoms.n_key, atoms.center_type, atoms.first, g[0], row, gate, lengths[0],
-                    d_g, d_row, d_gate, d_x, work["scratch"], work["operands"], work["stats"], d_z, *m.reduced,
-                    edges.type, m.series_t, m.ranges, n, reduced_rows, **attention, LAST=last, **m.of_reduced,
-                    **m.of_series, PREC=m.products, **block, W=16, num_stages=1,
+                self._first_layer_bwd(
+                    edges, atoms, row, gate, g[0], lengths[0], kept[0], d_g, d_row, d_gate, d_x, reduced, coordinates, grid
                 )  # fmt: skip
                 continue
             matrices, vectors, *_ = m.layers[k]
@@ -273,7 +256,7 @@ class TritonEvaluator:
                 atoms.at, atoms.count, scratch, operands, matrices, **common, **phases.output_bwd.options("B", "W"),
             )  # fmt: skip
             _attention_scores_bwd_kernel[(n,)](
-                atoms.at, atoms.count, g[k], gate, scratch, operands, stats, **pairwise, **common,
+                atoms.at, atoms.count, g[k], gate, scratch, operands, stats, **pairwise, NARROW=narrow, **common,
                 **phases.scores_bwd.options("Q", "C", "K"),
             )  # fmt: skip
             _attention_project_bwd_kernel[grid(phases.project_bwd.rows)](
@@ -289,6 +272,61 @@ class TritonEvaluator:
         _environment_bwd_kernel[(n, edge_blocks)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
             d_row, d_gate, **smooth, R=edge_rows, num_warps=1,
+        )  # fmt: skip
+
+    def _first_layer_fwd(self, atoms, row, gate, g, lengths, moments, blocks, reduced, phases, grid):
+        """The first layer in coordinates; what its backward pass needs."""
+        m, size = self.model, len(row)
+        matrices, vectors, wide, norm = m.reduced
+        shape = {"M": reduced.width, "MP": reduced.width, "PREC": m.products}
+        kinds = {k: m.of_reduced[k] for k in ("MATRICES", "VECTORS")}
+        widths = {k: m.of_reduced[k] for k in ("N", "NP")}
+        operands = torch.empty(size, KEPT.value, reduced.width, dtype=m.operand, device=self.device)
+        stats = self._new(size, NUMBERS.value)
+        last = len(m.layers) == 1
+        _attention_project_kernel[grid(phases.project.rows)](
+            atoms.at, atoms.count, atoms.center_type, g[0], gate, lengths[0], operands, stats, matrices, vectors,
+            SCALE=m.config.attention_scale, NORMALIZE=m.options["NORMALIZE"], NARROW=False, LM=reduced.factor_width,
+            LW=reduced.factor_width, **kinds, FACTORS=reduced.factors, BIASES=reduced.biases, **shape,
+            **phases.project.options("B", "W"),
+        )  # fmt: skip
+        _attention_scores_kernel[grid(phases.scores.rows)](
+            atoms.at, atoms.count, atoms.n_key, g[0], gate, operands, stats, SMOOTH=m.options["SMOOTH"],
+            DOTR=m.options["DOTR"], NARROW=False, **shape, **phases.scores.options("B", "C", "K"),
+        )  # fmt: skip
+        _reduced_output_kernel[grid(phases.output.rows)](
+            atoms.at, atoms.count, atoms.center_type, g[0], row, operands, stats, g[0 if last else 1], moments, wide,
+            norm, blocks, EPS=m.config.ln_eps, LAST=last, **widths, M=reduced.width, PREC=m.products,
+            B=phases.output.rows, num_warps=phases.output.warps, num_stages=1,
+        )  # fmt: skip
+        return operands, stats, g[0]
+
+    def _first_layer_bwd(
+        self, edges, atoms, row, gate, phi, lengths, kept, d_g, d_row, d_gate, d_x, reduced, phases, grid
+    ):  # fmt: skip
+        m, size = self.model, len(row)
+        matrices, vectors, wide, norm = m.reduced
+        shape = {"M": reduced.width, "MP": reduced.width, "PREC": m.products}
+        kinds = {k: m.of_reduced[k] for k in ("MATRICES", "VECTORS")}
+        widths = {k: m.of_reduced[k] for k in ("N", "NP")}
+        operands, stats, _ = kept
+        scratch = self._new(size, WIDE.value, reduced.width)
+        d_z = torch.empty(size, m.mp, dtype=m.operand, device=self.device)
+        last = len(m.layers) == 1
+        _reduced_output_bwd_kernel[grid(phases.output_bwd.rows)](
+            atoms.at, atoms.count, atoms.center_type, phi, row, d_g, d_row, d_x, d_z, scratch, operands, stats, wide,
+            norm, EPS=m.config.ln_eps, LAST=last, **widths, M=reduced.width, PREC=m.products,
+            **phases.output_bwd.options("B", "W"),
+        )  # fmt: skip
+        _attention_scores_bwd_kernel[(len(atoms),)](
+            atoms.at, atoms.count, phi, gate, scratch, operands, stats, SMOOTH=m.options["SMOOTH"],
+            DOTR=m.options["DOTR"], NARROW=False, **shape, **phases.scores_bwd.options("Q", "C", "K"),
+        )  # fmt: skip
+        _reduced_project_bwd_kernel[grid(phases.project_bwd.rows)](
+            atoms.at, atoms.count, atoms.center_type, atoms.first, phi, row, gate, lengths, d_row, d_gate, scratch,
+            stats, matrices, vectors, edges.type, m.series_t, m.ranges, **m.options, LAST=last, **kinds,
+            **m.of_series, B=phases.project_bwd.rows, PREC=m.products, num_warps=phases.project_bwd.warps,
+            num_stages=1,
         )  # fmt: skip
 
     def _energies(self, atoms: Atoms, moments: Tensor, blocks: int, rows: int) -> Tensor:

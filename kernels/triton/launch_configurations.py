@@ -180,9 +180,29 @@ class Phases:
     project_bwd: Block
 
 
+def coordinate_phases_for(precision: str, most: int, width: int) -> Phases:
+    """The blocks of the first layer in coordinates. chunk: of products with them, all; in ``output_bwd`` of the
+    channels that become coordinates again."""
+    found = Phases(
+        Block(64, 128, 4), Block(64, 128, 4, keys=32), Block(32, 128, 4), Block(16, 128, 4), Block(32, 32, 4),
+        Block(64, 128, 4, keys=32), Block(64, 128, 4),
+    )  # fmt: skip
+    return _fitted(found, most, width)
+
+
+def _fitted(phases: Phases, most: int, width: int) -> Phases:
+    """No more rows and keys than the next power of two holds, and no larger chunks than there are channels."""
+    least = max(16, 1 << max(0, most - 1).bit_length())
+    return Phases(
+        *(
+            replace(x, rows=min(x.rows, least), chunk=min(x.chunk, width), keys=min(x.keys, least))
+            for x in vars(phases).values()
+        )
+    )
+
+
 def phases_for(architecture: str | None, precision: str, most: int, mp: int) -> Phases:
     """The blocks for atoms with up to ``most`` neighbours and ``mp`` channels, filled up."""
-    least = max(16, 1 << max(0, most - 1).bit_length())
     if architecture is None:
         found = Phases(
             Block(64, mp, 4), Block(64, mp, 4, keys=64), Block(64, mp, 4), Block(64, mp, 4), Block(64, mp, 4),
@@ -198,9 +218,4 @@ def phases_for(architecture: str | None, precision: str, most: int, mp: int) -> 
             Block(32, 16, 4), Block(32, 16, 4, keys=16), Block(32, 16, 4), Block(16, mp, 4), Block(32, 16, 4),
             Block(32, 16, 4, keys=16), Block(32, 16, 4),
         )  # fmt: skip
-    return Phases(
-        *(
-            replace(x, rows=min(x.rows, least), chunk=min(x.chunk, mp), keys=min(x.keys, least))
-            for x in vars(found).values()
-        )
-    )
+    return _fitted(found, most, mp)

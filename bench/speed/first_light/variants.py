@@ -33,6 +33,7 @@ class Variant:
     programs: int = 2
     reduced: tuple[int, int, int, int] | None = None
     phases: tuple[tuple[int, ...], ...] | None = None
+    coordinates: tuple[tuple[int, ...], ...] | None = None
 
 
 WIDE = 128
@@ -100,17 +101,46 @@ FULL = {
         (16, 64, 4), (16, 32, 4, 2), (32, 128, 4), (64, 128, 8),
     ],
 }  # fmt: skip
+COORDINATES = {
+    "project": [
+        (64, 128, 4), (32, 128, 4), (32, 128, 2), (128, 128, 4), (128, 128, 8), (64, 128, 2), (32, 128, 1), (16, 128, 1),
+        (16, 128, 2), (64, 128, 8), (128, 128, 2), (64, 128, 1),
+    ],
+    "scores": [
+        (64, 128, 4, 1, 32), (32, 128, 4, 1, 32), (32, 128, 2, 1, 32), (64, 128, 4, 1, 64), (128, 128, 4, 1, 32),
+        (64, 128, 2, 1, 32), (16, 128, 1, 1, 32), (32, 128, 1, 1, 32), (32, 128, 2, 1, 16), (64, 128, 4, 1, 16),
+        (32, 128, 2, 1, 64), (128, 128, 8, 1, 32),
+    ],
+    "output": [
+        (32, 128, 4), (16, 128, 4), (16, 128, 2), (64, 128, 4), (32, 128, 8), (64, 128, 8), (16, 128, 1), (32, 128, 2),
+        (128, 128, 8), (16, 128, 8), (128, 128, 4), (64, 128, 2),
+    ],
+    "norm_bwd": [(16, 128, 4)] * 12,
+    "output_bwd": [
+        (32, 32, 4), (16, 32, 4), (16, 32, 2), (32, 16, 4), (32, 64, 4), (32, 128, 4), (16, 64, 4), (16, 128, 4),
+        (16, 64, 2), (32, 64, 8), (64, 64, 8), (16, 16, 4),
+    ],
+    "scores_bwd": [
+        (64, 128, 4, 1, 32), (32, 128, 4, 1, 32), (32, 128, 2, 1, 32), (128, 128, 4, 1, 32), (128, 128, 8, 1, 32),
+        (64, 128, 2, 1, 32), (64, 128, 4, 1, 16), (64, 128, 4, 1, 64), (32, 128, 2, 1, 16), (32, 128, 1, 1, 32),
+        (128, 128, 4, 1, 16), (64, 128, 2, 1, 16),
+    ],
+    "project_bwd": [
+        (64, 128, 4), (32, 128, 4), (32, 128, 2), (16, 128, 4), (16, 128, 2), (64, 128, 2), (16, 128, 1), (32, 128, 1),
+        (128, 128, 4), (64, 128, 8), (128, 128, 8), (64, 128, 4),
+    ],
+}  # fmt: skip
 """Candidates by kernel: (rows, chunk, warps[, stages[, keys]]), for half precisions and for the others."""
 
 
 def variants(precision: str) -> list[Variant]:
     """The shipped one first, then those that need nothing compiled."""
     found = HALF if precision in ("bfloat16", "float16") else FULL
-    count = len(found["project"])
-    return [
-        Variant("shipped"),
-        *(Variant(f"phases {k}", phases=tuple(x[k] for x in found.values())) for k in range(count)),
-    ]
+    out = [Variant("shipped")]
+    for k in range(len(found["project"])):
+        layer, first = (tuple(x[k] for x in y.values()) for y in (found, COORDINATES))
+        out += [Variant(f"phases {k}", phases=layer, coordinates=first)]
+    return out
 
 
 @contextmanager
@@ -118,18 +148,17 @@ def applied(run: Any, variant: Variant, architecture: str, precision: str, most:
     """An evaluator under a variant."""
     from dpa1_fast.kernels.triton import launch_configurations as shipped
 
-    before = run.phases, run.programs, dict(shipped.REDUCED)
-    if variant.reduced:
-        shipped.REDUCED[architecture, precision] = variant.reduced
+    before = run.phases, run.programs, run.coordinate_phases
     if variant.phases:
-        run.phases = shipped.Phases(*(shipped.Block(*x) for x in variant.phases))
+        run.phases = shipped._fitted(shipped.Phases(*(shipped.Block(*x) for x in variant.phases)), most, run.model.mp)
+    if variant.coordinates and run.model.coordinates:
+        blocks = shipped.Phases(*(shipped.Block(*x) for x in variant.coordinates))
+        run.coordinate_phases = shipped._fitted(blocks, most, run.model.coordinates.width)
     run.programs = run.programs // 2 * variant.programs
     try:
         yield
     finally:
-        run.phases, run.programs = before[:2]
-        shipped.REDUCED.clear()
-        shipped.REDUCED.update(before[2])
+        run.phases, run.programs, run.coordinate_phases = before
 
 
 def measure(place: Place, log: Log, precision: str) -> None:

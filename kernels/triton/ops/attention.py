@@ -41,25 +41,31 @@ from .products import load_four, load_rows, store_rows, times_matrix
 
 @triton.jit
 def _attention_project_kernel(
-    at, count,  # (B,) first edge in the chunk: at − at[0], int64; neighbours
+    at, count, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, type
     g, gate,  # (edges of the chunk, M), (…, 4)
     lengths,  # (…, 3) out
     operands, stats,  # (…, KEPT, MP), (…, NUMBERS) out
-    matrices, vectors, factors, biases,  # this layer's; factors and biases: how lengths are found
+    matrices, vectors,  # this layer's
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, NARROW: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
+    MATRICES: tl.constexpr, VECTORS: tl.constexpr, FACTORS: tl.constexpr, BIASES: tl.constexpr,
     B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """W: chunk of the inner dimension."""
+    """W: chunk of the inner dimension. MATRICES, VECTORS: numbers of one centre type, 0 where all have the same;
+    FACTORS, BIASES: where in them stands how lengths are found."""
     b, r = tl.program_id(0), tl.program_id(1) * B
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
         rows = r + tl.arange(0, B)
         mask = rows < n
+        if MATRICES > 0:
+            matrices += tl.load(center_type + b) * MATRICES
+            vectors += tl.load(center_type + b) * VECTORS
         if NORMALIZE:
             lengths_of(
-                g + e0 * M, rows, mask, 0, lengths + e0 * 3, factors, biases, M, MP, LM, LW, B, W, PREC
+                g + e0 * M, rows, mask, 0, lengths + e0 * 3, matrices + FACTORS, vectors + BIASES, M, MP, LM, LW,
+                B, W, PREC,
             )  # fmt: skip
             tl.debug_barrier()
         own_operands, own_stats = operands + e0 * (KEPT * MP), stats + e0 * NUMBERS

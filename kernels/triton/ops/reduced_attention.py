@@ -14,24 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .embedding import lengths_of
-from .gated_attention import (
-    BETA,
-    GAMMA,
-    KEPT,
-    NUMBERS,
-    OUT,
-    STEP,
-    TO_VALUE,
-    TOTAL_W,
-    _attended,
-    _collect_moments,
-    _fresh_zero,
-    _normalize,
-    _store_moments,
-    place,
-)
-from .products import dot, load_matrix, load_rows, store_rows
+from .embedding import store_moments
+from .gated_attention import BETA, GAMMA, KEPT, NUMBERS, OUT, STEP, TO_VALUE, TOTAL_W, _normalize, place
+from .products import dot, load_four, load_matrix, load_rows, store_rows
 
 # Where a centre type's matrices stand in ``wide``, (M, NP) each; those of the backward pass (NP, M) follow.
 SPAN: tl.constexpr = tl.constexpr(0)
@@ -48,7 +33,7 @@ def _widened(
     """z of rows, and what attention adds to it. (R, NP) twice, and b_vo (1, NP)."""
     cols = zero + tl.arange(0, NP)
     to_value = tl.load(norm + TO_VALUE * NP + cols)[None, :]
-    attended = tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
+    attended = tl.load(stats + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)[:, None] * to_value
     y = load_rows(own_operands + M, rows, mask, zero, M, KEPT * M, M)
     attended = dot(y, load_matrix(wide + FROM_Y * (M * NP), zero, 0, M, NP, NP, M, NP), attended, PREC)
     z = attended + tl.load(norm + OUT * NP + cols)[None, :]
@@ -56,61 +41,34 @@ def _widened(
     return dot(x, load_matrix(wide + SPAN * (M * NP), zero, 0, M, NP, NP, M, NP), z, PREC), attended, to_value
 
 
-@triton.jit(do_not_specialize=["atoms"])
-def _reduced_attention_fwd_kernel(
-    at, count, empty, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, empty slots, type
-    phi, row, gate,  # (edges of the chunk, M), (…, 4), (…, 4)
-    lengths,  # (…, 3) out
+@triton.jit(do_not_specialize=["blocks"])
+def _reduced_output_kernel(
+    at, count, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, type
+    phi, row,  # (edges of the chunk, M), (…, 4)
+    operands, stats,  # (…, KEPT, M), (…, NUMBERS)
     g_out,  # (edges of the chunk, N) out, not for the last layer
-    moments,  # (B, 4, NP) out, for the last layer
-    operands, stats,  # (programs, rows, KEPT, M), (programs, rows, NUMBERS)
-    matrices, vectors, wide,  # of each centre type
-    norm,  # (4, NP)
-    atoms, scratch_rows,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr, LW: tl.constexpr,
-    MATRICES: tl.constexpr, VECTORS: tl.constexpr, FACTORS: tl.constexpr, BIASES: tl.constexpr,
-    K: tl.constexpr, B: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+    moments,  # (B, blocks, 4, NP) out, for the last layer
+    wide, norm,  # of each centre type; (4, NP)
+    blocks,
+    EPS: tl.constexpr, LAST: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr,
+    B: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. B: rows, K of which pass by at a time; R: rows at a time in N channels.
-    MATRICES, VECTORS: numbers of one centre type; FACTORS, BIASES: where those of the lengths begin in them."""
-    cols = tl.arange(0, NP)
-    program = tl.program_id(0).to(tl.int64) * scratch_rows
-    for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
-        n = tl.load(count + b)
-        kind = tl.load(center_type + b)
-        own_matrices, own_vectors = matrices + kind * MATRICES, vectors + kind * VECTORS
-        if NORMALIZE:
-            for r in range(0, n, B):
-                zero = _fresh_zero(count, b, n)
-                e0 = tl.load(at + b) - tl.load(at) + zero
-                rows = r + zero + tl.arange(0, B)
-                lengths_of(
-                    phi + e0 * M, rows, rows < n, zero, lengths + e0 * 3, own_matrices + FACTORS + zero,
-                    own_vectors + BIASES + zero, M, M, LW, LW, B, M, PREC,
-                )  # fmt: skip
-            tl.debug_barrier()
-        _attended(
-            at, count, empty, b, n, phi, gate, lengths, operands, stats, program, own_matrices, own_vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, False, M, M, K, M, M, B, PREC,
+    """What the first layer gives, in N channels: as ``_attention_output_kernel``."""
+    b, block = tl.program_id(0), tl.program_id(1)
+    n = tl.load(count + b)
+    if block * B < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = block * B + tl.arange(0, B)
+        mask = rows < n
+        cols = tl.arange(0, NP)
+        z, _attended, _to_value = _widened(
+            phi + e0 * M, operands + e0 * (KEPT * M), stats + e0 * NUMBERS, rows, mask, 0,
+            wide + tl.load(center_type + b) * (WIDE_MATRICES * M * NP), norm, NP, M, PREC,
         )  # fmt: skip
-        work = gate.dtype.element_ty
-        m_s, m_a = tl.zeros([NP], work), tl.zeros([NP], work)
-        m_b, m_c = tl.zeros([NP], work), tl.zeros([NP], work)
-        for r in range(0, n, R):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            few = r + zero + tl.arange(0, R)
-            z, _attention, _b_vo = _widened(
-                phi + e0 * M, operands + (program + zero) * (KEPT * M), stats + (program + zero) * NUMBERS, few,
-                few < n, zero, wide + zero + kind * (WIDE_MATRICES * M * NP), norm + zero, NP, M, PREC,
-            )  # fmt: skip
-            x, _rstd = _normalize(z, cols, N, EPS)
-            gamma, beta = tl.load(norm + zero + GAMMA * NP + cols), tl.load(norm + zero + BETA * NP + cols)
-            x = x * gamma[None, :] + beta[None, :]
-            if LAST:
-                m_s, m_a, m_b, m_c = _collect_moments(m_s, m_a, m_b, m_c, x, row + e0 * 4, few, few < n)
-            else:
-                store_rows(g_out + e0 * N, few, few < n, x, zero, N, N, NP)
+        x, _rstd = _normalize(z, cols, N, EPS)
+        x = x * tl.load(norm + GAMMA * NP + cols)[None, :] + tl.load(norm + BETA * NP + cols)[None, :]
         if LAST:
-            _store_moments(moments + tl.full((), 4 * NP, tl.int64) * b, m_s, m_a, m_b, m_c, NP)
+            s, a, b_, c = load_four(row + e0 * 4, rows, mask)
+            store_moments(moments + (b.to(tl.int64) * blocks + block) * (4 * NP), x, s, a, b_, c, NP)
+        else:
+            store_rows(g_out + e0 * N, rows, mask, x, 0, N, N, NP)

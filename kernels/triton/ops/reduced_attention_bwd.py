@@ -8,8 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gated_attention import KEPT, NUMBERS, WIDE, _attended, _fresh_zero
-from .gated_attention_bwd import _back_to_rows, _gates_back, _norm_bwd, _pairs
+from .gated_attention import KEPT, NUMBERS, WIDE
+from .gated_attention_bwd import _back_to_rows, _gates_back, _norm_bwd
 from .products import dot, load_matrix, load_rows, store_rows
 from .reduced_attention import SPAN_T, TO_Y, WIDE_MATRICES, _widened
 from .series import along_range, series_bwd
@@ -30,98 +30,79 @@ def _to_coordinates(
     store_rows(own_operands + M, rows, mask, d_y, zero, M, KEPT * M, M)
 
 
-@triton.jit(do_not_specialize=["atoms"])
-def _reduced_attention_bwd_kernel(
-    at, count, empty, center_type, first,  # (B,)
-    phi, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
+@triton.jit
+def _reduced_output_bwd_kernel(
+    at, count, center_type,  # (B,)
+    phi, row,  # (edges of the chunk, M), (…, 4)
     d_g,  # (edges of the chunk, N), not for the last layer
-    d_row, d_gate,  # (edges of the chunk, 4); in (but for the last layer) and out, the latter's last column
+    d_row,  # (edges of the chunk, 4) out, for the last layer
     d_x,  # (B, 4, NP) dE/dX, for the last layer
-    scratch, operands, stats,  # (programs, rows, WIDE, M), (programs, rows, KEPT, M), (programs, rows, NUMBERS)
-    d_z,  # (programs, rows, NP), in the products' precision
-    matrices, vectors, wide, norm,
-    neighbor_type, series, ranges,  # (edges of the batch,), (types, TYPES, SETS, M, TERMS), (types, 2)
-    atoms, scratch_rows,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    LAST: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr,
-    MATRICES: tl.constexpr, VECTORS: tl.constexpr, TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, B: tl.constexpr, R: tl.constexpr, E: tl.constexpr, W: tl.constexpr,
-    PREC: tl.constexpr, SERIES_PREC: tl.constexpr,
+    d_z,  # (edges of the chunk, NP) out, in the products' precision
+    scratch, operands, stats,  # (…, WIDE, M) out: φ̄'s first part; (…, KEPT, M) in y, out ȳ; (…, NUMBERS)
+    wide, norm,
+    EPS: tl.constexpr, LAST: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr,
+    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; B, R as in the forward pass; E:
-    edges at a time in the end; W: chunk of N channels."""
-    program = tl.program_id(0).to(tl.int64) * scratch_rows
-    for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
-        n = tl.load(count + b)
-        kind = tl.load(center_type + b)
-        own_matrices, own_vectors = matrices + kind * MATRICES, vectors + kind * VECTORS
-        _attended(
-            at, count, empty, b, n, phi, gate, lengths, operands, stats, program, own_matrices, own_vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, False, M, M, K, M, M, B, PREC,
+    """W: chunk of N channels."""
+    b, r = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, B)
+        mask = rows < n
+        wide += tl.load(center_type + b) * (WIDE_MATRICES * M * NP)
+        own_operands, own_stats = operands + e0 * (KEPT * M), stats + e0 * NUMBERS
+        z, attended, to_value = _widened(
+            phi + e0 * M, own_operands, own_stats, rows, mask, 0, wide, norm, NP, M, PREC
         )  # fmt: skip
-        for r in range(0, n, R):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            few = r + zero + tl.arange(0, R)
-            own_stats = stats + (program + zero) * NUMBERS
-            z, attended, to_value = _widened(
-                phi + e0 * M, operands + (program + zero) * (KEPT * M), own_stats, few, few < n, zero,
-                wide + zero + kind * (WIDE_MATRICES * M * NP), norm + zero, NP, M, PREC,
-            )  # fmt: skip
-            d_rows = _norm_bwd(
-                z, attended, to_value, row + e0 * 4, d_g + e0 * N, d_row + e0 * 4,
-                d_x + zero + tl.full((), 4 * NP, tl.int64) * b, own_stats, few, few < n, zero, norm + zero, EPS, LAST,
-                N, NP,
-            )  # fmt: skip
-            store_rows(d_z + (program + zero) * NP, few, few < n, d_rows, zero, N, NP, NP)
+        d_rows = _norm_bwd(
+            z, attended, to_value, row + e0 * 4, d_g + e0 * N, d_row + e0 * 4, d_x + b.to(tl.int64) * (4 * NP),
+            own_stats, rows, mask, 0, norm, EPS, LAST, N, NP,
+        )  # fmt: skip
+        store_rows(d_z + e0 * NP, rows, mask, d_rows, 0, N, NP, NP)
         tl.debug_barrier()
-        for r in range(0, n, B):
-            zero = _fresh_zero(count, b, n)
-            many = r + zero + tl.arange(0, B)
-            _to_coordinates(
-                d_z + (program + zero) * NP, scratch + (program + zero) * (WIDE * M),
-                operands + (program + zero) * (KEPT * M), many, many < n, zero,
-                wide + zero + kind * (WIDE_MATRICES * M * NP), N, NP, M, B, W, PREC,
-            )  # fmt: skip
+        _to_coordinates(
+            d_z + e0 * NP, scratch + e0 * (WIDE * M), own_operands, rows, mask, 0, wide, N, NP, M, B, W, PREC
+        )  # fmt: skip
+
+
+@triton.jit
+def _reduced_project_bwd_kernel(
+    at, count, center_type, first,  # (B,)
+    phi, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
+    d_row, d_gate,  # (edges of the chunk, 4); in (but for the last layer) and out, the latter's last column
+    scratch, stats, matrices, vectors,
+    neighbor_type, series, ranges,  # (edges of the batch,), (types, TYPES, SETS, M, TERMS), (types, 2)
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr,
+    MATRICES: tl.constexpr, VECTORS: tl.constexpr, TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr,
+    B: tl.constexpr, PREC: tl.constexpr, SERIES_PREC: tl.constexpr,
+):  # fmt: skip
+    """dE/d(row) and dE/d(sw), through t, the lengths and the series."""
+    b, r = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        kind = tl.load(center_type + b)
+        rows = r + tl.arange(0, B)
+        mask = rows < n
+        own_stats = stats + e0 * NUMBERS
+        _gates_back(
+            row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4, own_stats, rows, mask,
+            SMOOTH, DOTR, NORMALIZE, True, LAST,
+        )  # fmt: skip
         tl.debug_barrier()
-        for k in range(0, n, Q):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            keys = k + zero + tl.arange(0, Q)
-            _pairs(
-                phi + e0 * M, gate + e0 * 4, scratch + (program + zero) * (WIDE * M),
-                operands + (program + zero) * (KEPT * M), stats + (program + zero) * NUMBERS, n, keys, keys < n, k > 0,
-                zero, SMOOTH, DOTR, M, M, M, Q, K, M, PREC,
-            )  # fmt: skip
-            tl.debug_barrier()
-        for r in range(0, n, B):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            many = r + zero + tl.arange(0, B)
-            _gates_back(
-                row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4,
-                stats + (program + zero) * NUMBERS, many, many < n, SMOOTH, DOTR, NORMALIZE, True, LAST,
-            )  # fmt: skip
-        tl.debug_barrier()
-        for r in range(0, n, E):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            rows = r + zero + tl.arange(0, E)
-            mask = rows < n
-            d_phi = _back_to_rows(
-                phi + e0 * M, scratch + (program + zero) * (WIDE * M), stats + (program + zero) * NUMBERS, rows, mask,
-                zero, own_matrices + zero, own_vectors + zero, NORMALIZE, M, M, E, M, PREC,
-            )  # fmt: skip
-            at_s, at_sw = d_row + e0 * 4 + rows * 4, d_gate + e0 * 4 + 3 + rows * 4
-            x = along_range(tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0), mask, ranges + kind * 2)
-            sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
-            edge = (tl.load(first + b) + zero).to(tl.int64)
-            around = tl.load(neighbor_type + edge + rows, mask=mask, other=0)
-            d_along, d_sw = series_bwd(
-                d_phi, x, sw, around, series + zero + kind * (TYPES * SETS * TERMS * M), zero, TYPES, SETS, TERMS, M,
-                SERIES_PREC,
-            )  # fmt: skip
-            d_s = tl.load(at_s, mask=mask, other=0.0) + d_along * tl.load(ranges + kind * 2)
-            tl.store(at_s, d_s, mask=mask)
-            if SETS == 2:
-                tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)
+        d_phi = _back_to_rows(
+            phi + e0 * M, scratch + e0 * (WIDE * M), own_stats, rows, mask, 0, matrices + kind * MATRICES,
+            vectors + kind * VECTORS, NORMALIZE, M, M, B, M, PREC,
+        )  # fmt: skip
+        at_s, at_sw = d_row + e0 * 4 + rows * 4, d_gate + e0 * 4 + 3 + rows * 4
+        x = along_range(tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0), mask, ranges + kind * 2)
+        sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
+        edge = tl.load(first + b).to(tl.int64)
+        around = tl.load(neighbor_type + edge + rows, mask=mask, other=0)
+        d_along, d_sw = series_bwd(
+            d_phi, x, sw, around, series + kind * (TYPES * SETS * TERMS * M), 0, TYPES, SETS, TERMS, M, SERIES_PREC
+        )  # fmt: skip
+        tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_along * tl.load(ranges + kind * 2), mask=mask)
+        if SETS == 2:
+            tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)

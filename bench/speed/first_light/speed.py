@@ -50,7 +50,7 @@ def largest(place: Place, log: Log, precision: str) -> None:
 
 
 def whole(place: Place, log: Log, precision: str) -> None:
-    """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock, with lists of card and host;
+    """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock, lists by card and host;
     how long the lists alone take; and whether both have the same edges, bit for bit."""
     from .place import structures
 

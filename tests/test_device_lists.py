@@ -19,13 +19,18 @@ from tolerances import BATCHING
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpa1_fast import Engine
+from dpa1_fast.drivers.ase import DPA1Calculator
+from dpa1_fast.dynamics.relax import relax
+from dpa1_fast.dynamics.stepper import Moving
 from dpa1_fast.errors import BackendError, DPA1Warning, StructureError
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.neighbors import neighbor_edges
 from dpa1_fast.structures.on_device import grid, pairs
+from dpa1_fast.structures.on_device.moving import MovingOnDevice
 from dpa1_fast.structures.on_device.rows import Rows
 from dpa1_fast.structures.on_device.search import DeviceSearch, Found
 from dpa1_fast.structures.structure import Structure, from_ase, make_structure
+from dpa1_fast.structures.verlet import Verlet
 
 CPU = torch.device("cpu")
 BIG = replace(BASE, sel=(10_000,))
@@ -279,3 +284,61 @@ def test_pairs_near_the_cutoff_are_decided_as_on_the_host() -> None:
         turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         at = rng.uniform(-9.0, 9.0, 3)
         assert_same(BIG, [make_structure(BIG, "lattice", [at], [0], a * turn, True)])
+
+
+# --- one step after another ---------------------------------------------------------------------------------------
+
+
+def pair_of_engines(**options: Any) -> tuple[Engine, Engine]:
+    model = make_model(**options)
+    return Engine(model, device="cpu", neighbors="host"), Engine(model, device="cpu", neighbors="device")
+
+
+def test_a_moving_set_is_evaluated_alike_and_its_errors_are_of_one_structure() -> None:
+    """Atoms move, cells change, structures come and go; NaN, overlaps and cells that are none stay where they are."""
+    engines = pair_of_engines()
+    config, rng = BASE, np.random.default_rng(5)
+    made = [from_ase(config, crystal(k, 4) if k % 2 else molecule(5, k), f"s{k}") for k in range(6)]
+    both = [Moving(e) for e in engines]
+    for members in ([*made[:5]], [4, 0, made[5], 1, 2]):
+        for moving in both:
+            moving.select(members)
+        structures = both[0].verlet.structures
+        offsets = both[0].verlet.offsets
+        positions = np.concatenate([s.positions for s in structures])
+        cells = np.stack([s.cell for s in structures])
+        for spoil in ("", "nan", "overlap", "cell", "far", ""):
+            positions = positions + rng.normal(scale=0.02, size=positions.shape)
+            cells = cells * (1.0 + 0.004 * rng.normal(size=(len(cells), 1, 1)))
+            x, c = positions.copy(), cells.copy()
+            if spoil in ("nan", "far"):
+                x[offsets[2]] = {"nan": np.nan, "far": 1e12}[spoil]
+            if spoil == "overlap":
+                x[offsets[2]] = x[offsets[2] + 1]
+            if spoil == "cell":
+                periodic = next(k for k, s in enumerate(structures) if s.pbc.any())
+                c[periodic, 0] = c[periodic, 1]
+            expected, found = (moving.step(x, c) for moving in both)
+            assert len(expected.errors) == (spoil != "")
+            assert {k: str(e) for k, e in found.errors.items()} == {k: str(e) for k, e in expected.errors.items()}
+            for name in ("energy", "energies", "forces", "virial"):
+                assert np.abs(getattr(found, name) - getattr(expected, name)).max() <= BATCHING, name
+
+
+def test_calculators_and_relaxation_take_the_engines_lists() -> None:
+    host, device = pair_of_engines()
+    calculators = [DPA1Calculator(e) for e in (host, device)]
+    for k in range(3):
+        atoms = crystal(1, 5)
+        atoms.rattle(0.05 * k, seed=k)
+        a, b = (x.get_property("forces", atoms) for x in calculators)
+        assert np.abs(a - b).max() <= BATCHING
+    assert isinstance(calculators[1]._moving.verlet, MovingOnDevice)
+    assert isinstance(calculators[0]._moving.verlet, Verlet)
+    structures = [molecule(4, 1), crystal(2, 3), Atoms("HO", [[0, 0, 0], [0, 0, 1e-5]])]
+    for a, b in zip(*(relax(e, structures, steps=4) for e in (host, device)), strict=True):
+        if isinstance(a, StructureError):
+            assert str(a) == str(b)
+        else:
+            assert not isinstance(b, StructureError)
+            assert np.abs(a.atoms.positions - b.atoms.positions).max() < 1e-9

@@ -178,6 +178,8 @@ class PairSearch:
         w0, w1, w2 = (int(x) for x in self.grid.wide)
         keys = [torch.zeros(0, dtype=torch.int64, device=self.device)]
         for chunk, mask, total in zip(self.chunks, near.masks, totals, strict=True):
+            if not total:
+                continue
             atom, entry, length = self._rows(chunk)
             place = torch.nonzero_static(mask, size=total).view(-1)
             ends = torch.cumsum(length, 0)

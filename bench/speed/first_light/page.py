@@ -95,7 +95,7 @@ SECTIONS: tuple[Section, ...] = (
       "right": "forces"}),
     ("From structures to results", "Engine.evaluate, by the host's clock.", lambda f: f.of("whole"),
      {"case": "case", "atoms": "atoms", "precision": "precision", "lists": "lists by", "us_per_atom": "µs/atom",
-      "search_us_per_atom": "lists alone", "transfers": "transfers", "right": "edges of the same bits"}),
+      "search_us_per_atom": "lists alone", "step_us_per_atom": "step", "transfers": "transfers", "right": "edges of the same bits"}),
     ("Kernel by kernel", "Measured by torch's profiler; the model of time is bench/compiled/cost.py.", _kernels,
      {"precision": "precision", "kernel": "kernel", "launches": "launches", "us_per_atom": "µs/atom",
       "model_us_per_atom": "model", "ratio": "measured/model", "limit": "limited by, says the model"}),

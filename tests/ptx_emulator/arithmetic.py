@@ -45,6 +45,8 @@ def _sums_and_products(x: Instruction, o: Operands) -> Expression:
     if kind[0] == "fma" and t is F32:  # rounded once
         a, b, c = (_operand(x, o, k, F32) for k in (1, 2, 3))
         return f"({a}.astype(float64) * {b} + {c}).astype(float32)", F32
+    if kind[0] == "fma" and t is F64:
+        return f"multiply_add({', '.join(_operand(x, o, k, F64) for k in (1, 2, 3))})", F64
     if "wide" in kind:
         to = {U16: U32, I32: I64, U32: U64}[t]
         a, b = (f"{_operand(x, o, k, t)}.astype({name_of(to)})" for k in (1, 2))

@@ -12,6 +12,7 @@ from bench.compiled.launches import launch_of
 from bench.compiled.sass import compiled
 from bench.stand_ins import standing_in
 
+from .contraction import contracted
 from .machine import Machine, Schedule, programs
 from .parser import Program
 from .races import Finding
@@ -27,7 +28,7 @@ class Binary:
 
 
 _BINARIES: dict[str, Binary] = {}
-"""By ``Launch.key``: compiled once a process."""
+"""By ``Launch.key`` and whether it is contracted: compiled once a process."""
 
 
 @dataclass
@@ -43,12 +44,16 @@ class Emulated:
     """Stands where a kernel stands.
 
     Args:
-        function: Triton's, not interpreted. name: where it is launched.
+    with standing_in(
+        lambda name, function: Emulated(function, name, architecture, schedule, log, contract=contract)
+    ):
     """
 
-    def __init__(self, function: Any, name: str, architecture: str, schedule: Schedule, log: Log) -> None:
+    def __init__(
+        self, function: Any, name: str, architecture: str, schedule: Schedule, log: Log, *, contract: bool = False
+    ) -> None:  # fmt: skip
         self.function, self.name, self.architecture = function, name, architecture
-        self.schedule, self.log = schedule, log
+        self.schedule, self.log, self.contract = schedule, log, contract
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         names = self.function.arg_names
@@ -56,10 +61,12 @@ class Emulated:
 
     def _launch(self, grid: tuple[int, ...], values: dict[str, Any]) -> None:
         launch = launch_of(self.function, self.name, self.architecture, values)
-        if launch.key not in _BINARIES:
+        key = f"{launch.key} {self.contract}"
+        if key not in _BINARIES:
             binary = compiled(launch, self.function)
-            _BINARIES[launch.key] = Binary(Translator(Program(binary.asm["ptx"])), binary.metadata.shared)
-        found = _BINARIES[launch.key]
+            ptx = contracted(binary.asm["ptx"]) if self.contract else binary.asm["ptx"]
+            _BINARIES[key] = Binary(Translator(Program(ptx)), binary.metadata.shared)
+        found = _BINARIES[key]
         passed = [values[p] for p in self.function.arg_names if launch.signature[p] != "constexpr"]
         numbers = [x.data_ptr() if hasattr(x, "data_ptr") else int(x) for x in passed]
         # Triton adds parameters of its own, for memory that none of these kernels asks for.
@@ -75,8 +82,8 @@ class Emulated:
 
 
 @contextmanager
-def emulated(architecture: str, schedule: Schedule) -> Iterator[Log]:
+def emulated(architecture: str, schedule: Schedule, *, contract: bool = False) -> Iterator[Log]:
     """All launches of evaluators in the block are emulated. architecture: "sm_80" or "sm_90"."""
     log = Log()
-    with standing_in(lambda name, function: Emulated(function, name, architecture, schedule, log)):
+    with standing_in(lambda name, function: Emulated(function, name, architecture, schedule, log, contract=contract)):
         yield log

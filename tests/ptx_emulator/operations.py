@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .number_types import F16, I32, LANE, U16, U32, U64
+from .number_types import F16, F64, I32, LANE, U16, U32, U64
 
 Array = Any
 
@@ -63,3 +63,43 @@ def from_other_lane(x: Array, lane: Array, clamp: int) -> Array:
     """shfl.sync.idx: each thread gets the number of another one in its part of the warp."""
     segment = (clamp >> 8) & 31
     return x[(lane & (31 & ~segment)) | (LANE & segment)]
+
+
+# --- float64 multiply-adds --------------------------------------------------------------------------------------------
+
+
+def multiply_add(a: Array, b: Array, c: Array) -> Array:
+    """fma.rn.f64: a·b + c rounded once, of numbers whose parts neither overflow nor vanish (Boldo and Melquiond, 2008).
+
+    Product and sum are exact in two parts each; what the small parts add up to is rounded to odd before the last sum.
+    """
+    high, low = _exact_product(a, b)
+    top, rest = _exact_sum(c, low)
+    first, second = _exact_sum(high, top)
+    out = first + _to_odd(*_exact_sum(rest, second))
+    return np.where(np.isfinite(out), out, a * b + c)
+
+
+def _exact_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    out = a + b
+    part = out - a
+    return out, (a - (out - part)) + (b - part)
+
+
+def _exact_product(a: Array, b: Array) -> tuple[Array, Array]:
+    out = a * b
+    (a0, a1), (b0, b1) = _halves(a), _halves(b)
+    return out, ((a0 * b0 - out) + a0 * b1 + a1 * b0) + a1 * b1
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    high = x * 134217729.0  # 2²⁷ + 1
+    high = high - (high - x)
+    return high, x - high
+
+
+def _to_odd(x: Array, error: Array) -> Array:
+    """x + error: x, or its neighbour towards the error, of the two the one whose last bit is 1."""
+    away = np.nextafter(x, np.where(error > 0, np.inf, -np.inf))
+    even = (np.ascontiguousarray(x, F64).view(U64) & U64(1)) == 0
+    return np.where((error != 0) & even, away, x)

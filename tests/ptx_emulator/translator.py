@@ -26,7 +26,7 @@ NAMES: dict[str, Any] = {
     "LANE": LANE, "TRUE": ALL, "FALSE": ~ALL, "bool": bool,
     **{name: vars(operations)[name] for name in (
         "bit_field", "permuted", "shifted_left", "shifted_right", "to_bfloat16", "to_float16", "to_tf32",
-        "from_other_lane",
+        "from_other_lane", "multiply_add",
     )},
     **{f"mma_{how}": fragments.multiply_add(how) for how in ("tf32", "bf16", "f16")},
     **{np.dtype(t).name: t for t in (*TYPES.values(), np.float16) if t is not bool},

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .env_matrix import environment_bwd, environment_fwd, gate_fwd
-from .products import activate, dot, load_matrix, load_rows, store_four, store_rows
+from .products import SHORTEST, activate, at_least, dot, load_matrix, load_rows, store_four, store_rows
 
 
 @triton.jit
@@ -146,9 +146,9 @@ def lengths_of(
         k_squares += tl.sum(k * k, axis=1)
         v_squares += tl.sum(v * v, axis=1)
     own = lengths + rows * 3
-    tl.store(own, tl.maximum(tl.sqrt(q_squares), 1e-12), mask=mask)
-    tl.store(own + 1, tl.maximum(tl.sqrt(k_squares), 1e-12), mask=mask)
-    tl.store(own + 2, tl.maximum(tl.sqrt(v_squares), 1e-12), mask=mask)
+    tl.store(own, at_least(tl.sqrt(q_squares), SHORTEST), mask=mask)
+    tl.store(own + 1, at_least(tl.sqrt(k_squares), SHORTEST), mask=mask)
+    tl.store(own + 2, at_least(tl.sqrt(v_squares), SHORTEST), mask=mask)
 
 
 @triton.jit
@@ -205,7 +205,7 @@ def _embedding_fwd_kernel(
         type_i = tl.load(center_type + b)
         edge = tl.load(first + b).to(tl.int64)
         s, x, y, z, sw = environment_fwd(
-            vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION
+            vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION
         )  # fmt: skip
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
         work = row.dtype.element_ty
@@ -262,7 +262,7 @@ def _embedding_bwd_kernel(
         edge = tl.load(first + b).to(tl.int64)
         moment = d_x + b.to(tl.int64) * (4 * MP)
         work = d_x.dtype.element_ty
-        s, x, y, z, sw = environment_fwd(vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
+        s, x, y, z, sw = environment_fwd(vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
         s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
         e, _ = embed_fwd(s, pair, net, 0, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
@@ -276,6 +276,6 @@ def _embedding_bwd_kernel(
         )  # fmt: skip
         d_s += d_s_of_g
         environment_bwd(
-            vector + edge * 3, gradient + edge * 3, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
+            vector, gradient, edge, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
             SMTH, RCUT, PROTECTION,
         )  # fmt: skip

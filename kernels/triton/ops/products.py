@@ -9,6 +9,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+SHORTEST = tl.constexpr(1e-12)
+"""The smallest length by which a vector is divided, ``reference.NORM_EPS``."""
+
+
+@triton.jit
+def number(value: tl.constexpr, like):
+    """A number of a tensor's own type, once for each element. Triton takes it for float32 where it stands in
+    ``tl.maximum`` or ``tl.minimum``, up to 3.6 in comparisons too: beside float64, 1e-12 is off by 4e-9 of itself."""
+    return tl.full(like.shape, value, like.dtype)
+
+
+@triton.jit
+def at_least(x, limit: tl.constexpr):
+    """x, or the limit where it is smaller."""
+    least = number(limit, x)
+    return tl.where(x < least, least, x)
+
 
 @triton.jit
 def _settled(x):

@@ -106,7 +106,7 @@ def _coordinates_kernel(
         edge = tl.load(first + b).to(tl.int64)
         local = tl.load(at + b) - tl.load(at)
         s, x, y, z, sw = environment_fwd(
-            vector + edge * 3, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION
+            vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION
         )  # fmt: skip
         work = row.dtype.element_ty
         s, x, y, z, sw = s.to(work), x.to(work), y.to(work), z.to(work), sw.to(work)

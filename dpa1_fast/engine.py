@@ -80,8 +80,8 @@ class Engine:
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
             another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
             same; other atoms cost a new capture.
-        neighbors: where neighbour lists are made: "device", "host", or "auto": on a GPU where the model runs on one,
-            else on the host. They are the same lists.
+        neighbors: where neighbour lists are made: "device", "host", or "auto": on a GPU where the model runs on one and
+            there are more than a few atoms, else on the host. They are the same lists.
 
     Raises:
         BackendError: device, backend, precision, fixed_shape or neighbors not available.
@@ -132,7 +132,7 @@ class Engine:
         except ValueError as error:  # the kernels know no errors of ours
             raise BackendError(str(error)) from None
         here = neighbors == "device" or (neighbors == "auto" and self.device.type == "cuda")
-        self.search = DeviceSearch(model.config, self.device) if here else None
+        self.search = DeviceSearch(model.config, self.device, always=neighbors == "device") if here else None
         self.scheduler = Scheduler(model.config, self.evaluator, self.device, search=self.search)
         self._warned_over_sel = False
 

@@ -162,9 +162,11 @@ class Scheduler:
             return error
 
     def _pack(self, group: list[Part]) -> Pack:
-        if any(isinstance(p, Structure) for p in group):
+        atoms = sum(len(p) for p in group if isinstance(p, Structure))
+        if atoms and self.search is not None:
             try:
-                return self._searched(group)
+                if self.search.worth(atoms):
+                    return self._searched(group, self.search)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -176,15 +178,14 @@ class Scheduler:
         batch = collate(self.config, good)
         return Pack(group, batch, features(batch.counts.numpy()), self._sent(batch))
 
-    def _searched(self, group: list[Part]) -> Pack:
+    def _searched(self, group: list[Part], search: DeviceSearch) -> Pack:
         """A pack whose batch is made on the device, beside what is running there."""
-        assert self.search is not None
         with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
             while True:
                 places = [k for k, p in enumerate(group) if isinstance(p, Structure)]
                 if not places:
                     return Pack(group, None, np.zeros(3))
-                found = self.search.batch(Rows.of([group[k] for k in places]))  # type: ignore[misc]
+                found = search.batch(Rows.of([group[k] for k in places]))  # type: ignore[misc]
                 if not found.errors:
                     moved = None if self._copies is None else found.batch
                     return Pack(group, found.batch, found.features, moved)

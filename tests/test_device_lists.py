@@ -25,7 +25,7 @@ from dpa1_fast.dynamics.stepper import Moving
 from dpa1_fast.errors import BackendError, DPA1Warning, StructureError
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.neighbors import neighbor_edges
-from dpa1_fast.structures.on_device import grid, pairs
+from dpa1_fast.structures.on_device import grid, pairs, search
 from dpa1_fast.structures.on_device.moving import MovingOnDevice
 from dpa1_fast.structures.on_device.rows import Rows
 from dpa1_fast.structures.on_device.search import DeviceSearch, Found
@@ -342,3 +342,29 @@ def test_calculators_and_relaxation_take_the_engines_lists() -> None:
         else:
             assert not isinstance(b, StructureError)
             assert np.abs(a.atoms.positions - b.atoms.positions).max() < 1e-9
+
+
+def test_few_atoms_are_left_to_the_host_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What "auto" does on a GPU; a set that grows or shrinks past the limit goes on with the other lists."""
+    host, device = pair_of_engines()
+    assert device.search is not None
+    assert device.search.worth(1)
+    assert device.search.worth(1, moving=True)
+    device.search.always = False
+    monkeypatch.setattr(search, "FEWEST", 12)
+    monkeypatch.setattr(search, "FEWEST_MOVING", 15)
+    calls, batch = [], DeviceSearch.batch
+    monkeypatch.setattr(DeviceSearch, "batch", lambda *args: calls.append(len(args[1].types)) or batch(*args))
+    for atoms, sizes in ((molecule(11), []), (molecule(12), [12])):
+        assert_results(device.evaluate([atoms]), host.evaluate([atoms]))
+        assert calls == sizes
+    made = [from_ase(BASE, molecule(5, k), f"s{k}") for k in range(4)]
+    moving, judge = Moving(device), Moving(host)
+    for members, kind in (([*made[:2]], Verlet), ([0, 1, made[2]], MovingOnDevice), ([1, 2], Verlet)):
+        for m in (moving, judge):
+            m.select(members)
+        assert isinstance(moving.verlet, kind)
+        x = np.concatenate([s.positions for s in judge.verlet.structures]) + 0.01
+        cells = np.stack([s.cell for s in judge.verlet.structures])
+        assert [s.name for s in moving.verlet.structures] == [s.name for s in judge.verlet.structures]
+        assert np.abs(moving.step(x, cells).forces - judge.step(x, cells).forces).max() <= BATCHING

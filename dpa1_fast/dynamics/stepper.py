@@ -12,6 +12,7 @@ from ..engine import Engine
 from ..errors import StructureError
 from ..structures.batch import sum_structures
 from ..structures.on_device.moving import MovingOnDevice
+from ..structures.on_device.search import DeviceSearch
 from ..structures.structure import SMALLEST_VOLUME, Structure
 from ..structures.verlet import SKIN, Array, Verlet
 
@@ -39,21 +40,30 @@ class Moving:
         engine: evaluates. skin: Å, see ``verlet.py``.
 
     Attributes:
-        verlet: neighbour lists, made where the engine has them made.
+        verlet: neighbour lists, made where the engine has those of so many atoms made.
     """
 
     def __init__(self, engine: Engine, skin: float = SKIN) -> None:
         self.engine, self.skin = engine, skin
-        self.forget()
+        self.verlet = self._lists(None)
 
     def select(self, members: Sequence[int | Structure]) -> None:
         """Changes the set, see ``Verlet.select``."""
+        before = self.verlet.structures
+        now = [before[m] if isinstance(m, int) else m for m in members]
+        search = self.engine.search
+        if search is None or not search.worth(sum(len(s) for s in now), moving=True):
+            search = None
+        if (search is None) != isinstance(self.verlet, Verlet):
+            self.verlet, members = self._lists(search), now
         self.verlet.select(members)
 
     def forget(self) -> None:
         """Empties the set. After an error in ``step``, lists and what was searched for them may not match."""
-        search, kept = self.engine.search, Verlet(self.engine.config, self.skin)
-        self.verlet: Verlet | MovingOnDevice = kept if search is None else MovingOnDevice(search)
+        self.verlet = self._lists(None)
+
+    def _lists(self, search: DeviceSearch | None) -> Verlet | MovingOnDevice:
+        return Verlet(self.engine.config, self.skin) if search is None else MovingOnDevice(search)
 
     def step(self, positions: Array, cells: Array) -> Step:
         """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""

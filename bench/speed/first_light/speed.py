@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,26 +52,36 @@ def largest(place: Place, log: Log, precision: str) -> None:
 
 def whole(place: Place, log: Log, precision: str) -> None:
     """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock, lists by card and host;
-    how long the lists alone take; and whether both have the same edges, bit for bit."""
+    how long lists alone take, and a step of moving atoms; and whether both have the same edges, bit for bit."""
     from .place import structures
 
-    model = place.model()
-    for case in place.cases(("water192", "water12288", "molecules64")):
+    model, repeats = place.model(), 15 if place.on_card else 1
+    engines = {path: place.engine(model, precision, neighbors=path) for path in ("device", "host")}
+    for case in place.cases(("water192", "water1536", "water12288", "molecules64")):
         atoms = structures(case)
         n = sum(len(a) for a in atoms)
-        for path in ("device", "host"):
-            engine = place.engine(model, precision, neighbors=path)
+        for path, engine in engines.items():
             search = partial(searched, engine, atoms) if path == "device" else partial(engine.batch, atoms)
-            search()
-            engine.evaluate(atoms)
-            repeats = 7 if place.on_card else 1
-            _, alone = place.timed(search, repeats=repeats)
-            _, host = place.timed(lambda engine=engine, atoms=atoms: engine.evaluate(atoms), repeats=repeats)
+            calls = {"": partial(engine.evaluate, atoms), "search_": search, "step_": steps(engine, atoms)}
+            said = {}
+            for name, call in calls.items():
+                call()
+                said[f"{name}us_per_atom"] = place.timed(call, repeats=repeats, spell=1.0)[1] / n
             equal = same_edges(engine, atoms) if path == "device" else {}
-            log.say(
-                f"whole-{precision}", case=case, precision=precision, atoms=n, lists=path, us_per_atom=host / n,
-                search_us_per_atom=alone / n, **equal,
-            )  # fmt: skip
+            log.say(f"whole-{precision}", case=case, precision=precision, atoms=n, lists=path, **said, **equal)
+
+
+def steps(engine: Engine, atoms: list[Any]) -> Callable[[], Any]:
+    """A step of moving atoms, as calculators and relaxation do it; they move so little that kept lists serve."""
+    import numpy as np
+
+    from dpa1_fast.dynamics.stepper import Moving
+    from dpa1_fast.structures.structure import from_ase
+
+    moving = Moving(engine)
+    moving.select([from_ase(engine.config, a, str(k)) for k, a in enumerate(atoms)])
+    positions, cells = np.concatenate([a.positions for a in atoms]), np.stack([a.cell[:] for a in atoms])
+    return partial(moving.step, positions, cells)
 
 
 def searched(engine: Engine, atoms: list[Any]) -> Found:

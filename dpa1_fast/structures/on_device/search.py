@@ -25,6 +25,10 @@ from . import grid
 from .pairs import CANDIDATES, TOO_CLOSE, Atoms, Near, Pairs, PairSearch, send
 from .rows import Array, Mask, Rows
 
+FEWEST, FEWEST_MOVING = 100, 2000
+"""Atoms below which the host is done sooner than a GPU has begun its hundred small operations: with a search, and with
+looking through the list that ``Verlet`` keeps. By the clock of a CPU; not measured on a card yet."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -68,10 +72,13 @@ class DeviceSearch:
 
     Args:
         config: the model's. device: where. candidates: pairs looked at at a time, by default as the device likes it.
+        always: whether it is worth while however few atoms there are.
     """
 
-    def __init__(self, config: DPA1Config, device: torch.device, candidates: int | None = None) -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self, config: DPA1Config, device: torch.device, candidates: int | None = None, always: bool = True
+    ) -> None:
+        self.config, self.device, self.always = config, device, always
         self.candidates = candidates or CANDIDATES.get(device.type, CANDIDATES["cpu"])
         table = np.ones((2, config.ntypes, config.ntypes), dtype=bool)
         for own, pairs in zip(table, (config.pair_exclude_types, config.exclude_types), strict=True):
@@ -80,6 +87,10 @@ class DeviceSearch:
                     own[a, b] = own[b, a] = False
         self._excludes = not table.all()
         self._seen = torch.from_numpy(table).to(device)
+
+    def worth(self, atoms: int, moving: bool = False) -> bool:
+        """Whether so many atoms are searched here sooner than on the host, where moving ones keep their lists."""
+        return self.always or atoms >= (FEWEST_MOVING if moving else FEWEST)
 
     def batch(self, rows: Rows, broken: dict[int, StructureError] | None = None) -> Found:
         """The batch of structures.

@@ -75,3 +75,19 @@ def test_float64_compiles() -> None:
     kernels = ("embedding_bwd", "energy_last", "attention_fwd_last")
     options = ("--arch", "sm_90", "--precision", "float64", "--shape", "se_atten", "--kernel", *kernels)
     assert "3 kernels of 1 shapes, 0 of them are not" in shape_report(*options, "--stack", "512")
+
+
+def test_code_in_which_a_shift_runs_over_into_the_number_beside_it_is_refused() -> None:
+    from bench.compiled.sass import runs_over
+
+    # From what Triton 3.6 makes of the backward pass in coordinates: column 2·(thread % 4) gets thread // 2 besides.
+    wrong = """
+        and.b32 \t%r12, %r2, 3;
+        mul.wide.u32 \t%rd53, %r2, 2147483648;
+        cvt.u64.u32 \t%rd54, %r12;
+        shl.b64 \t%rd55, %rd54, 33;
+        or.b64 \t%rd56, %rd53, %rd55;
+        mov.b64 \t{_, %r28}, %rd56;"""
+    assert "2147483648" in (runs_over(wrong) or "")
+    assert runs_over(wrong.replace("2147483648", "16")) is None
+    assert runs_over("mul.wide.s32 \t%rd1, %r2, 4194304;") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
 from .kernels.outputs import Outputs
 from .model import DPA1
-from .scheduler import Evaluator, Scheduler
-from .structures.batch import Batch, Neighborhood, collate, neighborhood
+from .scheduler import Evaluator, Part, Scheduler
+from .structures.batch import Batch, Neighborhood, collate, neighborhood, sum_structures
+from .structures.on_device.search import DeviceSearch
 from .structures.structure import Structure, from_ase
 from .tiled import TiledEvaluator
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
+
+NEIGHBORS = ("auto", "device", "host")
+"""Where neighbour lists can be made."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -75,9 +80,11 @@ class Engine:
         fixed_shape: for molecular dynamics on a GPU with the triton backend: calls with the same atoms one after
             another replay a CUDA graph, see ``kernels/triton/cuda_graph.py``. Results are the
             same; other atoms cost a new capture.
+        neighbors: where neighbour lists are made: "device", "host", or "auto": on a GPU where the model runs on one and
+            there are more than a few atoms, else on the host. They are the same lists.
 
     Raises:
-        BackendError: device, backend, precision or fixed_shape not available.
+        BackendError: device, backend, precision, fixed_shape or neighbors not available.
     """
 
     def __init__(
@@ -89,8 +96,9 @@ class Engine:
         precision: str = "float64",
         threads: int | None = None,
         fixed_shape: bool = False,
+        neighbors: str = "auto",
     ) -> None:
-        self._set_up(model, device, backend, precision, threads, fixed_shape)
+        self._set_up(model, device, backend, precision, threads, fixed_shape, neighbors)
         if model.order_dependent:
             warnings.warn(
                 "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
@@ -100,8 +108,11 @@ class Engine:
             )
 
     def _set_up(
-        self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool
-    ) -> None:
+        self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool,
+        neighbors: str,
+    ) -> None:  # fmt: skip
+        if neighbors not in NEIGHBORS:
+            raise BackendError(f"neighbors={neighbors!r} is not available; available: {', '.join(NEIGHBORS)}")
         self.device = devices.resolve(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
@@ -111,7 +122,7 @@ class Engine:
             raise BackendError(str(error)) from None
         if backend == "auto" and self.backend == "reference" and self.device.type == "cpu":
             warnings.warn(f"{dispatch.NOT_COMPILED}; the slow reference serves until then", DPA1Warning, stacklevel=3)
-        self.precision, self.fixed_shape = precision, fixed_shape
+        self.precision, self.fixed_shape, self.neighbors = precision, fixed_shape, neighbors
         self.config = model.config
         self.threads = (threads or torch.get_num_threads()) if self.backend == "cpu" else 1
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
@@ -120,22 +131,26 @@ class Engine:
             self.evaluator = make(model)
         except ValueError as error:  # the kernels know no errors of ours
             raise BackendError(str(error)) from None
-        self.scheduler = Scheduler(model.config, self.evaluator, self.device)
+        here = neighbors == "device" or (neighbors == "auto" and self.device.type == "cuda")
+        self.search = DeviceSearch(model.config, self.device, always=neighbors == "device") if here else None
+        self.scheduler = Scheduler(model.config, self.evaluator, self.device, search=self.search)
         self._warned_over_sel = False
 
     # --- copies: another engine of the same model, with the same options ------------------------------------------
 
     def __copy__(self) -> Engine:
         new = object.__new__(type(self))
-        new._set_up(self._model, str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
+        new._set_up(self._model, *self._options())
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = (str(self.device), self.backend, self.precision, self.threads, self.fixed_shape)
-        return _unpickled, (*copies.packed(self._model), *options)
+        return _unpickled, (*copies.packed(self._model), *self._options())
+
+    def _options(self) -> tuple[str, str, str, int, bool, str]:
+        return str(self.device), self.backend, self.precision, self.threads, self.fixed_shape, self.neighbors
 
     # --- public ---------------------------------------------------------------------------------------------------
 
@@ -206,19 +221,23 @@ class Engine:
         Raises:
             StructureError: naming the structure and the reason.
         """
-        return collate(self.config, [self._prepare(k, item, None, None, None) for k, item in enumerate(structures)])
+        checked = [self._structure(k, item, None, None, None) for k, item in enumerate(structures)]
+        return collate(self.config, [neighborhood(self.config, s) for s in checked])
 
     def run(self, batch: Batch) -> Outputs:
         """One call of the backend on a whole batch; results stay on the engine's device. Memory is not looked after."""
         return self.evaluator(batch.to(self.device))
 
-    def evaluate_batch(self, batch: Batch) -> Outputs:
+    def evaluate_batch(self, batch: Batch, gradient: bool = True) -> Outputs:
         """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
 
         Nothing is checked; atoms far too close together give numbers that are not finite.
+
+        Args:
+            batch: on any device. gradient: False leaves dE/dd out, which is larger than all else.
         """
         self._say_over_sel(batch)
-        return self.scheduler.outputs(batch)
+        return self.scheduler.outputs(batch, gradient)
 
     def descriptors(self, structures: Sequence[Any]) -> list[NDArray[np.float64]]:
         """The descriptor of every atom, by the reference formulas in float64: what ``DeepPot.eval_descriptor`` gives.
@@ -238,7 +257,8 @@ class Engine:
             StructureError: naming the structure and the reason.
         """
         model = self._model.set_dtype(torch.float64)
-        return [features(model, self._prepare(k, x, None, None, None)) for k, x in enumerate(structures)]
+        checked = [self._structure(k, x, None, None, None) for k, x in enumerate(structures)]
+        return [features(model, neighborhood(self.config, s)) for s in checked]
 
     # --- backends -------------------------------------------------------------------------------------------------
 
@@ -259,40 +279,40 @@ class Engine:
 
     def _prepared(
         self, items: Iterable[Any], n: int | None, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
-    ) -> Iterator[Neighborhood | StructureError]:
+    ) -> Iterator[Part]:
         for k, item in enumerate(items):
             if isinstance(item, StructureError):
                 yield item
                 continue
             try:
-                part = self._prepare(k, item, n, fparam, aparam)
+                structure = self._structure(k, item, n, fparam, aparam)
+                part = structure if self.search else neighborhood(self.config, structure)
             except StructureError as error:
                 yield error
             else:
                 yield part
 
-    def _prepare(
+    def _structure(
         self, k: int, item: Any, n: int | None, fparam: ArrayLike | None, aparam: Sequence[ArrayLike] | None
-    ) -> Neighborhood:
-        if not isinstance(item, Structure):
-            fp = None
-            if fparam is not None:
-                rows = np.asarray(fparam, dtype=np.float64)
-                fp = rows[k] if rows.ndim == 2 and len(rows) == n else rows
-            name = f"structure {k}"
-            if aparam is not None and len(aparam) != n:
-                raise StructureError(name, f"aparam has {len(aparam)} entries for {n} structures")
-            item = from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
-        return neighborhood(self.config, item)
+    ) -> Structure:
+        if isinstance(item, Structure):
+            return item
+        fp = None
+        if fparam is not None:
+            rows = np.asarray(fparam, dtype=np.float64)
+            fp = rows[k] if rows.ndim == 2 and len(rows) == n else rows
+        name = f"structure {k}"
+        if aparam is not None and len(aparam) != n:
+            raise StructureError(name, f"aparam has {len(aparam)} entries for {n} structures")
+        return from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
 
-    def _stream(
-        self, parts: Iterator[Neighborhood | StructureError], atomic_virials: bool
-    ) -> Iterator[Result | StructureError]:
-        for pack, batch, outputs in self.scheduler.stream(parts):
+    def _stream(self, parts: Iterator[Part], atomic_virials: bool) -> Iterator[Result | StructureError]:
+        for pack, batch, outputs in self.scheduler.stream(parts, gradient=atomic_virials):
             done: Iterator[Result | StructureError] = iter(())
             if batch is not None and outputs is not None:
                 self._say_over_sel(batch)
-                structures = [p.structure for p in pack if isinstance(p, Neighborhood)]
+                good = [p for p in pack if not isinstance(p, StructureError)]
+                structures = [p.structure if isinstance(p, Neighborhood) else p for p in good]
                 done = self._results(structures, batch, outputs, atomic_virials)
             for part in pack:
                 yield part if isinstance(part, StructureError) else next(done)
@@ -300,11 +320,11 @@ class Engine:
     def _results(
         self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
     ) -> Iterator[Result | StructureError]:
-        energies, gradient = outputs.energies, outputs.gradient
+        energies = outputs.energies
         forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
-        energy, per_atom = batch.sum_structures(energies).numpy(), energies.numpy()
-        per_atom_virial = batch.atomic_virials(gradient.cpu()).numpy() if atomic_virials else None
-        offsets = batch.offsets.tolist()
+        offsets = [0, *itertools.accumulate(len(s) for s in structures)]
+        energy, per_atom = sum_structures(energies, offsets).numpy(), energies.numpy()
+        per_atom_virial = batch.to("cpu").atomic_virials(outputs.gradient).numpy() if atomic_virials else None
         fine = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
         for k, structure in enumerate(structures):
             a, b = offsets[k], offsets[k + 1]
@@ -328,13 +348,14 @@ class Engine:
 
 
 def _unpickled(
-    config: str, tensors: bytes, device: str, backend: str, precision: str, threads: int, fixed_shape: bool
-) -> Engine:
+    config: str, tensors: bytes, device: str, backend: str, precision: str, threads: int, fixed_shape: bool,
+    neighbors: str = "auto",
+) -> Engine:  # fmt: skip
     """The engine that ``Engine.__reduce__`` took apart.
 
     Raises:
         BackendError: device, backend or precision not available here.
     """
     engine = object.__new__(Engine)
-    engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape)
+    engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape, neighbors)
     return engine

@@ -20,6 +20,6 @@ class Outputs(NamedTuple):
     forces: Tensor
     virials: Tensor
 
-    def cpu(self) -> Outputs:
-        """The same on the CPU."""
-        return Outputs(*(x.cpu() for x in self))
+    def cpu(self, gradient: bool = True) -> Outputs:
+        """The same on the CPU; ``gradient=False`` leaves out the largest part, of which nothing comes then."""
+        return Outputs(*(x.cpu() for x in (self if gradient else self._replace(gradient=self.gradient[:0]))))

@@ -2,8 +2,8 @@
 
 Environment matrix, energies and sums over edges are float64 in all; LayerNorm, softmax and what is kept between
 products are ``WORK``. ``PRODUCTS`` says how matrix products are done: bfloat16 and float16 round the operands and sum
-in float32; the others are Triton's names. ``float32`` is tf32x3, which has the errors of true float32; what each
-precision costs in forces is in docs/precision.md.
+in float32; the others are Triton's names. ``float32`` is tf32x3, which has the errors of true float32; the energy
+net's products are torch's, and true float32. What each precision costs in forces is in docs/precision.md.
 """
 
 from __future__ import annotations

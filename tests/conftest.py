@@ -52,17 +52,23 @@ def _poisoned_memory_and_seeds() -> Iterator[None]:
 
 @pytest.fixture
 def rows_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products in Triton's interpreter that round every row of a tile alike, as a tensor core does.
+    """Products in Triton's interpreter, and those of the energy net, that round every row alike, as a tensor core does.
 
-    numpy's are those of its BLAS, which on some processors rounds a row by its place among the others.
+    numpy's and torch's are those of their BLAS, which on some processors rounds a row by its place among the others.
     """
     from triton.runtime import interpreter
+
+    from dpa1_fast.kernels.triton import energy
 
     def dot(self: Any, a: Any, b: Any, acc: Any, *_: Any) -> Any:
         product = np.einsum("ij,jk->ik", a.data.astype(acc.data.dtype), b.data.astype(acc.data.dtype))
         return interpreter.TensorHandle(product + acc.data, acc.dtype.scalar)
 
+    def product(a: torch.Tensor, b: torch.Tensor, work: torch.dtype, **_: Any) -> torch.Tensor:
+        return (a.to(work).unsqueeze(2) * b.to(work).contiguous()).sum(1)
+
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+    monkeypatch.setattr(energy, "product", product)
 
 
 @pytest.fixture

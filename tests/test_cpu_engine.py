@@ -44,7 +44,7 @@ MORE: dict[str, dict[str, Any]] = {
     "silent_type": {"fitting": replace(FIT, exclude_types=(1,))},
     "pairs_out": {"pair_exclude_types": ((0, 2),), "exclude_types": ((1, 1),), "atom_exclude_types": (0,)},
 }
-FUNCTIONS = ("tanh", "relu", "relu6", "softplus", "sigmoid", "silu", "gelu", "gelu_tf", "silut:2.0", "linear")
+FUNCTIONS = ("tanh", "relu", "relu6", "softplus", "sigmoid", "silu", "gelu", "gelu_tf", "silut:0.3", "linear")
 
 
 def structures(model: DPA1) -> list[Atoms]:

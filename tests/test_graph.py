@@ -40,16 +40,23 @@ def per_chunk(model: DPA1, batch: Batch) -> float:
     return (with_many - with_few) / (many - few)
 
 
-def test_two_layers_of_attention_run_nine_kernels_a_chunk_and_nothing_else() -> None:
-    model = make_model(neuron=(4, 8, 16), fitting=replace(BASE.fitting, numb_fparam=2, numb_aparam=1, neuron=(8,)))
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 8, 8)])
+def test_two_layers_of_attention_and_an_energy_net_run_so_many_kernels_a_chunk_and_nothing_else(
+    hidden: tuple[int, ...],
+) -> None:
+    """Eight, and for the energy net four a hidden layer: two forward, two backward."""
+    fitting = replace(BASE.fitting, numb_fparam=2, numb_aparam=1, neuron=hidden)
+    model = make_model(neuron=(4, 8, 16), fitting=fitting)
     batch = batch_of(model, parameters(model, [molecule(6), crystal(n=3)]))
-    assert per_chunk(model, batch) == 9  # of the 12 that are allowed
+    assert per_chunk(model, batch) == 8 + max(1, 4 * len(hidden))
 
 
-def test_a_model_whose_vacuum_is_subtracted_runs_three_more() -> None:
+def test_a_model_whose_vacuum_is_subtracted_runs_its_energy_net_forward_once_more() -> None:
     model = make_model(fitting=replace(BASE.fitting, atom_ener=(1.0, 2.0, 3.0)))
     assert model.config.fitting.subtract_vacuum
-    assert per_chunk(model, batch_of(model, [molecule(6)])) == 12
+    layers = len(model.config.fitting.neuron)
+    forward = 2 * layers + 1
+    assert per_chunk(model, batch_of(model, [molecule(6)])) == 8 + 4 * layers + forward + 2
 
 
 def test_a_batch_reads_from_the_device_once() -> None:
@@ -140,7 +147,7 @@ def test_replayed_steps_are_those_of_the_evaluator_to_the_last_bit(name: str) ->
         poison_buffers(run)
         assert_equal(run(batch), plain(batch))
     assert (run.captures, run.replays) == (1, 2)
-    assert sum(step.name == "_energy_net_kernel" for step in capture.steps) >= 2  # chunks
+    assert sum(step.name == "_energy_last_kernel" for step in capture.steps) >= 2  # chunks
 
 
 def poison_buffers(run: GraphedEvaluator) -> None:

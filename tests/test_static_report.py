@@ -16,7 +16,7 @@ from dpa1_fast.kernels.triton.launch_configurations import RELATIVES
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 WITH_PRODUCTS = {
-    "embedding_fwd", "attention_fwd", "attention_fwd_last", "energy_net", "attention_bwd_last", "attention_bwd_first",
+    "embedding_fwd", "attention_fwd", "attention_fwd_last", "attention_bwd_last", "attention_bwd_first",
     "attention_bwd_middle", "attention_bwd_only", "reduced_fwd", "reduced_fwd_only", "reduced_bwd", "reduced_bwd_only",
     "coordinates", "embedding_fwd_no_attention", "embedding_bwd",
 }  # fmt: skip
@@ -72,6 +72,22 @@ def test_tiles_of_sm_80_fit_the_smaller_cards_that_they_serve() -> None:
 
 def test_float64_compiles() -> None:
     """The default precision. Triton 3.4 to 3.8 did not take operands that come from a mask; it has tensor cores too."""
-    kernels = ("embedding_bwd", "energy_net", "attention_fwd_last")
+    kernels = ("embedding_bwd", "energy_last", "attention_fwd_last")
     options = ("--arch", "sm_90", "--precision", "float64", "--shape", "se_atten", "--kernel", *kernels)
     assert "3 kernels of 1 shapes, 0 of them are not" in shape_report(*options, "--stack", "512")
+
+
+def test_code_in_which_a_shift_runs_over_into_the_number_beside_it_is_refused() -> None:
+    from bench.compiled.sass import runs_over
+
+    # From what Triton 3.6 makes of the backward pass in coordinates: column 2·(thread % 4) gets thread // 2 besides.
+    wrong = """
+        and.b32 \t%r12, %r2, 3;
+        mul.wide.u32 \t%rd53, %r2, 2147483648;
+        cvt.u64.u32 \t%rd54, %r12;
+        shl.b64 \t%rd55, %rd54, 33;
+        or.b64 \t%rd56, %rd53, %rd55;
+        mov.b64 \t{_, %r28}, %rd56;"""
+    assert "2147483648" in (runs_over(wrong) or "")
+    assert runs_over(wrong.replace("2147483648", "16")) is None
+    assert runs_over("mul.wide.s32 \t%rd1, %r2, 4194304;") is None

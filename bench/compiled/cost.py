@@ -15,7 +15,9 @@ A MODEL, NOT A MEASUREMENT. What is counted, per atom with n neighbours:
 
 A kernel's time is the largest of its resources' times, divided by w/(w + 8), w being the warps that a multiprocessor
 holds at a time: what is left of the rates while so few warps wait for memory and barriers. Neither launches, nor tails,
-nor what the driver does in torch are in it.
+nor what is done in torch are in it: the products of the energy net are torch's, 2.0 Mflop an atom of the production
+model, which an H100 does in 0.04 µs in float32, 0.005 in tf32 and 0.003 in bfloat16 at the rates that it was measured
+to have for large products.
 """
 
 from __future__ import annotations

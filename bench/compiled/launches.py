@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench import cases
-from dpa1_fast.kernels.triton import evaluator as launching
+from bench.stand_ins import kernels, standing_in
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.kernels.triton.launch_configurations import Tiles
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
@@ -36,7 +36,7 @@ class Launch:
     """One launch, as the compiler sees it.
 
     Attributes:
-        kernel: the function's name in ``dpa1_fast.kernels.triton.evaluator``.
+        kernel: the function's name.
         signature: parameter → type or "constexpr". constants: the latter's values. aligned: parameters that are
             multiples of 16. options: warps and stages, where the engine names them.
     """
@@ -123,16 +123,13 @@ def record(
     evaluator.tiles, kept = tiles, evaluator.model.coordinates
     evaluator.model.coordinates = kept if coordinates else None
     seen: list[tuple[str, dict[str, Any]]] = []
-    kernels = {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
     try:
-        for name, function in kernels.items():
-            setattr(launching, name, _Recorder(name, function, seen))
-        evaluator(_batch(most))
+        with standing_in(lambda name, function: _Recorder(name, function, seen)):
+            evaluator(_batch(most))
     finally:
-        for name, function in kernels.items():
-            setattr(launching, name, function)
         evaluator.model.coordinates = kept
-    return [launch_of(kernels[name], name, architecture, values) for name, values in seen]
+    functions = kernels()
+    return [launch_of(functions[name], name, architecture, values) for name, values in seen]
 
 
 @dataclass(frozen=True)

@@ -277,23 +277,32 @@ def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: in
     work.array(4 * c["MP"], size, 4 * c["MP"])
 
 
-def _energy_net(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    rows, chunk, width = c["R"], c["C"], c["W"]
-    work.runs = max(c["PADDED"][1:], default=0) / width / rows
-    widths, filled = c["WIDTHS"], c["PADDED"]
-    for k_in, n_out in pairwise(filled):
-        tiles = (k_in // chunk) * (n_out // width) + ((n_out // chunk) * (k_in // width) if c["BACKWARD"] else 0)
-        work.product(rows, width, chunk, tiles / rows, size, operand)
-    work.array(2 * widths[0], size)
-    work.array(3 * sum(widths[1:]), size, 0)
+def _energy_layer_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    """Between two products, which are torch's: all that it reads and writes one kernel for the whole net would not."""
+    work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
+    work.array((4 if c["RESIDUAL"] else 3) * c["N"], size, 0)
+    work.array(c["N"] * c["NARROW"], operand, 0)
+
+
+def _energy_last(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
+    work.array(c["N"] * (1 + c["BACKWARD"] * (1 + c["HIDDEN"])), size, 0)
+    work.array(c["N"] * c["BACKWARD"] * c["HIDDEN"], operand, 0)
     work.array(1, 8)
     work.array(1, 4)
+
+
+def _energy_layer_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+    work.runs = math.ceil(c["K"] / c["W"]) / c["R"]
+    work.array((1 + c["HIDDEN"]) * c["K"] + (c["K"] + c["N"] if c["RESIDUAL"] else 0), size, 0)
+    work.array(c["K"] * c["HIDDEN"], operand, 0)
 
 
 def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
     blocks = math.ceil(n / c["R"])
     work.array((blocks + 1) * 4 * c["MP"], size, 8 * c["M"])
-    work.array(c["M"] * c["A"] + 2 * c["EXTRA"] + 1, size)
+    work.array(c["M"] * c["A"] + c["EXTRA"], operand)
+    work.array(c["EXTRA"] + 1, size)
     work.array(3, 4)
     work.l2 += c["M"] * c["A"] * 4
 
@@ -326,7 +335,9 @@ WORK = {
     "_gated_attention_fwd_kernel": _attention_fwd,
     "_gated_attention_bwd_kernel": _attention_bwd,
     "_embedding_bwd_kernel": _embedding_bwd,
-    "_energy_net_kernel": _energy_net,
+    "_energy_layer_fwd_kernel": _energy_layer_fwd,
+    "_energy_last_kernel": _energy_last,
+    "_energy_layer_bwd_kernel": _energy_layer_bwd,
     "_contraction_fwd_kernel": _contraction_fwd,
     "_contraction_bwd_kernel": _contraction_bwd,
     "_environment_bwd_kernel": _environment_bwd,
@@ -337,8 +348,9 @@ WORK = {
 def work_of(launch: Launch, neighbors: int) -> Work:
     """What a kernel does for one atom with that many neighbours."""
     work, operands = Work(), {"*bf16": 2, "*fp16": 2}
-    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in ("matrices", "weights", "phi")), default=0)
-    kept = {launch.signature.get(k) for k in ("g", "row", "d_row", "x", "d_x", "inputs")}
+    narrow = ("matrices", "phi", "narrow", "d_p", "d_out")
+    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in narrow), default=0)
+    kept = {launch.signature.get(k) for k in ("g", "row", "d_row", "x", "d_x", "z", "h")}
     size = 8 if "*fp64" in kept else 4
     WORK[launch.kernel](work, launch.constants, neighbors, size, operand or size)
     # What comes from DRAM goes through L2 as well; arrays that loops read are counted there already.

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from ..engine import Engine
 from ..errors import StructureError
+from ..structures.batch import sum_structures
+from ..structures.on_device.moving import MovingOnDevice
+from ..structures.on_device.search import DeviceSearch
 from ..structures.structure import SMALLEST_VOLUME, Structure
 from ..structures.verlet import SKIN, Array, Verlet
 
@@ -35,26 +38,41 @@ class Moving:
 
     Args:
         engine: evaluates. skin: Å, see ``verlet.py``.
+
+    Attributes:
+        verlet: neighbour lists, made where the engine has those of so many atoms made.
     """
 
     def __init__(self, engine: Engine, skin: float = SKIN) -> None:
-        self.engine, self.verlet = engine, Verlet(engine.config, skin)
+        self.engine, self.skin = engine, skin
+        self.verlet = self._lists(None)
 
     def select(self, members: Sequence[int | Structure]) -> None:
         """Changes the set, see ``Verlet.select``."""
+        before = self.verlet.structures
+        now = [before[m] if isinstance(m, int) else m for m in members]
+        search = self.engine.search
+        if search is None or not search.worth(sum(len(s) for s in now), moving=True):
+            search = None
+        if (search is None) != isinstance(self.verlet, Verlet):
+            self.verlet, members = self._lists(search), now
         self.verlet.select(members)
 
     def forget(self) -> None:
         """Empties the set. After an error in ``step``, lists and what was searched for them may not match."""
-        self.verlet = Verlet(self.engine.config, self.verlet.skin)
+        self.verlet = self._lists(None)
+
+    def _lists(self, search: DeviceSearch | None) -> Verlet | MovingOnDevice:
+        return Verlet(self.engine.config, self.skin) if search is None else MovingOnDevice(search)
 
     def step(self, positions: Array, cells: Array) -> Step:
         """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""
         batch, errors = self.verlet.batch(positions, cells)
-        outputs = self.engine.evaluate_batch(batch)
-        energy = batch.sum_structures(outputs.energies).numpy()
+        outputs = self.engine.evaluate_batch(batch, gradient=False)
+        offsets = self.verlet.offsets
+        energy = sum_structures(outputs.energies, offsets.tolist()).numpy()
         energies, _, forces, virial = (x.numpy() for x in outputs)
-        per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), batch.offsets.numpy()[:-1])
+        per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
         finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
         if not finite.all():
             reason = (
@@ -64,7 +82,7 @@ class Moving:
             for k in np.flatnonzero(~finite).tolist():
                 errors[k] = StructureError(self.verlet.structures[k].name, reason)
                 energy[k], virial[k] = 0.0, 0.0
-            wrong = np.repeat(~finite, np.diff(batch.offsets.numpy()))
+            wrong = np.repeat(~finite, np.diff(offsets))
             energies[wrong], forces[wrong] = 0.0, 0.0
         return Step(energy, energies, forces, virial, errors)
 

@@ -182,6 +182,13 @@ class Batch:
         return out.index_add(0, self.structure, per_atom)
 
 
+def sum_structures(per_atom: Tensor, offsets: Sequence[int]) -> Tensor:
+    """As ``Batch.sum_structures``, of a quantity on the CPU, where the batch need not be. offsets: (S + 1,)."""
+    sizes = torch.tensor(offsets).diff()
+    home = torch.repeat_interleave(sizes)
+    return per_atom.new_zeros(len(sizes), *per_atom.shape[1:]).index_add(0, home, per_atom)
+
+
 @dataclass(frozen=True)
 class Neighborhood:
     """A structure with the edges that the model sees: nearest ``sel``, exclusions gone."""

@@ -39,7 +39,7 @@ def activation_code(name: str) -> Tensor:
     key, threshold = parse_activation(name)
     if key not in ACTIVATIONS:
         raise ValueError(f"activation_function {name!r} is not known to this backend; backend='reference' has it")
-    return torch.tensor([ACTIVATIONS.index(key), threshold]).double()
+    return torch.tensor([ACTIVATIONS.index(key), threshold], dtype=torch.float64)
 
 
 def layers(name: str, stack: list[Layer], function: str) -> Numbers:

@@ -18,9 +18,6 @@ from . import coordinates, packing
 from .coordinates import Coordinates
 from .launch_configurations import BUCKETS, reduced_tile
 
-NET_COLUMNS = 64
-"""Columns of the energy net's tile: its widths are filled up to multiples of this."""
-
 
 class DeviceModel:
     """A model's numbers on a device.
@@ -114,10 +111,11 @@ class DeviceModel:
     def _energy(self, w: Weights) -> None:
         """The energy net, and what it reads besides D."""
         c, here = w.config, self._here
-        fit = packing.energy_numbers(w, step=NET_COLUMNS)
-        self.fitting = fit
-        self.fit_weights, self.fit_vectors = here(fit.weights, self.operand), here(fit.vectors)
-        self.fit_last = here(fit.last)
+        hidden, last = packing.energy_net(w)
+        self.fitting = [packing.EnergyLayer(here(x.weight, self.operand), here(x.vectors), x.residual) for x in hidden]
+        self.fit_last = here(last)
+        # Only products read the input of a layer that does not add it again: it is rounded when it is made.
+        self.net_input = self.operand if hidden and not hidden[0].residual else self.work
         alive = torch.ones(c.ntypes, dtype=torch.float64)
         alive[[t for t in c.fitting.exclude_types if 0 <= t < c.ntypes]] = 0.0
         self.alive = here(alive, torch.float64)
@@ -129,11 +127,7 @@ class DeviceModel:
         more = c.dim_fitting_in - c.neuron[-1] * c.axis_neuron
         self.extras = {"EXTRA": more, "EP": packing.padded(more) if more else 0}
         kind, threshold = (float(x) for x in merging.activation_code(c.fitting.activation_function))
-        self.net_layout = {
-            "WIDTHS": fit.widths, "PADDED": fit.padded, "RESIDUALS": fit.residuals, "AT": fit.at,
-            "WEIGHTS": fit.weight_starts, "VECTORS": fit.vector_starts,
-            "KIND": merging.ACTIVATIONS[int(kind)], "T": threshold,
-        }  # fmt: skip
+        self.net_activation = {"KIND": merging.ACTIVATIONS[int(kind)], "T": threshold}
 
     def parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides D, for each centre. (B, …)"""

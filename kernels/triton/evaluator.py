@@ -2,8 +2,9 @@
 
 For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
 back, layer by layer, and with the first the embedding's backward pass; the environment's. Then, for the batch, forces.
-Two layers of attention take nine launches a chunk, and nothing else runs for a chunk: what is small is done once a
-batch (``chunks.py``). Only the choice of chunks reads anything back from the device, once a batch; ``run`` does not.
+Two layers of attention take eight launches a chunk beside those of the energy net (``energy.py``), and nothing else
+runs for a chunk: what is small is done once a batch (``chunks.py``). Only the choice of chunks reads anything back from
+the device, once a batch; ``run`` does not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from . import chunks
 from .chunks import Atoms, Chunk, Order
 from .configuration_cache import Tuned
 from .coordinates import Coordinates
-from .device_model import NET_COLUMNS, DeviceModel
+from .device_model import DeviceModel
+from .energy import energies, values_per_atom
 from .launch_configurations import Phases, Tiles, coordinate_phases_for, phases_for, tiles_for
 from .ops.attention import _attention_output_kernel, _attention_project_kernel, _attention_scores_kernel
 from .ops.attention_bwd import (
@@ -35,7 +37,6 @@ from .ops.attention_bwd import (
 )
 from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
 from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
-from .ops.energy_net import _energy_net_kernel
 from .ops.env_matrix import _environment_bwd_kernel
 from .ops.gated_attention import KEPT, NUMBERS, WIDE
 from .ops.reduced_attention import _reduced_output_kernel
@@ -45,8 +46,6 @@ from .ops.sums import _forces_kernel, _virials_kernel
 
 EDGES, EDGE_ROWS = 16, 32
 """Edges at a time where the embedding is: at the end of attention's backward pass, and elsewhere."""
-NET_ATOMS = 64
-"""Atoms at a time in the energy net."""
 WEIGHT_CHUNK = 16
 """Of the inner dimension of products with weights, at most."""
 FORCE_ROWS, VIRIAL_ROWS = 32, 64
@@ -113,8 +112,7 @@ class TritonEvaluator:
         if layers:
             per_edge += m.work.itemsize * WIDE.value * m.mp
             per_edge += layers * (m.operand.itemsize * KEPT.value * m.mp + m.work.itemsize * (NUMBERS.value + m.mp))
-        widths = m.fitting.widths
-        per_atom = m.work.itemsize * (2 * widths[0] + 3 * sum(widths[1:]) + 16 * m.mp)
+        per_atom = m.work.itemsize * (values_per_atom(m) + 16 * m.mp)
         return chunks.cut(sizes, per_edge, per_atom, self.chunk_bytes)
 
     def run(self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False) -> Outputs:
@@ -334,33 +332,22 @@ class TritonEvaluator:
         m = self.model
         n, width = len(atoms), m.config.dim_fitting_in
         x, d_x = self._new(n, 4, m.mp), self._new(n, 4, m.mp)
-        inputs, d_inputs = self._new(n, width), self._new(n, width)
+        inputs = torch.empty(n, width, dtype=m.net_input, device=self.device)
         shape = {**m.shape, **m.axes, "num_warps": 4, "num_stages": 1}
         _contraction_fwd_kernel[(n,)](
             atoms.count, atoms.center_type, atoms.first_type, moments, atoms.n_row, m.empty, m.order, m.axis,
             atoms.extras, x, inputs, blocks, width, EMPTY=m.carries, TYPES=m.config.ntypes, R=rows, **m.extras,
             **shape,
         )  # fmt: skip
-        self._net(atoms, inputs, d_inputs, m.bias, atoms.energy, backward=True)
+        types, new = atoms.center_type, self._new
+        d_inputs = energies(m, types, inputs, m.bias, atoms.energy, new, backward=True)
         if m.config.fitting.subtract_vacuum:
             inputs[:, : m.config.dim_descrpt].zero_()
             vacuum = torch.empty_like(atoms.energy)
-            self._net(atoms, inputs, d_inputs, m.no_bias, vacuum, backward=False)
+            energies(m, types, inputs, m.no_bias, vacuum, new, backward=False)
             atoms.energy.sub_(vacuum)
         _contraction_bwd_kernel[(n,)](x, m.order, m.axis, d_inputs, d_x, width, **shape)
         return d_x
-
-    def _net(
-        self, atoms: Atoms, inputs: Tensor, d_inputs: Tensor, bias: Tensor, energy: Tensor, *, backward: bool
-    ) -> None:
-        m = self.model
-        n, total = len(inputs), max(1, sum(m.fitting.widths[1:]))
-        hidden, slopes, d_hidden = (self._new(n, total) for _ in range(3))
-        _energy_net_kernel[(-(-n // NET_ATOMS),)](
-            atoms.center_type, inputs, hidden, slopes, d_hidden, d_inputs, energy, m.fit_weights, m.fit_vectors,
-            m.fit_last, m.alive, bias, n, inputs.shape[1], total, **m.net_layout, BACKWARD=backward,
-            R=NET_ATOMS, C=16, W=NET_COLUMNS, PREC=m.products, num_warps=8, num_stages=1,
-        )  # fmt: skip
 
     def _sums(self, batch: Any, edges: Edges, neighbor: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:
         """Forces (n, 3) in eV/Å and virials (S, 3, 3) in eV. neighbor: sorted, arriving: whose edges these are."""

@@ -147,45 +147,22 @@ def factor_widths(w: Weights) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class EnergyNumbers:
-    """The energy net: ``weights`` of all hidden layers, ``vectors``, the ``last`` layer, and the layout."""
+class EnergyLayer:
+    """A hidden layer of the energy net: ``weight`` (K, N), ``vectors`` (2, N) bias and idt, ``residual``."""
 
-    weights: Tensor
+    weight: Tensor
     vectors: Tensor
-    last: Tensor
-    widths: tuple[int, ...]
-    padded: tuple[int, ...]
-    residuals: tuple[int, ...]
-    at: tuple[int, ...]
-    weight_starts: tuple[int, ...]
-    vector_starts: tuple[int, ...]
+    residual: int
 
 
-def energy_numbers(w: Weights, step: int) -> EnergyNumbers:
-    """Packs the energy net, widths filled up to multiples of ``step``."""
-    c = w.config
+def energy_net(w: Weights) -> tuple[list[EnergyLayer], Tensor]:
+    """The hidden layers, and the last one's weights with its bias behind them."""
     *hidden, last = w.fitting
-    widths = [c.dim_fitting_in] + [layer.weight.shape[1] for layer in hidden]
-    fills = [-(-n // step) * step for n in widths]
-    weights: list[Tensor] = []
-    vectors: list[Tensor] = []
-    kinds, weight_starts, vector_starts = [], [], []
-    for k, layer in enumerate(hidden):
-        weight = fill(layer.weight, fills[k], fills[k + 1])
-        kinds.append(residual(widths[k], widths[k + 1]))
-        weight_starts.append(sum(x.numel() for x in weights))
-        vector_starts.append(sum(x.numel() for x in vectors))
-        weights += [weight.flatten(), weight.t().flatten()]
-        bias = layer.weight.new_zeros(widths[k + 1]) if layer.bias is None else layer.bias
-        idt = layer.weight.new_ones(widths[k + 1]) if layer.idt is None else layer.idt
-        vectors += [fill(bias, fills[k + 1]), fill(idt, fills[k + 1])]
+    layers = []
+    for layer in hidden:
+        n = layer.weight.shape[1]
+        bias = layer.weight.new_zeros(n) if layer.bias is None else layer.bias
+        idt = layer.weight.new_ones(n) if layer.idt is None else layer.idt
+        layers.append(EnergyLayer(layer.weight, torch.stack([bias, idt]), residual(*layer.weight.shape)))
     final = last.weight[:, 0]
-    bias = final.new_zeros(1) if last.bias is None else last.bias
-    empty = torch.zeros(1, dtype=torch.float64)
-    at = [0]
-    for n in widths[1:]:
-        at.append(at[-1] + n)
-    return EnergyNumbers(
-        torch.cat(weights or [empty]), torch.cat(vectors or [empty]), torch.cat([fill(final, fills[-1]), bias]),
-        tuple(widths), tuple(fills), tuple(kinds), tuple(at[:-1]) or (0,), tuple(weight_starts), tuple(vector_starts),
-    )  # fmt: skip
+    return layers, torch.cat([final, final.new_zeros(1) if last.bias is None else last.bias])

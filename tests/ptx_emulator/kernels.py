@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.compiled.launches import launch_of
 from bench.compiled.sass import compiled
-from dpa1_fast.kernels.triton import evaluator
+from bench.stand_ins import standing_in
 
 from .contraction import contracted
 from .machine import Machine, Schedule, programs
@@ -44,7 +44,9 @@ class Emulated:
     """Stands where a kernel stands.
 
     Args:
-        function: Triton's, not interpreted. name: in the evaluator. contract: see ``contraction.py``.
+    with standing_in(
+        lambda name, function: Emulated(function, name, architecture, schedule, log, contract=contract)
+    ):
     """
 
     def __init__(
@@ -83,11 +85,5 @@ class Emulated:
 def emulated(architecture: str, schedule: Schedule, *, contract: bool = False) -> Iterator[Log]:
     """All launches of evaluators in the block are emulated. architecture: "sm_80" or "sm_90"."""
     log = Log()
-    kept = {k: v for k, v in vars(evaluator).items() if k.endswith("_kernel")}
-    for name, function in kept.items():
-        setattr(evaluator, name, Emulated(function, name, architecture, schedule, log, contract=contract))
-    try:
+    with standing_in(lambda name, function: Emulated(function, name, architecture, schedule, log, contract=contract)):
         yield log
-    finally:
-        for name, function in kept.items():
-            setattr(evaluator, name, function)

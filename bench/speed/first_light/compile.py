@@ -28,7 +28,7 @@ from .place import MODELS, structures
 from .variants import Variant, applied, variants
 
 CASES = {"attention": ("water192", "molecules64", "metal256"), "no_attention": ("water192",)}
-MOST_LAUNCHES = 14
+MOST_LAUNCHES = 20
 """More than an evaluation of either model has in one chunk."""
 MODELLED = ("float32", "tf32", "bfloat16", "float16")
 MULTIPROCESSORS = 132
@@ -94,7 +94,7 @@ class Compiles:
 
 
 @cache
-def _evaluator(model: str, precision: str, architecture: str) -> tuple[Any, dict[str, Any]]:
+def _evaluator(model: str, precision: str, architecture: str) -> Any:
     from triton.runtime import driver
 
     from bench import cases
@@ -102,13 +102,12 @@ def _evaluator(model: str, precision: str, architecture: str) -> tuple[Any, dict
     torch.set_num_threads(1)
     driver.set_active(Driver(architecture))
     keys.settle()
-    from dpa1_fast.kernels.triton import evaluator as launching
+    from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 
     weights = cases.model(**MODELS[model]).weights()
-    made = launching.TritonEvaluator(
+    return TritonEvaluator(
         weights, precision, torch.device("cpu"), architecture, programs=2 * MULTIPROCESSORS, chunk_bytes=1 << 31
     )
-    return made, {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
 
 
 @cache
@@ -125,19 +124,14 @@ Job = tuple[str, str, str, str, int, Variant | None]
 def work(job: Job) -> list[dict[str, Any]]:
     """Compiles one launch of an evaluation; nothing where there are not so many."""
     model, precision, case, architecture, only, variant = job
-    run, kernels = _evaluator(model, precision, architecture)
-    from dpa1_fast.kernels.triton import evaluator as launching
+    run = _evaluator(model, precision, architecture)
+    from bench.stand_ins import standing_in
 
     state: dict[str, Any] = {"seen": 0, "only": only, "rows": []}
-    try:
-        for name, function in kernels.items():
-            setattr(launching, name, Compiles(name, function, state))
-        batch = _batch(model, case)
-        with applied(run, variant, architecture, precision, int(batch.counts.max())) if variant else nullcontext():
-            run(batch)
-    finally:
-        for name, function in kernels.items():
-            setattr(launching, name, function)
+    batch = _batch(model, case)
+    changed = applied(run, variant, architecture, precision, int(batch.counts.max())) if variant else nullcontext()
+    with standing_in(lambda name, function: Compiles(name, function, state)), changed:
+        run(batch)
     return [{"model": model, "precision": precision, "case": case, **r} for r in state["rows"]]
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpa1_fast.kernels.triton import evaluator as launching
+from bench.stand_ins import kernels, standing_in
+from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 
 from . import BARS
 from .lines import Log
@@ -99,7 +100,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def evaluator(model: Any, precision: str, architecture: str | None, device: torch.device, programs: int) -> Any:
     """The launches of a card with this architecture, on whatever device."""
-    return launching.TritonEvaluator(model.weights(), precision, device, architecture, programs, chunk_bytes=1 << 30)
+    return TritonEvaluator(model.weights(), precision, device, architecture, programs, chunk_bytes=1 << 30)
 
 
 def record(model: Any, batch: Any, precision: str, architecture: str | None) -> list[dict[str, Any]]:
@@ -112,17 +113,13 @@ def record(model: Any, batch: Any, precision: str, architecture: str | None) -> 
         run.model.products = "rounded_bfloat16"  # numpy has no such products
     weights = {x.untyped_storage().data_ptr(): path for path, x in tensors_of(run.model).items()}
     out: list[dict[str, Any]] = []
-    kernels = {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
     filled = torch.utils.deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)
     try:
-        for name, function in kernels.items():
-            setattr(launching, name, Recorder(name, function, weights, out))
-        run(dataclasses.replace(batch, active=active))
+        with standing_in(lambda name, function: Recorder(name, function, weights, out)):
+            run(dataclasses.replace(batch, active=active))
     finally:
-        for name, function in kernels.items():
-            setattr(launching, name, function)
         torch.utils.deterministic.fill_uninitialized_memory = filled[0]
         torch.use_deterministic_algorithms(filled[1])
     for row in out:
@@ -167,7 +164,7 @@ def again(launch: dict[str, Any], weights: dict[str, Tensor], device: torch.devi
             )
         else:
             values[name] = memory[x["memory"]] if isinstance(x, dict) else x
-    getattr(launching, launch["kernel"])[tuple(launch["grid"])](**values)
+    kernels()[launch["kernel"]][tuple(launch["grid"])](**values)
     worst, where, elsewhere = 0.0, "", 0
     names = {x["memory"]: k for k, x in launch["arguments"].items() if isinstance(x, dict) and "memory" in x}
     for k, row in enumerate(launch["memory"]):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import BARS
 from .lines import Log
 from .place import FULL, LARGEST, SIZES, Place, verdict
+
+if TYPE_CHECKING:
+    from dpa1_fast import Engine
+    from dpa1_fast.structures.batch import Batch
+    from dpa1_fast.structures.on_device.search import Found
 
 
 def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES) -> None:
@@ -44,16 +51,62 @@ def largest(place: Place, log: Log, precision: str) -> None:
 
 
 def whole(place: Place, log: Log, precision: str) -> None:
-    """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock."""
+    """µs an atom of ``Engine.evaluate``: from ``ase.Atoms`` to results, on the host's clock, lists by card and host;
+    how long lists alone take, and a step of moving atoms; and whether both have the same edges, bit for bit."""
     from .place import structures
 
-    engine = place.engine(place.model(), precision)
-    for case in place.cases(("water192", "water12288", "molecules64")):
+    model, repeats = place.model(), 15 if place.on_card else 1
+    engines = {path: place.engine(model, precision, neighbors=path) for path in ("device", "host")}
+    for case in place.cases(("water192", "water1536", "water12288", "molecules64")):
         atoms = structures(case)
         n = sum(len(a) for a in atoms)
-        engine.evaluate(atoms)
-        _, host = place.timed(lambda atoms=atoms: engine.evaluate(atoms), repeats=7 if place.on_card else 1)
-        log.say(f"whole-{precision}", case=case, precision=precision, atoms=n, us_per_atom=host / n)
+        for path, engine in engines.items():
+            search = partial(searched, engine, atoms) if path == "device" else partial(engine.batch, atoms)
+            calls = {"": partial(engine.evaluate, atoms), "search_": search, "step_": steps(engine, atoms)}
+            said = {}
+            for name, call in calls.items():
+                call()
+                said[f"{name}us_per_atom"] = place.timed(call, repeats=repeats, spell=1.0)[1] / n
+            equal = same_edges(engine, atoms) if path == "device" else {}
+            log.say(f"whole-{precision}", case=case, precision=precision, atoms=n, lists=path, **said, **equal)
+
+
+def steps(engine: Engine, atoms: list[Any]) -> Callable[[], Any]:
+    """A step of moving atoms, as calculators and relaxation do it; they move so little that kept lists serve."""
+    import numpy as np
+
+    from dpa1_fast.dynamics.stepper import Moving
+    from dpa1_fast.structures.structure import from_ase
+
+    moving = Moving(engine)
+    moving.select([from_ase(engine.config, a, str(k)) for k, a in enumerate(atoms)])
+    positions, cells = np.concatenate([a.positions for a in atoms]), np.stack([a.cell[:] for a in atoms])
+    return partial(moving.step, positions, cells)
+
+
+def searched(engine: Engine, atoms: list[Any]) -> Found:
+    """A batch whose neighbour lists are made on the engine's device, from ``ase.Atoms``."""
+    from dpa1_fast.structures.on_device.rows import Rows
+    from dpa1_fast.structures.structure import from_ase
+
+    assert engine.search is not None
+    return engine.search.batch(Rows.of([from_ase(engine.config, a, str(k)) for k, a in enumerate(atoms)]))
+
+
+def same_edges(engine: Engine, atoms: list[Any]) -> dict[str, Any]:
+    """Whether device and host find the same edges, with vectors of the same bits, whatever order they stand in."""
+    found = searched(engine, atoms)
+    here, there = (_sorted_edges(b) for b in (found.batch.to("cpu"), engine.batch(atoms)))
+    equal = len(here) == len(there) and bool((here == there).all())
+    return {"edges": len(here), "edges_of_host": len(there), "right": equal, "transfers": found.transfers}
+
+
+def _sorted_edges(batch: Batch) -> Any:
+    """(e, 5): centre, neighbour and vector, in order."""
+    import numpy as np
+
+    rows = np.concatenate([batch.center[:, None], batch.neighbor[:, None], batch.vector], axis=1)
+    return rows[np.lexsort(rows.T[::-1])]
 
 
 def by_kernel(place: Place, log: Log, precision: str) -> None:

@@ -10,9 +10,11 @@ list is as right, and made on the host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..neighbors import CELLS_PER_ATOM, GRID_CELLS, _search_cell
 from .rows import Array, Index, Mask, Rows
@@ -87,10 +89,17 @@ def make(rows: Rows, wanted: Mask, cutoff: float) -> Grid:
     suited = wanted & _suited(rows, axes, atom, home, cutoff)
     if not np.array_equal(suited, wanted):
         axes, atom, home = _axes(rows, suited, cutoff)
-    return _paired(replace(axes), rows.pbc, atom, home, ~suited)
+    return _paired(axes, rows.pbc, atom, home, ~suited)
+
+
+def _of_each(values: NDArray[Any], home: Index) -> NDArray[Any]:
+    """Values of structures (S, …) as those of what belongs to structures ``home``; one structure's go for all."""
+    return values if len(values) == 1 else values[home]
 
 
 def _bounded(rows: Rows) -> Mask:
+    if np.abs(rows.positions).max() <= FARTHEST:
+        return np.ones(len(rows.cells), dtype=bool)
     far = np.maximum.reduceat(np.abs(rows.positions).max(axis=1), rows.offsets[:-1])
     return np.asarray(far <= FARTHEST)
 
@@ -100,7 +109,7 @@ def _cells(rows: Rows, wanted: Mask) -> Array:
     full, periodic = rows.pbc.all(axis=1), rows.pbc.any(axis=1)
     cells = np.where((full & wanted)[:, None, None], rows.cells, np.eye(3))
     for k in np.flatnonzero(periodic & ~full & wanted).tolist():
-        cells[k] = _search_cell(replace(rows.structures[k], cell=rows.cells[k]))
+        cells[k] = _search_cell(rows.at(k))
     return cells
 
 
@@ -111,7 +120,7 @@ def _axes(rows: Rows, wanted: Mask, cutoff: float) -> tuple[_Axes, Index, Index]
     dual = np.linalg.inv(_cells(rows, wanted))
     height = 1.0 / np.linalg.norm(dual, axis=1)
     xyz = rows.positions[atom]
-    each = dual[0] if len(dual) == 1 else dual[home]
+    each = _of_each(dual, home)
     fraction = xyz[:, :1] * each[..., 0, :] + xyz[:, 1:2] * each[..., 1, :] + xyz[:, 2:] * each[..., 2, :]
     low, high = np.zeros((len(wanted), 3)), np.zeros((len(wanted), 3))
     some = sizes > 0
@@ -142,20 +151,25 @@ def _suited(rows: Rows, axes: _Axes, atom: Index, home: Index, cutoff: float) ->
     few = np.prod((2 * axes.reach + 1).astype(np.float64), axis=1) <= MOST_IMAGES
     away = np.zeros(len(rows.cells), dtype=bool)
     outside = (axes.fraction < -MOST_AWAY) | (axes.fraction >= MOST_AWAY + 1)
-    away[home[(outside & rows.pbc[home]).any(axis=1)]] = True
+    if outside.any():
+        away[home[(outside & _of_each(rows.pbc, home)).any(axis=1)]] = True
     return np.asarray(dense & few & ~away)
 
 
 def _paired(axes: _Axes, pbc: Mask, atom: Index, home: Index, left: Mask) -> Grid:
-    bins, periodic = axes.bins[home], pbc[home]
-    open_width = np.where(axes.extent > 0.0, axes.extent, 1.0)[home]
-    place = np.where(periodic, axes.fraction, (axes.fraction - axes.low[home]) / open_width)
+    bins, periodic = _of_each(axes.bins, home), _of_each(pbc, home)
+    place = axes.fraction
+    if not pbc.all():
+        open_width = np.where(axes.extent > 0.0, axes.extent, 1.0)
+        place = np.where(periodic, place, (place - _of_each(axes.low, home)) / _of_each(open_width, home))
     index = np.floor(place * bins).astype(np.int64)
-    away = np.where(periodic, np.floor_divide(index, bins), 0)
-    index = np.where(periodic, index - away * bins, np.clip(index, 0, bins - 1))
+    away = np.zeros((1, 3), dtype=np.int64)
+    if ((index < 0) | (index >= bins)).any():
+        away = np.where(periodic, np.floor_divide(index, bins), 0)
+        index = np.where(periodic, index - away * bins, np.clip(index, 0, bins - 1))
     per_structure = np.prod(axes.bins, axis=1)
     base = np.cumsum(per_structure) - per_structure
-    linear = base[home] + (index[:, 0] * bins[:, 1] + index[:, 1]) * bins[:, 2] + index[:, 2]
+    linear = _of_each(base, home) + (index[:, 0] * bins[:, 1] + index[:, 1]) * bins[:, 2] + index[:, 2]
     order = np.argsort(linear, kind="stable")
     linear = linear[order]
     new = np.flatnonzero(np.diff(linear, prepend=-1))  # the first atom of each bin
@@ -166,13 +180,13 @@ def _paired(axes: _Axes, pbc: Mask, atom: Index, home: Index, left: Mask) -> Gri
     pairs = np.bincount(owner, minlength=len(new))
     candidates = np.bincount(owner, weights=count[partner], minlength=len(new)).astype(np.int64)
     bin_of = np.repeat(np.arange(len(new)), count)
-    out = away[order]
+    out = away[order] if len(away) == len(order) else away
     lows, highs = out.min(axis=0, initial=0), out.max(axis=0, initial=0)
     low = shift.min(axis=0, initial=0) + lows - highs
     wide = shift.max(axis=0, initial=0) + highs - lows - low + 1
     return Grid(
         atom=atom[order],
-        away=out if out.any() else None,
+        away=out if len(out) == len(order) and out.any() else None,
         first_pair=(np.cumsum(pairs) - pairs)[bin_of],
         pairs=pairs[bin_of],
         first=new[partner],
@@ -188,20 +202,22 @@ def _paired(axes: _Axes, pbc: Mask, atom: Index, home: Index, left: Mask) -> Gri
 
 def _around(axes: _Axes, pbc: Mask, home: Index, index: Index, base: Index, table: Index) -> tuple[Index, Index, Index]:
     """For each bin (b,) those within reach that have atoms: whose, through which image (p, 3), and which."""
-    wide = (2 * axes.reach + 1)[home]
+    reach, strides = _of_each(axes.reach, home), np.ones_like(axes.bins)
+    strides[:, 1], strides[:, 0] = axes.bins[:, 2], axes.bins[:, 1] * axes.bins[:, 2]
+    wide = np.broadcast_to(2 * reach + 1, index.shape)
     around = np.prod(wide, axis=1)
     owner = np.repeat(np.arange(len(home)), around)
     step = np.arange(len(owner)) - np.repeat(np.cumsum(around) - around, around)
     steps = [step // (wide[:, 1] * wide[:, 2])[owner], step // wide[owner, 2] % wide[owner, 1], step % wide[owner, 2]]
     whose = home[owner]
-    inside, shifts, linear = np.ones(len(owner), dtype=bool), [], base[whose]
+    inside, shifts, linear = np.ones(len(owner), dtype=bool), [], _of_each(base, whose)
     for k in range(3):
-        bins = axes.bins[whose, k]
-        target = index[owner, k] + steps[k] - axes.reach[whose, k]
+        bins = _of_each(axes.bins[:, k], whose)
+        target = (index[:, k] - reach[:, k])[owner] + steps[k]
         through = np.floor_divide(target, bins)
-        inside &= (through == 0) | pbc[whose, k]
+        inside &= (through == 0) | _of_each(pbc[:, k], whose)
         shifts.append(through)
-        linear = linear + (target - through * bins) * (np.prod(axes.bins[:, k + 1 :], axis=1)[whose])
+        linear = linear + (target - through * bins) * _of_each(strides[:, k], whose)
     partner = table[linear]
     keep = np.flatnonzero(inside & (partner >= 0))
     return owner[keep], np.stack(shifts, axis=1)[keep], partner[keep]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,3 +53,8 @@ class Rows:
             fparam=np.stack(fparams) if fparams else None,
             aparam=np.concatenate(aparams) if aparams else None,
         )
+
+    def at(self, k: int) -> Structure:
+        """Structure k, where it is now."""
+        here = slice(self.offsets[k], self.offsets[k + 1])
+        return replace(self.structures[k], positions=self.positions[here], cell=self.cells[k])

@@ -110,7 +110,7 @@ class DeviceSearch:
                 return replace(found, transfers=transfers)
             for k in left:
                 try:
-                    by_host[k] = neighbor_edges(_at(rows, k), self.config.rcut)
+                    by_host[k] = neighbor_edges(rows.at(k), self.config.rcut)
                 except StructureError as error:
                     errors[k] = error
 
@@ -232,11 +232,6 @@ class DeviceSearch:
 def _starts(counts: Tensor) -> Tensor:
     """Where each begins in a row of so many each, and where the last ends."""
     return torch.nn.functional.pad(torch.cumsum(counts, 0), (1, 0))
-
-
-def _at(rows: Rows, k: int) -> Structure:
-    here = slice(rows.offsets[k], rows.offsets[k + 1])
-    return replace(rows.structures[k], positions=rows.positions[here], cell=rows.cells[k])
 
 
 def _merged(pairs: Pairs, host: _OnHost) -> Pairs:

@@ -94,11 +94,10 @@ def check_fixed_shape(fixed_shape: bool, backend: str, device: str) -> None:
 @dataclass(frozen=True)
 class Card:
     """What a device is to the Triton kernels: its name, architecture ("sm_90" and the like, None in the interpreter),
-    how many programs walk over atoms, and bytes for a chunk."""
+    and bytes for a chunk."""
 
     name: str
     architecture: str | None
-    programs: int
     chunk_bytes: int
 
 
@@ -115,12 +114,11 @@ def architecture_of(properties: Any) -> str:
 def card_of(device: torch.device) -> Card:
     """A GPU, or the interpreter on a CPU."""
     if device.type == "cpu":
-        return Card("interpreter", None, 4, CHUNK_BYTES["cpu"])
+        return Card("interpreter", None, CHUNK_BYTES["cpu"])
     found = torch.cuda.get_device_properties(device)
     chunk = min(CHUNK_BYTES["cuda"], torch.cuda.mem_get_info(device)[0] // 4)
     architecture = architecture_of(found)
-    # Two programs a multiprocessor: the forward pass has registers for two, and one hides the other's waiting.
-    return Card(found.name, architecture, 2 * found.multi_processor_count, chunk)
+    return Card(found.name, architecture, chunk)
 
 
 def load_triton(device: torch.device) -> None:
@@ -154,9 +152,7 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
     tuned = (
         configuration_cache.read(configuration_cache.path_for(card.name, weights.config)) if card.architecture else None
     )
-    evaluator = TritonEvaluator(
-        weights, precision, device, card.architecture, card.programs, card.chunk_bytes, tuned=tuned
-    )
+    evaluator = TritonEvaluator(weights, precision, device, card.architecture, card.chunk_bytes, tuned=tuned)
     return cuda_graph.GraphedEvaluator(evaluator, cuda_graph.CudaCapture()) if fixed_shape else evaluator
 
 

@@ -41,7 +41,8 @@ class Atoms:
     """Atoms in the order of their neighbour counts, on the device.
 
     Attributes:
-        first (B,): first edge in the batch. at (B,): first row among those of these atoms, a multiple of ``ROWS``; only differences count.
+        first (B,): first edge in the batch.
+        at (B,): first row among those of these atoms, a multiple of ``ROWS``; only differences count.
         count, center_type, first_type (B,) int32: neighbours, own type, type of the structure's first atom.
         n_key, n_row (B,): empty slots that the softmax sees, and that carry −davg/dstd.
         extras (B, X): what the energy net reads besides the descriptor. energy (B,) eV, float64: to be written.

@@ -1,7 +1,8 @@
 """Tiles that ``dpa1-fast tune`` measured on this user's card: a file in the user's cache folder.
 
 It is read when an evaluator is made, and never after. One file for a card, widths and version of Triton:
-precision → bucket → direction → [rows, keys, chunk, warps, block].
+precision → bucket → layer or coordinates → kernel →
+[rows, chunk, warps, stages, keys].
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import json
 import os
 import re
 import warnings
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ...errors import DPA1Warning
-from .launch_configurations import BUCKETS, Tile
+from .launch_configurations import BUCKETS, Configurations, LaunchConfiguration, LayerConfigurations
 
-Tuned = dict[str, dict[str, dict[str, Tile]]]
-"""precision → bucket → "forward" or "backward" → tile."""
+Tuned = dict[str, dict[str, Configurations]]
+"""precision → bucket → configurations."""
 
 
 def path_for(card: str, config: Any) -> Path:
@@ -39,10 +41,10 @@ def read(path: Path) -> Tuned:
     that names it."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
-        return {p: {b: _directions(b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
+        return {p: {b: _configurations(b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(
             f"{path}: damaged, so its tiles are not used ({reason}); delete it or run dpa1-fast tune again",
@@ -52,18 +54,22 @@ def read(path: Path) -> Tuned:
         return {}
 
 
-def _directions(bucket: str, found: dict[str, list[int]]) -> dict[str, Tile]:
-    if bucket not in map(str, BUCKETS) or not set(found) <= {"forward", "backward"}:
-        raise ValueError(f"unknown bucket or direction in {bucket!r}: {list(found)}")
-    return {k: _tile(*x) for k, x in found.items()}
+def _configurations(bucket: str, found: dict[str, dict[str, list[int]]]) -> Configurations:
+    if bucket not in map(str, BUCKETS):
+        raise ValueError(f"unknown bucket {bucket!r}")
+    return Configurations(*(_layer(found[f.name]) for f in fields(Configurations)))
 
 
-def _tile(rows: int, keys: int, chunk: int, warps: int, block: int = 32) -> Tile:
-    numbers, least = (rows, keys, chunk, warps, block), (16, 16, 16, 1, 16)
-    good = all(type(x) is int and least[k] <= x <= 256 and x & (x - 1) == 0 for k, x in enumerate(numbers))
-    if not good or keys > rows or warps > 16:
-        raise ValueError(f"{list(numbers)} is no tile")
-    return Tile(rows, keys, chunk, warps, block)
+def _layer(found: dict[str, list[int]]) -> LayerConfigurations:
+    return LayerConfigurations(*(_configuration(*found[f.name]) for f in fields(LayerConfigurations)))
+
+
+def _configuration(rows: int, chunk: int, warps: int, stages: int, keys: int) -> LaunchConfiguration:
+    numbers = (rows, chunk, warps, stages)
+    good = all(type(x) is int and 1 <= x <= 1024 for x in numbers) and type(keys) is int and 0 <= keys <= 256
+    if not good or any(x & (x - 1) for x in (rows, chunk, warps, keys)) or rows > 256 or warps > 16 or stages > 8:
+        raise ValueError(f"{[*numbers, keys]} is no launch configuration")
+    return LaunchConfiguration(rows, chunk, warps, stages, keys)
 
 
 def write(path: Path, tuned: Tuned) -> None:
@@ -76,7 +82,10 @@ def write(path: Path, tuned: Tuned) -> None:
         warnings.simplefilter("ignore", DPA1Warning)  # what is damaged is replaced
         whole = read(path) | tuned
     numbers = {
-        p: {b: {k: list(vars(t).values()) for k, t in x.items()} for b, x in by_bucket.items()}
+        p: {
+            b: {part: {k: list(vars(c).values()) for k, c in vars(layer).items()} for part, layer in vars(x).items()}
+            for b, x in by_bucket.items()
+        }
         for p, by_bucket in whole.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)

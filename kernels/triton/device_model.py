@@ -16,7 +16,6 @@ from ..prepare.weights import Weights
 from ..reference import activation, network
 from . import coordinates, packing
 from .coordinates import Coordinates
-from .launch_configurations import BUCKETS, reduced_tile
 
 
 class DeviceModel:
@@ -45,7 +44,7 @@ class DeviceModel:
         order = self._embedding(w)
         self._attention(w, order)
         self.coordinates = None
-        if reduced_tile(architecture, precision, BUCKETS[-1]) is not None:
+        if precision != "float64" or architecture is None:
             self.coordinates = coordinates.find(w, order, self.mp, precision)
         if self.coordinates is not None:
             self._first_layer(self.coordinates)

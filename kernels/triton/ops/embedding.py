@@ -22,9 +22,9 @@ from .products import SHORTEST, activate, at_least, dot, load_matrix, load_rows,
 
 
 @triton.jit
-def _first_layer(s, pair, net, zero, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
+def _first_layer(s, pair, net, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
     """Layer one and its slope in s, (R, W1). net: w_s, idt, r_s (W1 each), then tables over pairs: bias, residual."""
-    cols = zero + tl.arange(0, W1)
+    cols = tl.arange(0, W1)
     w_s, idt = tl.load(net + cols), tl.load(net + W1 + cols)
     at = pair[:, None] * (2 * W1) + 3 * W1 + cols[None, :]
     y, slope = activate(s[:, None] * w_s[None, :] + tl.load(net + at), KIND, T)
@@ -38,13 +38,13 @@ def _first_layer(s, pair, net, zero, W1: tl.constexpr, RESIDUAL: tl.constexpr, K
 
 @triton.jit
 def _layer_fwd(
-    x, net, zero, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr, RESIDUAL: tl.constexpr,
+    x, net, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr, RESIDUAL: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K), of which (KR, NR) count."""
     cols = tl.arange(0, N)
     idt = tl.load(net + N + cols)[None, :]
-    z = dot(x, load_matrix(net + 2 * N, zero, 0, KR, NR, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
+    z = dot(x, load_matrix(net + 2 * N, 0, 0, KR, NR, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
     y, slope = activate(z + tl.load(net + cols)[None, :], KIND, T)
     y = y * idt
     if RESIDUAL == 1:
@@ -56,7 +56,7 @@ def _layer_fwd(
 
 @triton.jit
 def _layer_bwd(
-    d_y, slope, net, zero, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr,
+    d_y, slope, net, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr,
     RESIDUAL: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     # Half of the channels at a time, every other one, so that the operands of a product fit in registers.
@@ -64,8 +64,8 @@ def _layer_bwd(
     slope_even, slope_odd = tl.split(tl.reshape(slope, (d_y.shape[0], N // 2, 2)))
     weight = net + 2 * N + K * N
     d_x = tl.zeros([d_y.shape[0], K], d_y.dtype)
-    d_x = dot(even * slope_even, load_matrix(weight, zero, 0, (NR + 1) // 2, KR, 2 * K, N // 2, K), d_x, PREC)
-    d_x = dot(odd * slope_odd, load_matrix(weight + K, zero, 0, NR // 2, KR, 2 * K, N // 2, K), d_x, PREC)
+    d_x = dot(even * slope_even, load_matrix(weight, 0, 0, (NR + 1) // 2, KR, 2 * K, N // 2, K), d_x, PREC)
+    d_x = dot(odd * slope_odd, load_matrix(weight + K, 0, 0, NR // 2, KR, 2 * K, N // 2, K), d_x, PREC)
     if RESIDUAL == 1:
         d_x += d_y
     if RESIDUAL == 2:
@@ -75,18 +75,15 @@ def _layer_bwd(
 
 @triton.jit
 def embed_fwd(
-    s, pair, net, zero, WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    s, pair, net, WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the backward pass.
-
-    zero: 0; one that the compiler can't see through keeps the places of the weights from being worked out early.
-    """
-    x, slope = _first_layer(s, pair, net, zero, WIDTHS[0], RESIDUALS[0], KIND, T)
+    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the backward pass."""
+    x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, T)
     slopes = (slope,)
     for k in tl.static_range(1, len(WIDTHS)):
         x, slope = _layer_fwd(
-            x, net + STARTS[k], zero, WIDTHS[k - 1], WIDTHS[k], REAL[k - 1], REAL[k], RESIDUALS[k], KIND, T, PREC
+            x, net + STARTS[k], WIDTHS[k - 1], WIDTHS[k], REAL[k - 1], REAL[k], RESIDUALS[k], KIND, T, PREC
         )  # fmt: skip
         slopes = slopes + (slope,)
     return x, slopes
@@ -94,13 +91,13 @@ def embed_fwd(
 
 @triton.jit
 def embed_bwd(
-    d_g, slopes, net, zero,
+    d_g, slopes, net,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/ds (R,) from dE/dg (R, MP)."""
     for m in tl.static_range(0, len(WIDTHS) - 1):
         d_g = _layer_bwd(
-            d_g, slopes[len(WIDTHS) - 1 - m], net + STARTS[len(WIDTHS) - 1 - m], zero,
+            d_g, slopes[len(WIDTHS) - 1 - m], net + STARTS[len(WIDTHS) - 1 - m],
             WIDTHS[len(WIDTHS) - 2 - m], WIDTHS[len(WIDTHS) - 1 - m],
             REAL[len(WIDTHS) - 2 - m], REAL[len(WIDTHS) - 1 - m], RESIDUALS[len(WIDTHS) - 1 - m], PREC,
         )  # fmt: skip
@@ -122,7 +119,7 @@ def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
 
 @triton.jit
 def lengths_of(
-    g, rows, mask, zero, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
+    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
     LW: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
@@ -133,15 +130,15 @@ def lengths_of(
     work = biases.dtype.element_ty
     q_squares, k_squares, v_squares = tl.zeros([R], work), tl.zeros([R], work), tl.zeros([R], work)
     for n in range(0, LW, LC):
-        at = biases + zero + n + tl.arange(0, LC)
+        at = biases + n + tl.arange(0, LC)
         q = tl.zeros([R, LC], work) + tl.load(at)[None, :]
         k = tl.zeros([R, LC], work) + tl.load(at + LW)[None, :]
         v = tl.zeros([R, LC], work) + tl.load(at + 2 * LW)[None, :]
         for c in range(n, MP, W):
-            a = load_rows(g, rows, mask, zero + c, M, M, W)
-            q = dot(a, load_matrix(factors, c, zero + n, M, LM, LW, W, LC), q, PREC)
-            k = dot(a, load_matrix(factors + MP * LW, c, zero + n, M, LM, LW, W, LC), k, PREC)
-            v = dot(a, load_matrix(factors + 2 * (MP * LW), c, zero + n, M, LM, LW, W, LC), v, PREC)
+            a = load_rows(g, rows, mask, c, M, M, W)
+            q = dot(a, load_matrix(factors, c, n, M, LM, LW, W, LC), q, PREC)
+            k = dot(a, load_matrix(factors + MP * LW, c, n, M, LM, LW, W, LC), k, PREC)
+            v = dot(a, load_matrix(factors + 2 * (MP * LW), c, n, M, LM, LW, W, LC), v, PREC)
         q_squares += tl.sum(q * q, axis=1)
         k_squares += tl.sum(k * k, axis=1)
         v_squares += tl.sum(v * v, axis=1)
@@ -210,7 +207,7 @@ def _embedding_fwd_kernel(
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
         work = row.dtype.element_ty
         s, x, y, z, sw = s.to(work), x.to(work), y.to(work), z.to(work), sw.to(work)
-        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw, MP, SMOOTH)
             e = e * factor + e
@@ -219,26 +216,26 @@ def _embedding_fwd_kernel(
             u0, u1, u2, w = gate_fwd(x, y, z, sw, mask, SMOOTH, DOTR)
             store_four(row + local * 4, rows, mask, s, x, y, z)
             store_four(gate + local * 4, rows, mask, u0, u1, u2, w)
-            store_rows(g + local * M, rows, mask, e, 0, M, M, MP)
+            store_rows(g + local * M, rows, mask, e, M, M, MP)
         else:
             store_moments(moments + (b * blocks + block).to(tl.int64) * (4 * MP), e, s, x, y, z, MP)
 
 
 @triton.jit
 def edges_bwd(
-    d_g, s, sw, pair, net, factors, zero, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
+    d_g, s, sw, pair, net, factors, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
     KIND: tl.constexpr, T: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """From dE/dg (R, MP) of some edges to dE/ds and, in strip mode, dE/d(sw)."""
-    e, slopes = embed_fwd(s, pair, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+    e, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
     d_sw = tl.zeros_like(sw)
     if STRIP:
         factor, bare = strip_factor(factors, pair, sw, MP, SMOOTH)
         if SMOOTH:
             d_sw += tl.sum(d_g * e * bare, axis=1)
         d_g = d_g * factor + d_g
-    return embed_bwd(d_g, slopes, net, zero, WIDTHS, REAL, RESIDUALS, STARTS, PREC), d_sw
+    return embed_bwd(d_g, slopes, net, WIDTHS, REAL, RESIDUALS, STARTS, PREC), d_sw
 
 
 @triton.jit
@@ -265,13 +262,13 @@ def _embedding_bwd_kernel(
         s, x, y, z, sw = environment_fwd(vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
         s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
-        e, _ = embed_fwd(s, pair, net, 0, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
             e = e * factor + e
         d_s, d_a, d_b, d_c = rows_bwd(moment, e, MP)
         d_s_of_g, d_sw = edges_bwd(
-            moments_bwd(moment, s, x, y, z, MP), s, sw.to(work), pair, net, factors, 0, SMOOTH, STRIP,
+            moments_bwd(moment, s, x, y, z, MP), s, sw.to(work), pair, net, factors, SMOOTH, STRIP,
             WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
         )  # fmt: skip
         d_s += d_s_of_g

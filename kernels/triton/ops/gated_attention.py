@@ -18,16 +18,18 @@ scale·sw_q/|q|, a_k = sw_k/|k|, u = r̂·sw (``environment.gate_fwd``), p the s
     lengths: x − 20 sw_q sw_k goes as 1/|q|: ḡ −= (Σ_k x̄ (x − 20 sw_q sw_k)/|q|²) ĝ P_q, P_q = Ŵ_q Ŵ_qᵀ; likewise k;
              w goes as 1/|v|: ḡ −= (β̄·u/|v|)/|v|² ĝ P_v;      sw̄ = Σ x̄ x/sw, over keys and over queries.
 
-The backward evaluates its layer again: nothing is kept between forward and backward but each layer's input and the
-three lengths. Forward stands here, backward in ``gated_attention_bwd.py``.
+Forward stands here, backward in ``gated_attention_bwd.py``, each phase as a kernel of its own:
 
-A program takes whole atoms, phase by phase: t; scores and y; products with W_vo; LayerNorm; and back. Each phase has
-the tile that suits it: products with weights and scores take as many rows as registers hold, B, since every block of
-rows reads all weights, or all keys, K of which pass by at a time; what goes row by row takes few rows, so that vectors
-over channels are short. In scores what stays is the right operand, with one row of the product for each that passes
-by: warps share the right operand's columns and would each hold all of the left one. What a phase has made it puts down
-in ``scratch``, or among the ``operands`` what only products read; both belong to the program and are used again for
-its next atom, so they stay in the cache. A barrier stands between phases.
+    project   |q|, |k|, |v|; t                                          rows
+    scores    softmax and gate of all pairs, y = w g                    queries of an atom
+    output    z = g + y W_vo + …, LayerNorm; moments after the last     rows
+
+A program takes one block of one atom's rows and is small, so that a multiprocessor holds several and one computes while
+others wait (one program that went through all phases of an atom took 1.4 times as long, see kernels/README.md). What a
+phase makes lies in the chunk's arrays, where an atom's rows begin at a multiple of ``chunks.ROWS``: ``operands``, what
+only products read, in their precision; ``stats``, numbers of each row; ``scratch`` in the backward pass, which finds t,
+and the numbers of the softmax where the forward pass has put them. In scores what stays is the right operand, with one
+row of the product for each that passes by: warps share the right operand's columns and would each hold all of the left.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .embedding import lengths_of
+from .embedding import lengths_of, store_moments
 from .products import dot, load_columns, load_four, load_matrix, load_rows, store_rows, times_matrix
 
 SHIFT: tl.constexpr = tl.constexpr(20.0)
@@ -58,7 +60,7 @@ GAMMA: tl.constexpr = tl.constexpr(2)
 BETA: tl.constexpr = tl.constexpr(3)
 
 
-# Numbers of a row that a program keeps, one column of ``stats`` each.
+# Numbers of a row, one column of ``stats`` each.
 REST_Q: tl.constexpr = tl.constexpr(0)
 LOG_Z: tl.constexpr = tl.constexpr(1)
 DELTA: tl.constexpr = tl.constexpr(2)
@@ -76,19 +78,10 @@ NUMBERS: tl.constexpr = tl.constexpr(24)
 STEP: tl.constexpr = tl.constexpr(16)
 
 WIDE: tl.constexpr = tl.constexpr(2)
-"""Rows of a program's scratch for each neighbour, side by side: z (later z̄, then dE/dg), S g."""
+"""Rows of scratch for each neighbour, side by side: z̄ (later dE/dg), S g."""
 
 KEPT: tl.constexpr = tl.constexpr(3)
 """Rows of operands for each neighbour, in the products' precision: t, y (later ȳ), and where that is narrower, g."""
-
-NORM_ROWS: tl.constexpr = tl.constexpr(32)
-"""Rows at a time of what goes row by row."""
-
-
-@triton.jit
-def _fresh_zero(count, b, n):
-    """Zero, in a way that the compiler can't see: what one phase computes from it is not kept for the next."""
-    return tl.multiple_of(tl.load(count + b, volatile=True) - n, 16)
 
 
 @triton.jit
@@ -142,26 +135,26 @@ def _logits(s, a, w_a, b, w_b, SMOOTH: tl.constexpr):
 
 @triton.jit
 def _logit_rows(
-    g, own_operands, rows, mask, zero, matrices, vectors, NARROW: tl.constexpr,
+    g, own_operands, rows, mask, matrices, vectors, NARROW: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """t (R, MP) and r (R,) of rows of g, which are put among the operands where those are narrower."""
     work = vectors.dtype.element_ty
-    cols = zero + tl.arange(0, MP)
+    cols = tl.arange(0, MP)
     t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
     rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
     for k in range(0, MP, W):
         a = load_rows(g, rows, mask, k, M, M, W)
         if NARROW:
-            store_rows(own_operands + 2 * MP, rows, mask, a, k, M, KEPT * MP, W)
+            store_rows(own_operands + 2 * MP, rows, mask, a, M, KEPT * MP, W, k)
         rest += tl.sum(a.to(work) * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
-        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, zero, M, M, MP, W, MP), t, PREC)
+        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, M, M, MP, W, MP), t, PREC)
     return t, rest
 
 
 @triton.jit
 def _attend(
-    g, gate, own_operands, stats, n, empty, rows, mask, zero, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
+    g, gate, own_operands, stats, n, empty, rows, mask, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
     M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr,
     Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
@@ -180,13 +173,13 @@ def _attend(
         top = tl.where(total > 0, 0.0, top)
     y = tl.zeros([Q, MP], work)
     if C == MP:
-        t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
+        t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
     for k0 in range(0, n, K):
         keys = k0 + tl.arange(0, K)
         real = keys < n
         s = tl.zeros([K, Q], work)
         if C == MP:
-            key = load_rows(g, keys, real, zero, M, STRIDE, MP)
+            key = load_rows(g, keys, real, 0, M, STRIDE, MP)
             s = dot(key, tl.trans(t), s, PREC)
         else:
             for c in range(0, MP, C):
@@ -206,7 +199,7 @@ def _attend(
         w = e * _outer(k_0, k_1, k_2, q_0, q_1, q_2, DOTR)
         total_w = total_w * less + tl.sum(w, axis=0)
         if C < MP:
-            key = load_rows(g, keys, real, zero, M, STRIDE, MP)
+            key = load_rows(g, keys, real, 0, M, STRIDE, MP)
         y = dot(tl.trans(w), key, y * less[:, None], PREC)
         top = higher
     total = tl.where(total > 0, total, 1.0)
@@ -223,143 +216,93 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def _collect_moments(s_, a_, b_, c_, x, row, rows, mask):
-    """Σ_j x_j ⊗ row_j over some rows more, four vectors (MP,)."""
-    s, a, b, c = load_four(row, rows, mask)
-    s_ += tl.sum(x * s[:, None], axis=0)
-    a_ += tl.sum(x * a[:, None], axis=0)
-    b_ += tl.sum(x * b[:, None], axis=0)
-    return s_, a_, b_, c_ + tl.sum(x * c[:, None], axis=0)
-
-
-@triton.jit
-def _store_moments(moments, s, a, b, c, MP: tl.constexpr):
-    """An atom's four vectors of moments."""
-    cols = tl.arange(0, MP)
-    tl.store(moments + cols, s)
-    tl.store(moments + MP + cols, a)
-    tl.store(moments + 2 * MP + cols, b)
-    tl.store(moments + 3 * MP + cols, c)
-
-
-@triton.jit
-def _attended(
-    at, count, empty, b, n, g, gate, lengths, operands, stats, program, matrices, vectors,
-    SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
-    B: tl.constexpr, PREC: tl.constexpr,
+def _attention_project_kernel(
+    at, count, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, type
+    g, gate,  # (edges of the chunk, M), (…, 4)
+    lengths,  # (…, 3) out
+    operands, stats,  # (…, KEPT, MP), (…, NUMBERS) out
+    matrices, vectors,  # this layer's
+    SCALE: tl.constexpr, NORMALIZE: tl.constexpr, NARROW: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
+    MATRICES: tl.constexpr, VECTORS: tl.constexpr, FACTORS: tl.constexpr, BIASES: tl.constexpr,
+    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """All rows of atom b up to y = w g: leaves t and y among the operands, numbers of each row.
+    """W: chunk of the inner dimension. MATRICES, VECTORS: numbers of one centre type, 0 where all have the same;
+    FACTORS, BIASES: where in them stands how lengths are found."""
+    b, r = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, B)
+        mask = rows < n
+        if MATRICES > 0:
+            matrices += tl.load(center_type + b) * MATRICES
+            vectors += tl.load(center_type + b) * VECTORS
+        if NORMALIZE:
+            lengths_of(
+                g + e0 * M, rows, mask, lengths + e0 * 3, matrices + FACTORS, vectors + BIASES, M, MP, LM, LW,
+                B, W, PREC,
+            )  # fmt: skip
+            tl.debug_barrier()
+        own_operands, own_stats = operands + e0 * (KEPT * MP), stats + e0 * NUMBERS
+        _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, mask, SCALE, NORMALIZE)
+        t, rest = _logit_rows(g + e0 * M, own_operands, rows, mask, matrices, vectors, NARROW, M, MP, B, W, PREC)
+        store_rows(own_operands, rows, mask, t, M, KEPT * MP, MP)
+        tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=mask)
 
-    Each phase finds its places anew, from a zero that the compiler can't see through, and forgets them: that is what
-    keeps registers free.
-    """
-    for r in range(0, n, B):
-        zero = _fresh_zero(count, b, n)
-        e0 = tl.load(at + b) - tl.load(at) + zero
-        own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
-        rows = r + zero + tl.arange(0, B)
-        _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, rows < n, SCALE, NORMALIZE)
-        t, rest = _logit_rows(
-            g + e0 * M, own_operands, rows, rows < n, zero, matrices + zero, vectors + zero, NARROW, M, MP, B, W, PREC
-        )  # fmt: skip
-        store_rows(own_operands, rows, rows < n, t, zero, M, KEPT * MP, MP)
-        tl.store(own_stats + place(rows) + REST_Q * STEP, rest)
-    tl.debug_barrier()
-    for q in range(0, n, B):
-        zero = _fresh_zero(count, b, n)
-        e0 = tl.load(at + b) - tl.load(at) + zero
-        own_operands, own_stats = operands + (program + zero) * (KEPT * MP), stats + (program + zero) * NUMBERS
-        some = q + zero + tl.arange(0, B)
+
+@triton.jit
+def _attention_scores_kernel(
+    at, count, empty,  # (B,), (B,), (B,) empty slots that the softmax sees
+    g, gate, operands, stats,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
+    B: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """B queries, which K keys pass by at a time; C: chunk of the inner dimension."""
+    b, q = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if q < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        own_operands, own_stats = operands + e0 * (KEPT * MP), stats + e0 * NUMBERS
+        rows = q + tl.arange(0, B)
         y, total_w, log_z = _attend(
             own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, own_operands, own_stats, n,
-            tl.load(empty + b), some, some < n, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, B, K, C, PREC,
+            tl.load(empty + b), rows, rows < n, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, B, K, C, PREC,
         )  # fmt: skip
-        store_rows(own_operands + MP, some, some < n, y, zero, M, KEPT * MP, MP)
-        tl.store(own_stats + place(some) + TOTAL_W * STEP, total_w)
-        tl.store(own_stats + place(some) + LOG_Z * STEP, log_z)
-    tl.debug_barrier()
+        store_rows(own_operands + MP, rows, rows < n, y, M, KEPT * MP, MP)
+        tl.store(own_stats + place(rows) + TOTAL_W * STEP, total_w, mask=rows < n)
+        tl.store(own_stats + place(rows) + LOG_Z * STEP, log_z, mask=rows < n)
 
 
-@triton.jit
-def _layer(
-    at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
-    SCALE: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
-    B: tl.constexpr, PREC: tl.constexpr,
-):  # fmt: skip
-    """All rows of atom b up to LayerNorm: leaves t among the operands, (w g) W_vo in scratch, numbers of each row."""
-    _attended(
-        at, count, empty, b, n, g, gate, lengths, operands, stats, program, matrices, vectors,
-        SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
-    )  # fmt: skip
-    for r in range(0, n, B):
-        zero = _fresh_zero(count, b, n)
-        rows = r + zero + tl.arange(0, B)
-        z = tl.zeros([B, MP], g.dtype.element_ty)
-        z = times_matrix(
-            z, operands + (program + zero) * (KEPT * MP) + MP, rows, rows < n, zero,
-            matrices + zero + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC,
-        )  # fmt: skip
-        store_rows(scratch + (program + zero) * (WIDE * MP), rows, rows < n, z, zero, M, WIDE * MP, MP)
-    tl.debug_barrier()
-
-
-@triton.jit(do_not_specialize=["atoms"])
-def _gated_attention_fwd_kernel(
-    at, count, empty,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, empty slots that the softmax sees
-    g, row, gate,  # (edges of the chunk, M), (…, 4), (…, 4)
-    lengths,  # (…, 3) out
+@triton.jit(do_not_specialize=["blocks"])
+def _attention_output_kernel(
+    at, count, g, row, operands, stats,
+    attended,  # (edges of the chunk, MP) out: (w g) W_vo + (Σ w) b_vo, for the backward pass
     g_out,  # (edges of the chunk, M) out, not for the last layer
-    moments,  # (B, 4, MP) out, for the last layer
-    scratch, operands, stats,  # (programs, rows, WIDE, MP), (programs, rows, KEPT, MP), (programs, rows, NUMBERS)
-    matrices, vectors,  # this layer's
-    factors, biases,  # part of them: how lengths are found
-    atoms, scratch_rows,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    NARROW: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
-    K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr, PREC: tl.constexpr,
+    moments,  # (B, blocks, 4, MP) out, for the last layer
+    matrices, vectors, blocks,
+    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
+    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. C: chunk of the inner dimension of scores, W: of products with weights."""
-    R: tl.constexpr = NORM_ROWS if NORM_ROWS < B else B
-    cols = tl.arange(0, MP)
-    program = tl.program_id(0).to(tl.int64) * scratch_rows
-    for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
-        n = tl.load(count + b)
-        if NORMALIZE:
-            for r in range(0, n, B):
-                zero = _fresh_zero(count, b, n)
-                e0 = tl.load(at + b) - tl.load(at) + zero
-                rows = r + zero + tl.arange(0, B)
-                lengths_of(
-                    g + e0 * M, rows, rows < n, zero, lengths + e0 * 3, factors + zero, biases + zero,
-                    M, MP, LM, LW, B, W, PREC,
-                )  # fmt: skip
-            tl.debug_barrier()
-        _layer(
-            at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
+    b, block = tl.program_id(0), tl.program_id(1)
+    n = tl.load(count + b)
+    if block * B < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = block * B + tl.arange(0, B)
+        mask = rows < n
+        cols = tl.arange(0, MP)
+        norm = vectors + NORM * MP
+        total_w = tl.load(stats + e0 * NUMBERS + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)
+        added = times_matrix(
+            total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :], operands + e0 * (KEPT * MP) + MP,
+            rows, mask, matrices + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC,
         )  # fmt: skip
-        work = g.dtype.element_ty
-        m_s, m_a = tl.zeros([MP], work), tl.zeros([MP], work)
-        m_b, m_c = tl.zeros([MP], work), tl.zeros([MP], work)
-        for r in range(0, n, R):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            few = r + zero + tl.arange(0, R)
-            mask = few < n
-            total_w = tl.load(stats + (program + zero) * NUMBERS + place(few) + TOTAL_W * STEP)
-            z = load_rows(scratch + (program + zero) * (WIDE * MP), few, mask, zero, M, WIDE * MP, MP)
-            norm = vectors + zero + NORM * MP
-            z += total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :]
-            z += load_rows(g + e0 * M, few, mask, zero, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]
-            x, _rstd = _normalize(z, cols, M, EPS)
-            gamma, beta = tl.load(norm + GAMMA * MP + cols), tl.load(norm + BETA * MP + cols)
-            x = x * gamma[None, :] + beta[None, :]
-            if LAST:
-                m_s, m_a, m_b, m_c = _collect_moments(m_s, m_a, m_b, m_c, x, row + e0 * 4, few, mask)
-            else:
-                store_rows(g_out + e0 * M, few, mask, x, zero, M, M, MP)
+        store_rows(attended + e0 * MP, rows, mask, added, M, MP, MP)
+        z = added + load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]
+        x, _rstd = _normalize(z, cols, M, EPS)
+        x = x * tl.load(norm + GAMMA * MP + cols)[None, :] + tl.load(norm + BETA * MP + cols)[None, :]
         if LAST:
-            base = moments + tl.full((), 4 * MP, tl.int64) * b
-            _store_moments(base, m_s, m_a, m_b, m_c, MP)
+            s, a, b_, c = load_four(row + e0 * 4, rows, mask)
+            store_moments(moments + (b.to(tl.int64) * blocks + block) * (4 * MP), x, s, a, b_, c, MP)
+        else:
+            store_rows(g_out + e0 * M, rows, mask, x, M, M, MP)

@@ -1,4 +1,13 @@
-"""The backward pass of gated attention; formulas stand at the top of ``gated_attention.py``."""
+"""The backward pass of gated attention; formulas stand at the top of ``gated_attention.py``. Its kernels:
+
+    norm_bwd      z̄ from LayerNorm                                                 rows
+    output_bwd    ȳ = z̄ W_voᵀ                                                      rows
+    scores_bwd    what keys and queries of an atom receive from one another        keys of an atom, block by block
+    project_bwd   dE/dg and dE/d(gate), through t and the three lengths            rows
+    embedding_edges_bwd    after the first layer: dE/ds of each edge               rows
+
+LayerNorm stands apart from the products: there a thread has few of the vectors over channels, and in a product many.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +31,6 @@ from .gated_attention import (  # fmt: skip
     LOG_Z,
     LOGITS_T,
     NORM,
-    NORM_ROWS,
     NUMBERS,
     OUT,
     PULL,
@@ -33,11 +41,8 @@ from .gated_attention import (  # fmt: skip
     STEP,
     TO_REST,
     TO_VALUE,
-    TOTAL_W,
     VALUES_T,
     WIDE,
-    _fresh_zero,
-    _layer,
     _length,
     _logits,
     _normalize,
@@ -49,11 +54,11 @@ from .products import dot, load_columns, load_four, load_matrix, load_rows, stor
 
 @triton.jit
 def _norm_bwd(
-    z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, zero, norm,
+    z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, norm,
     EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
 ):  # fmt: skip
     """z̄ (R, MP) from z and what attention adds to it; puts down δ and z̄·b_vo. norm: four vectors, see NORM."""
-    cols = zero + tl.arange(0, MP)
+    cols = tl.arange(0, MP)
     normed, rstd = _normalize(z, cols, M, EPS)
     gamma = tl.load(norm + GAMMA * MP + cols)
     if LAST:
@@ -63,7 +68,7 @@ def _norm_bwd(
         store_four(d_row, rows, mask, d_s, d_a, d_b, d_c)
         d_z = moments_bwd(d_x, r_s, r_a, r_b, r_c, MP)
     else:
-        d_z = load_rows(d_g, rows, mask, zero, M, M, MP)
+        d_z = load_rows(d_g, rows, mask, 0, M, M, MP)
     # LayerNorm: z̄ = (γḡ − mean(γḡ) − x̂ mean(γḡ x̂))/std
     d_z = d_z * gamma[None, :]
     d_z = d_z - (tl.sum(d_z, axis=1) / M)[:, None] - normed * (tl.sum(d_z * normed, axis=1) / M)[:, None]
@@ -75,23 +80,8 @@ def _norm_bwd(
 
 
 @triton.jit
-def _rows_back(
-    g, row, d_g, d_row, d_x, own_rows, stats, rows, mask, zero, norm,
-    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-):  # fmt: skip
-    """From (w g) W_vo in scratch to z̄ there."""
-    cols = zero + tl.arange(0, MP)
-    to_value = tl.load(norm + TO_VALUE * MP + cols)[None, :]
-    attended = tl.load(stats + place(rows) + TOTAL_W * STEP)[:, None] * to_value
-    attended += load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
-    z = load_rows(g, rows, mask, zero, M, M, MP) + attended + tl.load(norm + OUT * MP + cols)[None, :]
-    d_z = _norm_bwd(z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, zero, norm, EPS, LAST, M, MP)
-    store_rows(own_rows, rows, mask, d_z, zero, M, WIDE * MP, MP)
-
-
-@triton.jit
 def _pairs(
-    g, gate, own_rows, own_operands, stats, n, keys, real, again, zero,
+    g, gate, own_rows, own_operands, stats, n, keys, real, again,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr, STRIDE: tl.constexpr,
     MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
@@ -107,22 +97,20 @@ def _pairs(
     along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
     d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
     acc = tl.zeros([Q, MP], work)
-    # Where no column is filled up the compiler sees that loads need no mask, and float32 runs out of registers.
-    hidden = zero if M == MP else 0
     if C == MP:
-        key = load_rows(g, keys, real, zero, M, STRIDE, MP)
+        key = load_rows(g, keys, real, 0, M, STRIDE, MP)
     for q in range(0, n, K):
         rows = q + tl.arange(0, K)
         mask = rows < n
         s, v = tl.zeros([K, Q], work), tl.zeros([K, Q], work)
         if C == MP:
-            t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
-            d_y = load_rows(own_operands + MP, rows, mask, zero, M, KEPT * MP, MP)
+            t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
+            d_y = load_rows(own_operands + MP, rows, mask, 0, M, KEPT * MP, MP)
             s, v = dot(t, tl.trans(key), s, PREC), dot(d_y, tl.trans(key), v, PREC)
         else:
             for c in range(0, MP, C):
-                part = load_columns(g, keys, real, hidden + c, M, STRIDE, C)
-                s = dot(load_rows(own_operands, rows, mask, hidden + c, M, KEPT * MP, C), part, s, PREC)
+                part = load_columns(g, keys, real, c, M, STRIDE, C)
+                s = dot(load_rows(own_operands, rows, mask, c, M, KEPT * MP, C), part, s, PREC)
                 v = dot(load_rows(own_operands + MP, rows, mask, c, M, KEPT * MP, C), part, v, PREC)
         numbers = stats + place(rows)
         a_q = _load(numbers, A_Q, mask)
@@ -150,17 +138,17 @@ def _pairs(
         d_x = d_x * a_q[:, None] * a_k[None, :]
         _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=1), kept, mask)
         if C < MP:
-            t = load_rows(own_operands, rows, mask, zero, M, KEPT * MP, MP)
-            d_y = load_rows(own_operands + MP, rows, mask, zero, M, KEPT * MP, MP)
-        here = key if C == MP else load_rows(g, keys, real, zero, M, STRIDE, MP)
+            t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
+            d_y = load_rows(own_operands + MP, rows, mask, 0, M, KEPT * MP, MP)
+        here = key if C == MP else load_rows(g, keys, real, 0, M, STRIDE, MP)
         acc = dot(tl.trans(d_x), t, acc, PREC)
         acc = dot(tl.trans(w), d_y, acc, PREC)
         d_t = dot(d_x, here, tl.zeros([K, MP], work), PREC)
         if again:
-            d_t += load_rows(own_rows + MP, rows, mask, zero, M, WIDE * MP, MP)
-        store_rows(own_rows + MP, rows, mask, d_t, zero, M, WIDE * MP, MP)
-    acc += load_rows(own_rows, keys, real, zero, M, WIDE * MP, MP)
-    store_rows(own_rows, keys, real, acc, zero, M, WIDE * MP, MP)
+            d_t += load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
+        store_rows(own_rows + MP, rows, mask, d_t, M, WIDE * MP, MP)
+    acc += load_rows(own_rows, keys, real, 0, M, WIDE * MP, MP)
+    store_rows(own_rows, keys, real, acc, M, WIDE * MP, MP)
     own += BY_KEY * STEP
     tl.store(own, d_0, mask=real)
     tl.store(own + STEP, d_1, mask=real)
@@ -239,130 +227,151 @@ def _gates_back(
 
 @triton.jit
 def _back_to_rows(
-    g, own_rows, stats, rows, mask, zero, matrices, vectors, NORMALIZE: tl.constexpr,
+    g, own_rows, stats, rows, mask, matrices, vectors, NORMALIZE: tl.constexpr,
     M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/dg (B, MP) of rows: what came to them directly and as keys, as queries, and through the three lengths."""
-    cols = zero + tl.arange(0, MP)
+    cols = tl.arange(0, MP)
     own = stats + place(rows)
     d_rest = tl.load(own + D_REST * STEP, mask=mask, other=0.0)
-    acc = load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP)
+    acc = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    acc = times_matrix(acc, own_rows + MP, rows, mask, zero, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
+    acc = times_matrix(acc, own_rows + MP, rows, mask, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
     if NORMALIZE:
         for side in tl.static_range(0, 3):
             square_row = tl.load(vectors + (SQUARES_ROW + side) * MP + cols)
             acc += _load(own, PULL + side, mask)[:, None] * square_row[None, :]
         for k in range(0, MP, W):
-            a = load_rows(g, rows, mask, zero + k, M, M, W)
+            a = load_rows(g, rows, mask, k, M, M, W)
             for which in range(0, 3):
-                square = load_matrix(matrices + (SQUARES + which) * (MP * MP), k, zero, M, M, MP, W, MP)
+                square = load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, M, M, MP, W, MP)
                 acc = dot(a * _load(own, PULL + which, mask)[:, None], square, acc, PREC)
     return acc
 
 
-@triton.jit(do_not_specialize=["atoms"])
-def _gated_attention_bwd_kernel(
-    at, count, empty,  # (B,)
-    g, row, gate, lengths,  # (edges of the chunk, M), (…, 4), (…, 4), (…, 3)
-    d_g,  # (edges of the chunk, M) in (but for the last layer) and out (but for the first)
-    d_row, d_gate,  # (edges of the chunk, 4); added up from layer to layer
+@triton.jit
+def _attention_norm_bwd_kernel(
+    at, count, g, row,
+    attended,  # (edges of the chunk, MP) what the forward pass put there
+    d_g,  # (edges of the chunk, M) dE/d(this layer's output), not for the last layer
+    d_row,  # (…, 4) out, for the last layer
     d_x,  # (B, 4, MP) dE/dX, for the last layer
-    scratch, operands, stats,  # (programs, rows, WIDE, MP), (programs, rows, KEPT, MP), (programs, rows, NUMBERS)
-    matrices, vectors,  # this layer's
-    neighbor_type, first, center_type, net, factors,  # for the first layer
-    atoms, scratch_rows,
-    SCALE: tl.constexpr, EPS: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr,
-    NARROW: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
-    TYPES: tl.constexpr, STRIP: tl.constexpr,
-    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, W: tl.constexpr, B: tl.constexpr,
-    E: tl.constexpr, PREC: tl.constexpr,
+    scratch,  # (…, WIDE, MP) out: z̄
+    stats, vectors,  # out δ and z̄·b_vo
+    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Programs walk over atoms. Q: keys of a block, by which K queries pass at a time; the rest as in the forward pass.
-    After the first layer comes the embedding: d_row and d_gate then hold all that the environment needs."""
-    # Operands in three parts leave fewer registers.
-    R: tl.constexpr = 16 if PREC == "tf32x3" or B < NORM_ROWS else NORM_ROWS
-    program = tl.program_id(0).to(tl.int64) * scratch_rows
-    for b in range(tl.program_id(0), atoms, tl.num_programs(0)):
-        n = tl.load(count + b)
-        _layer(
-            at, count, empty, b, n, g, gate, lengths, scratch, operands, stats, program, matrices, vectors,
-            SCALE, SMOOTH, DOTR, NORMALIZE, NARROW, M, MP, K, C, W, B, PREC,
+    """Row by row, and few rows at a time: a thread then has few of the vectors over channels."""
+    b, r = tl.program_id(0), tl.program_id(1) * R
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, R)
+        mask = rows < n
+        cols = tl.arange(0, MP)
+        norm = vectors + NORM * MP
+        added = load_rows(attended + e0 * MP, rows, mask, 0, M, MP, MP)
+        z = load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + added + tl.load(norm + OUT * MP + cols)[None, :]
+        d_z = _norm_bwd(
+            z, added, tl.load(norm + TO_VALUE * MP + cols)[None, :], row + e0 * 4, d_g + e0 * M, d_row + e0 * 4,
+            d_x + b.to(tl.int64) * (4 * MP), stats + e0 * NUMBERS, rows, mask, norm, EPS, LAST, M, MP,
         )  # fmt: skip
-        for r in range(0, n, R):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            few = r + zero + tl.arange(0, R)
-            _rows_back(
-                g + e0 * M, row + e0 * 4, d_g + e0 * M, d_row + e0 * 4,
-                d_x + zero + tl.full((), 4 * MP, tl.int64) * b, scratch + (program + zero) * (WIDE * MP),
-                stats + (program + zero) * NUMBERS, few, few < n, zero, vectors + zero + NORM * MP, EPS, LAST, M, MP,
-            )  # fmt: skip
+        store_rows(scratch + e0 * (WIDE * MP), rows, mask, d_z, M, WIDE * MP, MP)
+
+
+@triton.jit
+def _attention_output_bwd_kernel(
+    at, count, scratch, operands, matrices,
+    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """ȳ, where y was."""
+    b, r = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, B)
+        mask = rows < n
+        d_y = times_matrix(
+            tl.zeros([B, MP], scratch.dtype.element_ty), scratch + e0 * (WIDE * MP), rows, mask,
+            matrices + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC,
+        )  # fmt: skip
+        store_rows(operands + e0 * (KEPT * MP) + MP, rows, mask, d_y, M, KEPT * MP, MP)
+
+
+@triton.jit
+def _attention_scores_bwd_kernel(
+    at, count, g, gate, scratch, operands, stats,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
+    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """One program an atom: blocks of Q keys, which K queries pass by at a time."""
+    b = tl.program_id(0)
+    n = tl.load(count + b)
+    e0 = tl.load(at + b) - tl.load(at)
+    for k in range(0, n, Q):
+        keys = k + tl.arange(0, Q)
+        _pairs(
+            operands + e0 * (KEPT * MP) + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, scratch + e0 * (WIDE * MP),
+            operands + e0 * (KEPT * MP), stats + e0 * NUMBERS, n, keys, keys < n, k > 0, SMOOTH, DOTR,
+            M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
+        )  # fmt: skip
         tl.debug_barrier()
-        for r in range(0, n, B):
-            zero = _fresh_zero(count, b, n)
-            own_rows = scratch + (program + zero) * (WIDE * MP)
-            many = r + zero + tl.arange(0, B)
-            acc = tl.zeros([B, MP], scratch.dtype.element_ty)
-            acc = times_matrix(
-                acc, own_rows, many, many < n, zero, matrices + zero + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC
-            )  # fmt: skip
-            own_operands = operands + (program + zero) * (KEPT * MP)
-            store_rows(own_operands + MP, many, many < n, acc, zero, M, KEPT * MP, MP)
+
+
+@triton.jit
+def _attention_project_bwd_kernel(
+    at, count, g, row, gate, lengths,
+    d_g,  # (edges of the chunk, M) out
+    d_row, d_gate,  # (…, 4); added up from layer to layer
+    scratch, stats, matrices, vectors,
+    SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    b, r = tl.program_id(0), tl.program_id(1) * B
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, B)
+        mask = rows < n
+        own_stats = stats + e0 * NUMBERS
+        _gates_back(
+            row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4, own_stats, rows, mask,
+            SMOOTH, DOTR, NORMALIZE, FIRST, LAST,
+        )  # fmt: skip
         tl.debug_barrier()
-        for k in range(0, n, Q):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            keys = k + zero + tl.arange(0, Q)
-            own_operands = operands + (program + zero) * (KEPT * MP)
-            _pairs(
-                own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4,
-                scratch + (program + zero) * (WIDE * MP), own_operands, stats + (program + zero) * NUMBERS, n,
-                keys, keys < n, k > 0, zero, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
-            )  # fmt: skip
-            tl.debug_barrier()
-        for r in range(0, n, B):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            many = r + zero + tl.arange(0, B)
-            _gates_back(
-                row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4,
-                stats + (program + zero) * NUMBERS, many, many < n, SMOOTH, DOTR, NORMALIZE, FIRST, LAST,
-            )  # fmt: skip
-        tl.debug_barrier()
-        for r in range(0, n, B):
-            zero = _fresh_zero(count, b, n)
-            e0 = tl.load(at + b) - tl.load(at) + zero
-            own_rows = scratch + (program + zero) * (WIDE * MP)
-            many = r + zero + tl.arange(0, B)
-            acc = _back_to_rows(
-                g + e0 * M, own_rows, stats + (program + zero) * NUMBERS, many, many < n, zero,
-                matrices + zero, vectors + zero, NORMALIZE, M, MP, B, W, PREC,
-            )  # fmt: skip
-            if FIRST:
-                store_rows(own_rows, many, many < n, acc, zero, M, WIDE * MP, MP)
-            else:
-                store_rows(d_g + e0 * M, many, many < n, acc, zero, M, M, MP)
-        if FIRST:
-            tl.debug_barrier()
-            for e in range(0, n, E):
-                zero = _fresh_zero(count, b, n)
-                e0 = tl.load(at + b) - tl.load(at) + zero
-                rows = e + zero + tl.arange(0, E)
-                mask = rows < n
-                s = tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0)
-                sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
-                edge = (tl.load(first + b) + zero).to(tl.int64)
-                pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
-                own_rows = scratch + (program + zero) * (WIDE * MP)
-                d_s, d_sw = edges_bwd(
-                    load_rows(own_rows, rows, mask, zero, M, WIDE * MP, MP), s, sw, pair, net + zero, factors, zero,
-                    SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
-                )  # fmt: skip
-                at_s = d_row + e0 * 4 + rows * 4
-                tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_s, mask=mask)
-                if STRIP:
-                    at_sw = d_gate + e0 * 4 + 3 + rows * 4
-                    tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)
+        acc = _back_to_rows(
+            g + e0 * M, scratch + e0 * (WIDE * MP), own_stats, rows, mask, matrices, vectors, NORMALIZE,
+            M, MP, B, W, PREC,
+        )  # fmt: skip
+        store_rows(d_g + e0 * M, rows, mask, acc, M, M, MP)
+
+
+@triton.jit
+def _embedding_edges_bwd_kernel(
+    at, count, first, center_type, neighbor_type,  # (B,) …; (edges of the batch,)
+    d_g, row, gate,
+    d_row, d_gate,  # (edges of the chunk, 4) in and out: the first column, and with STRIP the last
+    net, factors,
+    SMOOTH: tl.constexpr, TYPES: tl.constexpr, STRIP: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, T: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """dE/ds, and in strip mode dE/d(sw), from dE/dg."""
+    b, r = tl.program_id(0), tl.program_id(1) * R
+    n = tl.load(count + b)
+    if r < n:
+        e0 = tl.load(at + b) - tl.load(at)
+        rows = r + tl.arange(0, R)
+        mask = rows < n
+        s = tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0)
+        sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
+        edge = tl.load(first + b).to(tl.int64)
+        pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
+        d_s, d_sw = edges_bwd(
+            load_rows(d_g + e0 * M, rows, mask, 0, M, M, MP), s, sw, pair, net, factors,
+            SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
+        )  # fmt: skip
+        at_s = d_row + e0 * 4 + rows * 4
+        tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_s, mask=mask)
+        if STRIP:
+            at_sw = d_gate + e0 * 4 + 3 + rows * 4
+            tl.store(at_sw, tl.load(at_sw, mask=mask, other=0.0) + d_sw, mask=mask)

@@ -92,10 +92,7 @@ def load_four(base, rows, mask):
 def load_matrix(
     base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr
 ):
-    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count.
-
-    k0 or n0 may be a zero that the compiler can't see through: places are then not worked out early and kept.
-    """
+    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count."""
     rows, cols = k0 + tl.arange(0, K), n0 + tl.arange(0, N)
     keep = (rows < HEIGHT)[:, None] & (cols < WIDTH)[None, :]
     return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
@@ -103,19 +100,19 @@ def load_matrix(
 
 @triton.jit
 def times_matrix(
-    acc, base, rows, mask, zero, w_ptr,
+    acc, base, rows, mask, w_ptr,
     M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """acc (R, MP) + rows (R, M) of an array in memory times a matrix (M, M)."""
     for k in range(0, MP, C):
-        a = load_rows(base, rows, mask, zero + k, M, STRIDE, C)
-        acc = dot(a, load_matrix(w_ptr, k, zero, M, M, MP, C, MP), acc, PREC)
+        a = load_rows(base, rows, mask, k, M, STRIDE, C)
+        acc = dot(a, load_matrix(w_ptr, k, 0, M, M, MP, C, MP), acc, PREC)
     return acc
 
 
 @triton.jit
-def store_rows(base, rows, mask, x, c0, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr):
-    """The M columns of rows x (R, MP) that count, into an array (…, STRIDE); c0: a zero, see ``load_matrix``."""
+def store_rows(base, rows, mask, x, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, c0=0):
+    """Rows x (R, MP) into an array (…, STRIDE) from column c0 on, of whose columns the first M count."""
     cols = c0 + tl.arange(0, MP)
     tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 

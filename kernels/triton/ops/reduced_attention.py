@@ -28,17 +28,17 @@ WIDE_MATRICES: tl.constexpr = tl.constexpr(4)
 
 @triton.jit
 def _widened(
-    phi, own_operands, stats, rows, mask, zero, wide, norm, NP: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr
+    phi, own_operands, stats, rows, mask, wide, norm, NP: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr
 ):  # fmt: skip
     """z of rows, and what attention adds to it. (R, NP) twice, and b_vo (1, NP)."""
-    cols = zero + tl.arange(0, NP)
+    cols = tl.arange(0, NP)
     to_value = tl.load(norm + TO_VALUE * NP + cols)[None, :]
     attended = tl.load(stats + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)[:, None] * to_value
-    y = load_rows(own_operands + M, rows, mask, zero, M, KEPT * M, M)
-    attended = dot(y, load_matrix(wide + FROM_Y * (M * NP), zero, 0, M, NP, NP, M, NP), attended, PREC)
+    y = load_rows(own_operands + M, rows, mask, 0, M, KEPT * M, M)
+    attended = dot(y, load_matrix(wide + FROM_Y * (M * NP), 0, 0, M, NP, NP, M, NP), attended, PREC)
     z = attended + tl.load(norm + OUT * NP + cols)[None, :]
-    x = load_rows(phi, rows, mask, zero, M, M, M)
-    return dot(x, load_matrix(wide + SPAN * (M * NP), zero, 0, M, NP, NP, M, NP), z, PREC), attended, to_value
+    x = load_rows(phi, rows, mask, 0, M, M, M)
+    return dot(x, load_matrix(wide + SPAN * (M * NP), 0, 0, M, NP, NP, M, NP), z, PREC), attended, to_value
 
 
 @triton.jit(do_not_specialize=["blocks"])
@@ -62,7 +62,7 @@ def _reduced_output_kernel(
         mask = rows < n
         cols = tl.arange(0, NP)
         z, _attended, _to_value = _widened(
-            phi + e0 * M, operands + e0 * (KEPT * M), stats + e0 * NUMBERS, rows, mask, 0,
+            phi + e0 * M, operands + e0 * (KEPT * M), stats + e0 * NUMBERS, rows, mask,
             wide + tl.load(center_type + b) * (WIDE_MATRICES * M * NP), norm, NP, M, PREC,
         )  # fmt: skip
         x, _rstd = _normalize(z, cols, N, EPS)
@@ -71,4 +71,4 @@ def _reduced_output_kernel(
             s, a, b_, c = load_four(row + e0 * 4, rows, mask)
             store_moments(moments + (b.to(tl.int64) * blocks + block) * (4 * NP), x, s, a, b_, c, NP)
         else:
-            store_rows(g_out + e0 * N, rows, mask, x, 0, N, N, NP)
+            store_rows(g_out + e0 * N, rows, mask, x, N, N, NP)

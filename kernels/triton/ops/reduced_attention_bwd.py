@@ -17,17 +17,17 @@ from .series import along_range, series_bwd
 
 @triton.jit
 def _to_coordinates(
-    d_z, own_rows, own_operands, rows, mask, zero, wide,
+    d_z, own_rows, own_operands, rows, mask, wide,
     N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """From z̄ of rows, in memory, to ȳ among the operands, and to φ̄'s first part in scratch."""
     d_phi, d_y = tl.zeros([B, M], own_rows.dtype.element_ty), tl.zeros([B, M], own_rows.dtype.element_ty)
     for c in range(0, NP, W):
-        part = load_rows(d_z, rows, mask, zero + c, N, NP, W)
-        d_phi = dot(part, load_matrix(wide + SPAN_T * (M * NP), c, zero, NP, M, M, W, M), d_phi, PREC)
-        d_y = dot(part, load_matrix(wide + TO_Y * (M * NP), c, zero, NP, M, M, W, M), d_y, PREC)
-    store_rows(own_rows, rows, mask, d_phi, zero, M, WIDE * M, M)
-    store_rows(own_operands + M, rows, mask, d_y, zero, M, KEPT * M, M)
+        part = load_rows(d_z, rows, mask, c, N, NP, W)
+        d_phi = dot(part, load_matrix(wide + SPAN_T * (M * NP), c, 0, NP, M, M, W, M), d_phi, PREC)
+        d_y = dot(part, load_matrix(wide + TO_Y * (M * NP), c, 0, NP, M, M, W, M), d_y, PREC)
+    store_rows(own_rows, rows, mask, d_phi, M, WIDE * M, M)
+    store_rows(own_operands + M, rows, mask, d_y, M, KEPT * M, M)
 
 
 @triton.jit
@@ -53,16 +53,16 @@ def _reduced_output_bwd_kernel(
         wide += tl.load(center_type + b) * (WIDE_MATRICES * M * NP)
         own_operands, own_stats = operands + e0 * (KEPT * M), stats + e0 * NUMBERS
         z, attended, to_value = _widened(
-            phi + e0 * M, own_operands, own_stats, rows, mask, 0, wide, norm, NP, M, PREC
+            phi + e0 * M, own_operands, own_stats, rows, mask, wide, norm, NP, M, PREC
         )  # fmt: skip
         d_rows = _norm_bwd(
             z, attended, to_value, row + e0 * 4, d_g + e0 * N, d_row + e0 * 4, d_x + b.to(tl.int64) * (4 * NP),
-            own_stats, rows, mask, 0, norm, EPS, LAST, N, NP,
+            own_stats, rows, mask, norm, EPS, LAST, N, NP,
         )  # fmt: skip
-        store_rows(d_z + e0 * NP, rows, mask, d_rows, 0, N, NP, NP)
+        store_rows(d_z + e0 * NP, rows, mask, d_rows, N, NP, NP)
         tl.debug_barrier()
         _to_coordinates(
-            d_z + e0 * NP, scratch + e0 * (WIDE * M), own_operands, rows, mask, 0, wide, N, NP, M, B, W, PREC
+            d_z + e0 * NP, scratch + e0 * (WIDE * M), own_operands, rows, mask, wide, N, NP, M, B, W, PREC
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def _reduced_project_bwd_kernel(
         )  # fmt: skip
         tl.debug_barrier()
         d_phi = _back_to_rows(
-            phi + e0 * M, scratch + e0 * (WIDE * M), own_stats, rows, mask, 0, matrices + kind * MATRICES,
+            phi + e0 * M, scratch + e0 * (WIDE * M), own_stats, rows, mask, matrices + kind * MATRICES,
             vectors + kind * VECTORS, NORMALIZE, M, M, B, M, PREC,
         )  # fmt: skip
         at_s, at_sw = d_row + e0 * 4 + rows * 4, d_gate + e0 * 4 + 3 + rows * 4
@@ -101,7 +101,7 @@ def _reduced_project_bwd_kernel(
         edge = tl.load(first + b).to(tl.int64)
         around = tl.load(neighbor_type + edge + rows, mask=mask, other=0)
         d_along, d_sw = series_bwd(
-            d_phi, x, sw, around, series + kind * (TYPES * SETS * TERMS * M), 0, TYPES, SETS, TERMS, M, SERIES_PREC
+            d_phi, x, sw, around, series + kind * (TYPES * SETS * TERMS * M), TYPES, SETS, TERMS, M, SERIES_PREC
         )  # fmt: skip
         tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_along * tl.load(ranges + kind * 2), mask=mask)
         if SETS == 2:

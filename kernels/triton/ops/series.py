@@ -46,7 +46,7 @@ def along_range(s, mask, ranges):
 
 @triton.jit
 def series_fwd(
-    x, sw, kind, series, zero,
+    x, sw, kind, series,
     TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """φ (R, M) of neighbours of types ``kind``. series: (TYPES, SETS, TERMS, M)."""
@@ -57,14 +57,14 @@ def series_fwd(
         for k in tl.static_range(0, SETS):
             if k == 1:
                 own = own * sw[:, None]
-            c = load_matrix(series + (j * SETS + k) * (TERMS * M), zero, 0, TERMS, M, M, TERMS, M)
+            c = load_matrix(series + (j * SETS + k) * (TERMS * M), 0, 0, TERMS, M, M, TERMS, M)
             phi = dot(own, c, phi, PREC)
     return phi
 
 
 @triton.jit
 def series_bwd(
-    d_phi, x, sw, kind, series_t, zero,
+    d_phi, x, sw, kind, series_t,
     TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/dx and dE/d(sw) (R,) from dE/dφ (R, M). series_t: (TYPES, SETS, M, TERMS)."""
@@ -76,7 +76,7 @@ def series_bwd(
         for j in tl.static_range(0, TYPES):
             own = tl.where((kind == j)[:, None], d_phi, 0.0)
             at = series_t + (j * SETS + k) * (TERMS * M)
-            p = dot(own, load_matrix(at, zero, 0, M, TERMS, TERMS, M, TERMS), p, PREC)
+            p = dot(own, load_matrix(at, 0, 0, M, TERMS, TERMS, M, TERMS), p, PREC)
         if k == 1:
             d_x += sw * tl.sum(p * u, axis=1)
             d_sw += tl.sum(p * t, axis=1)
@@ -116,5 +116,5 @@ def _coordinates_kernel(
         kind = tl.load(neighbor_type + edge + rows, mask=mask, other=0)
         along = along_range(s, mask, ranges + type_i * 2)
         own = series + type_i * (TYPES * SETS * TERMS * M)
-        e = series_fwd(along, sw, kind, own, 0, TYPES, SETS, TERMS, M, SERIES_PREC)
-        store_rows(phi + local * M, rows, mask, e, 0, M, M, M)
+        e = series_fwd(along, sw, kind, own, TYPES, SETS, TERMS, M, SERIES_PREC)
+        store_rows(phi + local * M, rows, mask, e, M, M, M)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dpa1_fast.kernels.triton import energy, evaluator
+from dpa1_fast.kernels.triton import attention, energy, evaluator
 
-LAUNCHING = (evaluator, energy)
+LAUNCHING = (evaluator, attention, energy)
 """The modules that launch kernels, which are among their names."""
 
 

@@ -15,30 +15,27 @@ from dpa1_fast import Engine, devices, tuning
 from dpa1_fast import engine as engine_module
 from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels import dispatch
-from dpa1_fast.kernels.triton.launch_configurations import PLAIN, SMALL, Tiles, reduced_tile, table, tiles_for
 
 CARDS: dict[str, tuple[dict[str, Any], str, str | None]] = {
-    "NVIDIA H100 80GB HBM3": ({"major": 9, "minor": 0, "multi_processor_count": 132}, "sm_90", "sm_90"),
-    "NVIDIA H200": ({"major": 9, "minor": 0, "multi_processor_count": 132}, "sm_90", "sm_90"),
-    "NVIDIA A100-SXM4-80GB": ({"major": 8, "minor": 0, "multi_processor_count": 108}, "sm_80", "sm_80"),
-    "NVIDIA B200": ({"major": 10, "minor": 0, "multi_processor_count": 148}, "sm_100", "sm_100"),
-    "NVIDIA B300 SXM6 AC": ({"major": 10, "minor": 3, "multi_processor_count": 148}, "sm_103", "sm_100"),
-    "NVIDIA GeForce RTX 4090": ({"major": 8, "minor": 9, "multi_processor_count": 128}, "sm_89", "sm_80"),
-    "NVIDIA GeForce RTX 5090": ({"major": 12, "minor": 0, "multi_processor_count": 170}, "sm_120", "sm_80"),
-    "Tesla V100-SXM2-32GB": ({"major": 7, "minor": 0, "multi_processor_count": 80}, "sm_70", None),
-    "NVIDIA of tomorrow": ({"major": 13, "minor": 0, "multi_processor_count": 200}, "sm_130", None),
+    "NVIDIA H100 80GB HBM3": ({"major": 9, "minor": 0, "multi_processor_count": 132}, "sm_90"),
+    "NVIDIA H200": ({"major": 9, "minor": 0, "multi_processor_count": 132}, "sm_90"),
+    "NVIDIA A100-SXM4-80GB": ({"major": 8, "minor": 0, "multi_processor_count": 108}, "sm_80"),
+    "NVIDIA B200": ({"major": 10, "minor": 0, "multi_processor_count": 148}, "sm_100"),
+    "NVIDIA B300 SXM6 AC": ({"major": 10, "minor": 3, "multi_processor_count": 148}, "sm_103"),
+    "NVIDIA GeForce RTX 4090": ({"major": 8, "minor": 9, "multi_processor_count": 128}, "sm_89"),
+    "NVIDIA GeForce RTX 5090": ({"major": 12, "minor": 0, "multi_processor_count": 170}, "sm_120"),
+    "Tesla V100-SXM2-32GB": ({"major": 7, "minor": 0, "multi_processor_count": 80}, "sm_70"),
+    "NVIDIA of tomorrow": ({"major": 13, "minor": 0, "multi_processor_count": 200}, "sm_130"),
     "AMD Instinct MI300X": (
         {"major": 9, "minor": 4, "multi_processor_count": 304, "gcnArchName": "gfx942:sramecc+:xnack-"},
-        "gfx942",
         "gfx942",
     ),
     "AMD Instinct MI250X": (
         {"major": 9, "minor": 0, "multi_processor_count": 110, "gcnArchName": "gfx90a:sramecc+:xnack-"},
         "gfx90a",
-        None,
     ),
 }
-"""Name → what torch says of it, architecture, and whose tiles serve it."""
+"""Name → what torch says of it, and its architecture."""
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str, count: int = 2) -> None:
@@ -53,21 +50,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, name: str, count: int = 2) -> None:
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_card_gets_the_tiles_of_its_architecture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_is_known_by_its_architecture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, name)
-    said, architecture, serves = CARDS[name]
     card = dispatch.card_of(torch.device("cuda:0"))
-    assert (card.name, card.architecture) == (name, architecture)
-    assert (card.programs, card.chunk_bytes) == (2 * said["multi_processor_count"], 1 << 30)
-    for precision in ("float64", "float32", "tf32", "bfloat16", "float16"):
-        for most in (16, 90):
-            found = tiles_for(card.architecture, precision, most)
-            plain = SMALL if most <= 16 else PLAIN
-            assert found == (Tiles(plain, plain) if serves is None else tiles_for(serves, precision, most))
-            if serves in table() and precision != "float64" and most == 90:
-                assert found != Tiles(plain, plain)
-        expected = None if serves is None else reduced_tile(serves, precision, 90)
-        assert reduced_tile(card.architecture, precision, 90) == expected
+    assert (card.name, card.architecture, card.chunk_bytes) == (name, CARDS[name][1], 1 << 30)
 
 
 def test_a_gpu_has_an_index_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

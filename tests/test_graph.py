@@ -11,14 +11,13 @@ import torch
 from ase import Atoms
 from conftest import BASE, OPTIONS, crystal, make_model, molecule
 from graph_emulator import CaptureError, EmulatedCapture, device_work, poison, recording
-from test_triton import batch_of, evaluator
+from test_triton import alike, batch_of, evaluator
 
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels.prepare import bases
 from dpa1_fast.kernels.triton.chunks import STEP, by_neighbors, cut
 from dpa1_fast.kernels.triton.cuda_graph import GraphedEvaluator
-from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
 from dpa1_fast.structures.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -165,9 +164,9 @@ def poison_buffers(run: GraphedEvaluator) -> None:
 @pytest.mark.parametrize("name", ["smooth", "no_attention"])
 def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
     model = make_model(**OPTIONS[name])
-    tiles = Tiles(Tile(16, 16, 16, 4), Tile(32, 16, 16, 4))
-    plain = evaluator(model, tiles=tiles)
-    run, _ = graphed(model, tiles=tiles)
+    small = alike(16, 16, 4, 1, 16)
+    plain = evaluator(model, configurations=small)
+    run, _ = graphed(model, configurations=small)
     rng = np.random.default_rng(2)
     directions = rng.normal(size=(40, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -86,7 +86,7 @@ def test_errors_are_as_large_as_those_of_the_kernels(reduced: bool, monkeypatch:
     model: DPA1 = make_model()
     batch = batch_of(model, [molecule(8), crystal()])
     judge = Engine(model, backend="reference", device="cpu").run(batch)[2]
-    options: dict[str, Any] = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
+    options: dict[str, Any] = {"architecture": None, "chunk_bytes": 1 << 24}
     evaluator = TritonEvaluator(model.weights(), "float16", torch.device("cpu"), **options)
     assert (evaluator.model.coordinates is not None) == reduced
     kernels = evaluator(batch)[2] - judge

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dpa1_fast.errors import BackendError
 from dpa1_fast.kernels import dispatch
 from dpa1_fast.kernels.prepare import bases
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
-from dpa1_fast.kernels.triton.launch_configurations import Tile, Tiles
+from dpa1_fast.kernels.triton.launch_configurations import Configurations, LaunchConfiguration, LayerConfigurations
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
 from dpa1_fast.tuning import Tuner
@@ -54,7 +54,7 @@ def batch_of(model: DPA1, atoms: list[Atoms]) -> Batch:
 
 
 def evaluator(model: DPA1, precision: str = "float64", **options: Any) -> TritonEvaluator:
-    defaults = {"architecture": None, "programs": 3, "chunk_bytes": 1 << 24}
+    defaults = {"architecture": None, "chunk_bytes": 1 << 24}
     return TritonEvaluator(model.weights(), precision, torch.device("cpu"), **(defaults | options))
 
 
@@ -167,37 +167,53 @@ def test_odd_shapes(neuron: tuple[int, ...], attn: int, neighbors: int) -> None:
         assert_same(model, one_atom(model, neighbors), precision)
 
 
-TILES = {
-    "small": Tiles(Tile(16, 16, 16, 4), Tile(16, 16, 16, 4)),
-    "forward_larger": Tiles(Tile(64, 32, 32, 8), Tile(32, 16, 16, 8)),
-    "backward_larger": Tiles(Tile(16, 16, 32, 4), Tile(64, 32, 16, 8)),
+def alike(*numbers: int) -> Configurations:
+    """All kernels launched with the same (rows, chunk, warps, stages, keys)."""
+    layer = LayerConfigurations(*[LaunchConfiguration(*numbers)] * len(fields(LayerConfigurations)))
+    return Configurations(layer, layer)
+
+
+CONFIGURATIONS = {
+    "small": alike(16, 16, 4, 1, 16),
+    "many rows": alike(128, 32, 4, 2, 16),
+    "many keys": alike(16, 64, 4, 1, 64),
+    "whole": alike(64, 1024, 4, 1, 32),
 }
 
 
 @pytest.mark.parametrize("neighbors", [16, 33, pytest.param(70, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("tiles", TILES)
-def test_any_tile_gives_the_same(tiles: str, neighbors: int) -> None:
+@pytest.mark.parametrize("coordinates", [False, True], ids=["channels", "coordinates"])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_any_launch_configuration_gives_the_same(
+    name: str, coordinates: bool, neighbors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "WORTH", 2.0 if coordinates else 0.0)
     model = make_model(sel=(260,), neuron=(10, 20, 40), attn=24)
-    assert_same(model, one_atom(model, neighbors), "float64", tiles=TILES[tiles])
+    assert_same(model, one_atom(model, neighbors), "float64", configurations=CONFIGURATIONS[name])
 
 
 @pytest.mark.usefixtures("rows_alike")
 @pytest.mark.parametrize("name", quick_ones(OPTIONS, "smooth", "no_attention"))
-def test_chunks_and_programs_change_no_bit(name: str) -> None:
+def test_chunks_change_no_bit(name: str) -> None:
     model = make_model(**OPTIONS[name])
     batch = batch_of(model, [molecule(3, 1), Atoms("C"), molecule(2, 2)])
     expected = evaluator(model, "float32")(batch)
-    for options in ({"chunk_bytes": 1}, {"chunk_bytes": 20_000, "programs": 1}, {"programs": 64}):
+    for options in ({"chunk_bytes": 1}, {"chunk_bytes": 20_000}):
         for a, b in zip(evaluator(model, "float32", **options)(batch), expected, strict=True):
             assert torch.equal(a, b)
 
 
-class Guarded(TritonEvaluator):
-    """Puts a stretch that nobody may touch around everything that it allocates."""
+def guarded(model: DPA1, precision: str) -> TritonEvaluator:
+    """An evaluator with a stretch of NaN, which nobody may touch, around everything that it allocates."""
+    out = TritonEvaluator(model.weights(), precision, torch.device("cpu"), None, chunk_bytes=30_000)
 
-    def _new(self, *shape: int) -> torch.Tensor:
-        room = torch.full((int(np.prod(shape)) + 512,), float("nan"), dtype=self.model.work)
+    def new(*shape: int, operand: bool = False) -> torch.Tensor:
+        dtype = out.model.operand if operand else out.model.work
+        room = torch.full((int(np.prod(shape)) + 512,), float("nan"), dtype=dtype)
         return room[256:-256].view(shape)
+
+    out.model.new = new  # type: ignore[method-assign]
+    return out
 
 
 @pytest.mark.parametrize(
@@ -207,9 +223,9 @@ class Guarded(TritonEvaluator):
 def test_no_kernel_leaves_its_tensors(name: str) -> None:
     model = make_model(**ALL[name])
     model.davg.uniform_(-0.1, 0.1)
-    guarded = Guarded(model.weights(), "float32", torch.device("cpu"), None, programs=3, chunk_bytes=30_000)
+    run = guarded(model, "float32")
     with watch() as launches:
-        guarded(batch_of(model, structures(model)))
+        run(batch_of(model, structures(model)))
     assert {launch.kernel for launch in launches} >= {"_embedding_fwd_kernel", "_energy_last_kernel", "_forces_kernel"}
 
 

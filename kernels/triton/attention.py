@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .chunks import Atoms
@@ -124,11 +123,6 @@ class Layer:
         options = self.model.options
         return {"SMOOTH": options["SMOOTH"], "DOTR": options["DOTR"], "NARROW": self.narrow, **self.shape}
 
-    def new(self, *shape: int, operand: bool = False) -> Tensor:
-        """An array in the work precision, or the operands'."""
-        m = self.model
-        return torch.empty(shape, dtype=m.operand if operand else m.work, device=m.device)
-
     def lengths(self) -> dict[str, Any]:
         """Where in the numbers of the layer stands how lengths are found."""
         widths = self.model.factor_widths
@@ -138,8 +132,8 @@ class Layer:
         """Up to y = w g."""
         m, atoms, c = self.model, rows.atoms, self.configurations
         kept = Kept(
-            g, self.new(len(rows), 3), self.new(len(rows), KEPT.value, self.channels, operand=True),
-            self.new(len(rows), NUMBERS.value), self.added(rows),
+            g, self.model.new(len(rows), 3), self.model.new(len(rows), KEPT.value, self.channels, operand=True),
+            self.model.new(len(rows), NUMBERS.value), self.added(rows),
         )  # fmt: skip
         _attention_project_kernel[rows.grid(c.project.rows)](
             atoms.at, atoms.count, atoms.center_type, g, rows.gate, kept.lengths, kept.operands, kept.stats,
@@ -164,7 +158,7 @@ class Layer:
 
     def added(self, rows: Rows) -> Tensor:
         """Room for what attention adds."""
-        return self.new(len(rows), self.channels)
+        return self.model.new(len(rows), self.channels)
 
     def forward(self, rows: Rows, g: Tensor, g_out: Tensor, moments: Tensor) -> Kept:
         """Writes g_out (rows, M), or after the last layer moments (B, blocks, 4, MP)."""
@@ -179,7 +173,7 @@ class Layer:
     def backward(self, rows: Rows, kept: Kept, d: Gradients) -> None:
         """From dE/dg after this layer, or dE/dX, to dE/dg before it."""
         m, atoms, c, row, gate = self.model, rows.atoms, self.configurations, rows.row, rows.gate
-        scratch = self.new(len(rows), WIDE.value, self.channels)
+        scratch = self.model.new(len(rows), WIDE.value, self.channels)
         _attention_norm_bwd_kernel[rows.grid(c.norm_bwd.rows)](
             atoms.at, atoms.count, kept.g, row, kept.attended, d.g, d.row, d.x, scratch, kept.stats, self.vectors,
             EPS=m.config.ln_eps, LAST=self.last, **m.shape, **c.norm_bwd.options("R"),
@@ -247,8 +241,8 @@ class FirstLayer(Layer):
     def backward(self, rows: Rows, kept: Kept, d: Gradients) -> None:
         """To dE/d(row) and dE/d(sw)."""
         m, atoms, c, row, gate = self.model, rows.atoms, self.configurations, rows.row, rows.gate
-        scratch = self.new(len(rows), WIDE.value, self.channels)
-        d_z = self.new(len(rows), m.mp, operand=True)
+        scratch = self.model.new(len(rows), WIDE.value, self.channels)
+        d_z = self.model.new(len(rows), m.mp, operand=True)
         _reduced_output_bwd_kernel[rows.grid(c.output_bwd.rows)](
             atoms.at, atoms.count, atoms.center_type, kept.g, row, d.g, d.row, d.x, d_z, scratch, kept.operands,
             kept.stats, self.wide, self.norm, EPS=m.config.ln_eps, **self.widths, **c.output_bwd.options("B", "W"),

@@ -53,6 +53,10 @@ class DeviceModel:
         self.shape = {"M": c.neuron[-1], "MP": self.mp}
         self.axes = {"A": c.axis_neuron, "AP": packing.padded(c.axis_neuron), "NSEL": float(c.nsel)}
 
+    def new(self, *shape: int, operand: bool = False) -> Tensor:
+        """An array that a kernel is to fill, in the work precision, or the operands'."""
+        return torch.empty(shape, dtype=self.operand if operand else self.work, device=self.device)
+
     def _here(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return x.to(device=self.device, dtype=dtype or self.work).contiguous()
 

@@ -124,22 +124,19 @@ class TritonEvaluator:
 
     # --- a chunk ------------------------------------------------------------------------------------------------------
 
-    def _new(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.model.work, device=self.device)
-
     def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, reduced: Coordinates | None) -> None:
         """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
         m, n, size = self.model, len(atoms), max(1, chunk.edges)
         layers = self._layers(chunk, reduced)
         edge_rows = min(EDGE_ROWS, power_of_two(chunk.most))
         attention = bool(layers)
-        row, gate = (self._new(size, 4) if attention else m.net for _ in range(2))
+        row, gate = (m.new(size, 4) if attention else m.net for _ in range(2))
         rows = Rows(atoms, edges, chunk.most, row, gate)
         block_rows = layers[-1].output_rows if attention else edge_rows
-        moments = self._new(n, rows.grid(block_rows)[1], 4, m.mp)
-        g = [self._new(size, m.config.neuron[-1]) for _ in layers] or [m.net]
+        moments = m.new(n, rows.grid(block_rows)[1], 4, m.mp)
+        g = [m.new(size, m.config.neuron[-1]) for _ in layers] or [m.net]
         if reduced is not None:
-            g[0] = torch.empty(size, reduced.width, dtype=m.operand, device=self.device)
+            g[0] = m.new(size, reduced.width, operand=True)
         self._embed(rows, g[0], moments, edge_rows, reduced)
         kept = [layer.forward(rows, g[k], g[min(k + 1, len(g) - 1)], moments) for k, layer in enumerate(layers)]
         d_x = self._energies(atoms, moments, block_rows)
@@ -150,7 +147,7 @@ class TritonEvaluator:
                 PREC=m.products, num_warps=8 if edge_rows == EDGE_ROWS else 4, num_stages=1,
             )  # fmt: skip
             return
-        d = Gradients(self._new(size, m.config.neuron[-1]), self._new(size, 4), self._new(size, 4), d_x)
+        d = Gradients(m.new(size, m.config.neuron[-1]), m.new(size, 4), m.new(size, 4), d_x)
         for layer in reversed(layers):
             layer.backward(rows, kept.pop(), d)
         if reduced is None:
@@ -199,15 +196,15 @@ class TritonEvaluator:
         """dE/dX (B, 4, MP); energies go to ``atoms``."""
         m = self.model
         n, width = len(atoms), m.config.dim_fitting_in
-        x, d_x = self._new(n, 4, m.mp), self._new(n, 4, m.mp)
+        x, d_x = m.new(n, 4, m.mp), m.new(n, 4, m.mp)
         inputs = torch.empty(n, width, dtype=m.net_input, device=self.device)
         shape = {**m.shape, **m.axes, "num_warps": 4, "num_stages": 1}
         _contraction_fwd_kernel[(n,)](
             atoms.count, atoms.center_type, atoms.first_type, moments, atoms.n_row, m.empty, m.order, m.axis,
-            atoms.extras, x, inputs, moments.shape[1], width, EMPTY=m.carries, TYPES=m.config.ntypes, R=rows, **m.extras,
-            **shape,
+            atoms.extras, x, inputs, moments.shape[1], width, EMPTY=m.carries, TYPES=m.config.ntypes, R=rows,
+            **m.extras, **shape,
         )  # fmt: skip
-        types, new = atoms.center_type, self._new
+        types, new = atoms.center_type, m.new
         d_inputs = energies(m, types, inputs, m.bias, atoms.energy, new, backward=True)
         if m.config.fitting.subtract_vacuum:
             inputs[:, : m.config.dim_descrpt].zero_()

@@ -105,9 +105,7 @@ def _evaluator(model: str, precision: str, architecture: str) -> Any:
     from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 
     weights = cases.model(**MODELS[model]).weights()
-    return TritonEvaluator(
-        weights, precision, torch.device("cpu"), architecture, programs=2 * MULTIPROCESSORS, chunk_bytes=1 << 31
-    )
+    return TritonEvaluator(weights, precision, torch.device("cpu"), architecture, chunk_bytes=1 << 31)
 
 
 @cache

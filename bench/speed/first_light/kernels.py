@@ -98,16 +98,16 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(torch.nan_to_num(a.double(), 1e300), torch.nan_to_num(b.double(), 1e300))
 
 
-def evaluator(model: Any, precision: str, architecture: str | None, device: torch.device, programs: int) -> Any:
+def evaluator(model: Any, precision: str, architecture: str | None, device: torch.device) -> Any:
     """The launches of a card with this architecture, on whatever device."""
-    return TritonEvaluator(model.weights(), precision, device, architecture, programs, chunk_bytes=1 << 30)
+    return TritonEvaluator(model.weights(), precision, device, architecture, chunk_bytes=1 << 30)
 
 
 def record(model: Any, batch: Any, precision: str, architecture: str | None) -> list[dict[str, Any]]:
     """The launches of an evaluation of a few of a batch's atoms, in the interpreter; fresh memory is NaN."""
     active = torch.zeros_like(batch.active)
     active[:ATOMS] = True
-    run = evaluator(model, precision, architecture, torch.device("cpu"), programs=ATOMS)
+    run = evaluator(model, precision, architecture, torch.device("cpu"))
     real = run.model.products
     if real == "bfloat16":
         run.model.products = "rounded_bfloat16"  # numpy has no such products
@@ -193,7 +193,7 @@ def replay(place: Place, log: Log, precision: str) -> None:
             log.say(f"kernels-{precision}", model=name, said="the kit has no recording of this precision")
             continue
         recorded = read(file)
-        weights = tensors_of(evaluator(place.model(name), precision, recorded[0]["architecture"], device, ATOMS).model)
+        weights = tensors_of(evaluator(place.model(name), precision, recorded[0]["architecture"], device).model)
         for k, launch in enumerate(recorded):
             if not place.on_card and launch["arguments"].get("PREC") == "bfloat16":
                 launch["arguments"]["PREC"] = "rounded_bfloat16"

@@ -1,8 +1,7 @@
-"""Tiles that ``dpa1-fast tune`` measured on this user's card: a file in the user's cache folder.
+"""Launch configurations that ``dpa1-fast tune`` measured on this user's card: a file in the user's cache folder.
 
-It is read when an evaluator is made, and never after. One file for a card, widths and version of Triton:
-precision → bucket → layer or coordinates → kernel →
-[rows, chunk, warps, stages, keys].
+It is read when an evaluator is made, and never after. One file for a card, widths and version of Triton: precision →
+bucket → layer or coordinates → kernel → [rows, chunk, warps, stages, keys].
 """
 
 from __future__ import annotations
@@ -17,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DPA1Warning
-from .launch_configurations import BUCKETS, Configurations, LaunchConfiguration, LayerConfigurations
+from .launch_configurations import ALL, BUCKETS, Configurations, LaunchConfiguration, LayerConfigurations
 
 Tuned = dict[str, dict[str, Configurations]]
 """precision → bucket → configurations."""
 
+SHORTEST = 16
+"""The least side of a product."""
+PAIRWISE = ("scores", "scores_bwd")
+"""Kernels that look at all pairs of neighbours."""
+
 
 def path_for(card: str, config: Any) -> Path:
-    """Where the tiles for a card (by its name) and a model's widths are kept."""
+    """Where those for a card (by its name) and a model's widths are kept."""
     folder = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(folder) if os.path.isabs(folder) else Path.home() / ".cache"  # others are to be ignored
     widths = "-".join(map(str, config.neuron)) + (f"-attn{config.attn}" if config.attn_layer else "")
@@ -33,12 +37,12 @@ def path_for(card: str, config: Any) -> Path:
     except PackageNotFoundError:
         triton = "none"
     name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", x).strip("_") for x in (card, widths.replace("-", "."), triton))
-    return base / "dpa1_fast" / f"tiles-{name}.json"
+    return base / "dpa1_fast" / f"launches-{name}.json"
 
 
 def read(path: Path) -> Tuned:
-    """The tiles in a file, none where there is no file. A file that is not what it should be is ignored, with a warning
-    that names it."""
+    """What a file holds, nothing where there is no file. A file that is not what it should be is ignored, with a
+    warning that names it."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
         return {p: {b: _configurations(b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
@@ -47,7 +51,8 @@ def read(path: Path) -> Tuned:
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(
-            f"{path}: damaged, so its tiles are not used ({reason}); delete it or run dpa1-fast tune again",
+            f"{path}: damaged, so its launch configurations are not used ({reason}); delete it or run dpa1-fast tune "
+            "again",
             DPA1Warning,
             stacklevel=2,
         )
@@ -61,26 +66,29 @@ def _configurations(bucket: str, found: dict[str, dict[str, list[int]]]) -> Conf
 
 
 def _layer(found: dict[str, list[int]]) -> LayerConfigurations:
-    return LayerConfigurations(*(_configuration(*found[f.name]) for f in fields(LayerConfigurations)))
+    return LayerConfigurations(*(_configuration(f.name, *found[f.name]) for f in fields(LayerConfigurations)))
 
 
-def _configuration(rows: int, chunk: int, warps: int, stages: int, keys: int) -> LaunchConfiguration:
-    numbers = (rows, chunk, warps, stages)
-    good = all(type(x) is int and 1 <= x <= 1024 for x in numbers) and type(keys) is int and 0 <= keys <= 256
-    if not good or any(x & (x - 1) for x in (rows, chunk, warps, keys)) or rows > 256 or warps > 16 or stages > 8:
-        raise ValueError(f"{[*numbers, keys]} is no launch configuration")
-    return LaunchConfiguration(rows, chunk, warps, stages, keys)
+def _configuration(kernel: str, rows: int, chunk: int, warps: int, stages: int, keys: int) -> LaunchConfiguration:
+    numbers = (rows, chunk, warps, stages, keys)
+    least = (1 if kernel == "norm_bwd" else SHORTEST, SHORTEST, 1, 1, SHORTEST if kernel in PAIRWISE else 0)
+    most = (256, ALL, 16, 8, 256)
+    good = all(type(x) is int and a <= x <= b for a, x, b in zip(least, numbers, most, strict=True))
+    if not good or any(x & (x - 1) for x in (rows, chunk, warps, keys)):
+        raise ValueError(f"{list(numbers)} is no launch configuration of {kernel}")
+    return LaunchConfiguration(*numbers)
 
 
 def write(path: Path, tuned: Tuned) -> None:
-    """Puts tiles into a file; those of other precisions that stand there stay.
+    """Puts configurations into a file; those of other precisions and buckets that stand there stay.
 
     Raises:
         OSError: it cannot be written.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DPA1Warning)  # what is damaged is replaced
-        whole = read(path) | tuned
+        known = read(path)
+    whole = known | {p: known.get(p, {}) | by_bucket for p, by_bucket in tuned.items()}
     numbers = {
         p: {
             b: {part: {k: list(vars(c).values()) for k, c in vars(layer).items()} for part, layer in vars(x).items()}

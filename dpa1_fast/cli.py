@@ -162,12 +162,12 @@ def tune(
     ] = None,
     device: Annotated[str, typer.Option(help="which card: auto, cuda, cuda:1 …")] = "auto",
 ) -> None:
-    """Time the Triton kernels' tiles on this GPU and keep the fastest for models of this one's widths.
+    """Time how the Triton kernels can be launched on this GPU and keep the fastest for models of this one's widths.
 
-    Exit code: 0 done, 1 a precision could not be tuned, 2 nothing could be done (there is no GPU, say).
+    Exit code: 0 done, 1 something could not be tuned, 2 nothing could be done (there is no GPU, say).
     """
     with one_line_errors():
-        from .tuning import tune_command
+        from .tune_command import tune_command
 
         try:
             code = tune_command(model, head, precision or ["float32"], device)

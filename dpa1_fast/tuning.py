@@ -1,14 +1,15 @@
-"""``dpa1-fast tune``: times the candidate tiles on this card, and keeps the winners where the engine looks for them.
+"""What ``dpa1-fast tune`` does: tries candidates for each kernel's launch on this card, and finds the fastest.
 
-Forces judge before the clock does: a tile that does not compile, gives NaN, or other forces than the tiles that the
-package ships, is rejected and named. What is timed are atoms with exactly as many neighbours as a bucket stands for, at
-random places: for the kernels' speed it does not matter where.
+Forces judge before the clock does: a candidate that does not compile, gives NaN, or other forces than what the package
+ships, is rejected and named. The kernels' times add up and do not influence one another, so each kernel is varied by
+itself beside the shipped ones of all others, and the winners are judged once more together. What is timed are atoms
+with exactly as many neighbours as a bucket stands for, at random places: for the kernels' speed it does not matter
+where.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,43 +20,73 @@ from . import devices
 from .config import DPA1Config
 from .errors import BackendError
 from .kernels import dispatch
-from .kernels.triton import configuration_cache
-from .kernels.triton.launch_configurations import BUCKETS, CANDIDATES, Tile, Tiles, tiles_for
+from .kernels.triton.kernel_clock import Clock, Kernel, by_kernel
+from .kernels.triton.launch_candidates import Candidates, candidates_for
+from .kernels.triton.launch_configurations import (
+    BUCKETS,
+    Configurations,
+    LaunchConfiguration,
+    configurations_for,
+)
 from .structures.batch import Batch
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from .model import DPA1
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "tf32": 3e-3, "bfloat16": 2e-2, "float16": 3e-3}
-"""How far the forces of two tiles may be apart, RMS over RMS: they sum in another order, nothing else."""
-DIRECTIONS = ("forward", "backward")
+"""How far the forces of two configurations may be apart, RMS over RMS: they sum in another order, nothing else."""
 NO_GPU = "no GPU was found: tune times kernels, so it has to run where torch sees one"
 ATOMS = 4096
 """Enough to keep any card busy."""
 GAIN = 0.98
-"""A tile replaces the shipped one where it takes less than this share of its time; less is noise."""
-WARM_UP, REPEATS = 2, 7
+"""A candidate replaces the shipped one where it takes less than this share of its time; less is noise."""
+ALL_KERNELS = Kernel("", "all kernels")
+"""Of a trial that is about no single one."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One tile, for one direction at one precision and bucket; the other direction had the best that was known.
+    """One configuration of one kernel; all others had the shipped ones.
 
     Attributes:
-        us: µs an atom, both directions together; None where it was rejected. why: it was.
+        kernel: which, or ``ALL_KERNELS``. configuration: as it is kept. launched: the same as these atoms and widths
+            need it, see ``LayerConfigurations.fitted``; both None for all kernels at once.
+        us: µs an atom that this kernel takes; None where it was rejected. why: it was.
         shipped: what the package would take. chosen: the fastest.
     """
 
     precision: str
     bucket: int
-    direction: str
-    tile: Tile
+    kernel: Kernel
+    configuration: LaunchConfiguration | None = None
+    launched: LaunchConfiguration | None = None
     us: float | None = None
     why: str = ""
     shipped: bool = False
     chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one precision and bucket.
+
+    Attributes:
+        trials: the shipped one of each kernel, followed by its candidates.
+        configurations: what is to be kept, None where nothing could be judged.
+        lost: the card answers this process no more, so nothing else can be tried in it.
+    """
+
+    trials: list[Trial]
+    configurations: Configurations | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run gave: forces (n, 3) in eV/Å on the host, and µs an atom of each kernel that is launched."""
+
+    forces: Tensor
+    us: dict[Kernel, float]
 
 
 def gpu(device: str) -> tuple[torch.device, dispatch.Card]:
@@ -73,26 +104,19 @@ def gpu(device: str) -> tuple[torch.device, dispatch.Card]:
     return found, dispatch.card_of(found)
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """How long the current card takes for a call; the median of a few."""
-    for _ in range(WARM_UP):
-        call()
-    taken = []
-    for _ in range(REPEATS):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()
-        call()
-        stop.record()
-        stop.synchronize()
-        taken.append(float(start.elapsed_time(stop)) / 1e3)
-    return statistics.median(taken)
+def answers(device: torch.device) -> bool:
+    """Whether a device still computes: after a misaligned address, say, a process never hears from its card again."""
+    try:
+        return float((torch.ones(1, device=device) + 1).cpu()) == 2.0
+    except RuntimeError:
+        return False
 
 
 # --- what is timed ------------------------------------------------------------------------------------------------
 
 
 def buckets(config: DPA1Config) -> list[int]:
-    """The neighbour counts, of those that tiles are chosen for, that a model can have."""
+    """The neighbour counts, of those that launch configurations are chosen for, that a model can have."""
     return [b for b, before in zip(BUCKETS, (0, *BUCKETS), strict=False) if before < config.nsel]
 
 
@@ -123,157 +147,114 @@ def atoms_with(config: DPA1Config, neighbors: int, atoms: int) -> Batch:
 
 
 class Tuner:
-    """Times tiles for a model on a card.
+    """Tries launch configurations for a model on a card.
 
     Args:
-        model: whose. device, card: see ``gpu``. clock: seconds that a call takes; it makes the call.
-        candidates: direction → tiles; by default those of ``launch_configurations.py`` for the card's maker.
-        atoms: timed.
+        model: whose. device, card: see ``gpu``. clock: see ``kernels/triton/kernel_clock.py``. atoms: timed.
+        candidates: those of ``launch_candidates.py`` where there are none.
+
+    Raises:
+        BackendError: the model has no attention, or kernels are interpreted in this process.
     """
 
     def __init__(
-        self,
-        model: DPA1,
-        device: torch.device,
-        card: dispatch.Card,
-        clock: Callable[[Callable[[], Any]], float],
-        candidates: dict[str, list[Tile]] | None = None,
-        atoms: int = ATOMS,
-    ) -> None:
+        self, model: DPA1, device: torch.device, card: dispatch.Card, clock: Clock,
+        candidates: Candidates | None = None, atoms: int = ATOMS,
+    ) -> None:  # fmt: skip
         self.model, self.device, self.card, self.clock, self.atoms = model, device, card, clock, atoms
-        amd = (card.architecture or "").startswith("gfx")
-        self.candidates = candidates or {k: [Tile(*x) for x in CANDIDATES[k][amd]] for k in DIRECTIONS}
-
-    def tune(self, precision: str, tell: Callable[[str], None] = lambda text: None) -> list[Trial]:
-        """All trials of a precision.
-
-        Raises:
-            BackendError: kernels are interpreted in this process.
-        """
+        self.candidates = candidates
+        if not model.config.attn_layer:
+            raise BackendError("this model has no attention, and there is a choice for kernels of attention alone")
         try:
-            dispatch.load_triton(self.device)
+            dispatch.load_triton(device)
         except ValueError as error:
             raise BackendError(str(error)) from None
+
+    def evaluator(self, precision: str) -> Any:
+        """What ``tune`` times."""
         from .kernels.triton.evaluator import TritonEvaluator
 
-        card, config = self.card, self.model.config
-        run = TritonEvaluator(
-            self.model.weights(), precision, self.device, card.architecture, card.programs, card.chunk_bytes
-        )
-        out = []
-        for bucket in buckets(config):
-            tell(f"{precision}, up to {bucket} neighbours …")
-            batch = atoms_with(config, min(bucket, config.nsel), self.atoms).to(self.device)
-            out += self._bucket(run, precision, bucket, batch)
-        return out
+        card = self.card
+        return TritonEvaluator(self.model.weights(), precision, self.device, card.architecture, card.chunk_bytes)
 
-    def _bucket(self, run: Any, precision: str, bucket: int, batch: Batch) -> list[Trial]:
-        shipped = best = tiles_for(self.card.architecture, precision, bucket)
-        first, forces = self._time(run, shipped, batch, None, precision)
-        if isinstance(first, str):
-            why = f"the shipped tiles are no judge: {first}"
-            return [Trial(precision, bucket, d, getattr(shipped, d), why=why, shipped=True) for d in DIRECTIONS]
-        out, least = [], first
-        for direction in DIRECTIONS:
-            known = getattr(shipped, direction)
-            trials = [Trial(precision, bucket, direction, known, us=least, shipped=True)]
-            for tile in self.candidates[direction]:
-                if tile == known:
+    def tune(self, run: Any, bucket: int, tell: Callable[[Trial], None] = lambda trial: None) -> Outcome:
+        """All candidates of all kernels, for atoms with up to ``bucket`` neighbours. tell: hears of each trial."""
+        n = min(bucket, self.model.config.nsel)
+        batch = atoms_with(self.model.config, n, self.atoms).to(self.device)
+        shipped = best = configurations_for(run.architecture, run.precision, bucket)
+        known = self._measure(run, batch, shipped, None)
+        if isinstance(known, str):
+            return self._no_judge(run, bucket, known)
+        candidates = self.candidates or candidates_for(run.precision)
+        out: list[Trial] = []
+        for kernel, us in known.us.items():
+            trials: list[Trial] = []
+            own: LaunchConfiguration = getattr(getattr(shipped, kernel.part), kernel.name)
+            for tried in (own, *candidates[kernel.part][kernel.name]):
+                trial = Trial(run.precision, bucket, kernel, tried, _launched(run, shipped, kernel, tried, n))
+                if not trials:
+                    trial = replace(trial, us=us, shipped=True)
+                elif trial.launched in [t.launched for t in trials]:
                     continue
-                found, _ = self._time(run, replace(best, **{direction: tile}), batch, forces, precision)
-                us, why = (None, found) if isinstance(found, str) else (found, "")
-                trials.append(Trial(precision, bucket, direction, tile, us, why))
-            fastest = min((t for t in trials if t.us is not None), key=lambda t: t.us or 0.0)
-            if not fastest.us or fastest.us >= GAIN * least:
-                fastest = trials[0]
-            best, least = replace(best, **{direction: fastest.tile}), fastest.us or least
+                else:
+                    found = self._measure(run, batch, _changed(shipped, kernel, tried), known.forces)
+                    trial = replace(trial, why=found) if isinstance(found, str) else replace(trial, us=found.us[kernel])
+                tell(trial)
+                trials.append(trial)
+                if trial.why and not answers(self.device):
+                    return Outcome([*out, *trials], lost=True)
+            fastest = _fastest(trials)
+            best = _changed(best, kernel, fastest.configuration or own)
             out += [replace(t, chosen=t is fastest) for t in trials]
-        return out
+        together = known if best == shipped else self._measure(run, batch, best, known.forces)
+        if isinstance(together, str):
+            why = f"the fastest of each at once: {together}"
+            out = [replace(t, chosen=t.shipped) for t in out]
+            out.append(Trial(run.precision, bucket, ALL_KERNELS, why=why))
+            return Outcome(out, shipped, lost=not answers(self.device))
+        return Outcome(out, best)
 
-    def _time(
-        self, run: Any, tiles: Tiles, batch: Batch, judge: Tensor | None, precision: str
-    ) -> tuple[float | str, Tensor | None]:
-        """µs an atom, or why not, and forces."""
-        run.tiles = tiles
+    def _no_judge(self, run: Any, bucket: int, why: str) -> Outcome:
+        trial = Trial(run.precision, bucket, ALL_KERNELS, why=f"what is shipped is no judge: {why}", shipped=True)
+        return Outcome([trial], lost=not answers(self.device))
+
+    def _measure(self, run: Any, batch: Batch, configurations: Configurations, judge: Tensor | None) -> Measured | str:
+        """What it gave, or why it is rejected."""
+        run.configurations = configurations
         try:
             forces = run(batch)[2].cpu()
             if not bool(torch.isfinite(forces).all()):
-                return "NaN", None
+                return "NaN"
             if judge is not None:
                 off = float((forces - judge).square().mean().sqrt() / judge.square().mean().sqrt().clamp_min(1e-300))
-                if not off <= TOLERANCE[precision]:
-                    return f"forces differ by {off:.1e} of their RMS", None
-            return 1e6 * self.clock(lambda: run(batch)) / len(batch.types), forces
-        except Exception as error:  # a tile that doesn't compile or fit must not take the others with it
+                if not off <= TOLERANCE[run.precision]:
+                    return f"forces differ by {off:.1e} of their RMS"
+            coordinates = run.model.coordinates is not None and not run.too_near(batch)
+            launches = self.clock(lambda: run(batch))
+        except Exception as error:  # one that doesn't compile or fit must not take the others with it
             reason = (str(error).strip().splitlines() or [""])[-1][:80]
-            return f"{type(error).__name__}: {reason}", None
+            return f"{type(error).__name__}: {reason}"
+        seconds = by_kernel(launches, self.model.config.attn_layer, coordinates)
+        return Measured(forces, {k: 1e6 * s / len(batch.types) for k, s in seconds.items()})
 
 
-def chosen(trials: Sequence[Trial]) -> configuration_cache.Tuned:
-    """The winners, as they are kept."""
-    out: configuration_cache.Tuned = {}
-    for t in trials:
-        if t.chosen:
-            out.setdefault(t.precision, {}).setdefault(str(t.bucket), {})[t.direction] = t.tile
-    return out
+def _changed(all_: Configurations, kernel: Kernel, to: LaunchConfiguration) -> Configurations:
+    part = replace(getattr(all_, kernel.part), **{kernel.name: to})
+    return replace(all_, **{kernel.part: part})
 
 
-# --- the command --------------------------------------------------------------------------------------------------
+def _launched(
+    run: Any, all_: Configurations, kernel: Kernel, tried: LaunchConfiguration, most: int
+) -> LaunchConfiguration:
+    """A configuration as the evaluator launches it for atoms with up to ``most`` neighbours."""
+    m = run.model
+    channels = m.coordinates.width if kernel.part == "coordinates" else m.mp
+    fitted = getattr(_changed(all_, kernel, tried), kernel.part).fitted(most, channels)
+    found: LaunchConfiguration = getattr(fitted, kernel.name)
+    return found
 
 
-def _words(tile: Tile) -> str:
-    return f"{tile.rows} × {tile.keys} × {tile.chunk} × {tile.block}, {tile.warps} warps"
-
-
-def table(trials: Sequence[Trial]) -> Table:
-    """Winner against shipped, a line for each precision, bucket and direction."""
-    from rich.table import Table
-
-    out = Table(title="tiles: rows × keys × chunk × block; µs per atom, whole evaluation")
-    for name in ("precision", "neighbours", "direction", "shipped", "µs/atom", "fastest", "µs/atom", "times faster"):
-        out.add_column(name, justify="right" if name in ("neighbours", "µs/atom", "times faster") else "left")
-    for own in (t for t in trials if t.shipped):
-        same = (own.precision, own.bucket, own.direction)
-        best = next((t for t in trials if t.chosen and (t.precision, t.bucket, t.direction) == same), None)
-        head = (own.precision, f"≤ {own.bucket}", own.direction, _words(own.tile))
-        if best is None or not best.us or not own.us:
-            out.add_row(*head, "–", own.why, "–", "–")
-        else:
-            now = "the same" if best.shipped else _words(best.tile)
-            out.add_row(*head, f"{own.us:.3g}", now, f"{best.us:.3g}", f"{own.us / best.us:.2f}")
-    return out
-
-
-def tune_command(path: str, head: str | None, precisions: Sequence[str], device: str) -> int:
-    """What a user sees. Exit code 0, or 1 where a precision could not be tuned.
-
-    Raises:
-        DPA1Error: no GPU, no model, an unknown precision. OSError: the file can't be written.
-    """
-    from rich.console import Console
-
-    from .checkpoint import read_model
-
-    place, card = gpu(device)
-    for precision in precisions:
-        try:
-            dispatch.check_precision(precision, "triton")
-        except ValueError as error:
-            raise BackendError(str(error)) from None
-    model = read_model(path, head).model
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{card.name}: {path}")
-    tuner = Tuner(model, place, card, seconds, atoms=ATOMS)
-    trials = [t for p in precisions for t in tuner.tune(p, lambda text: console.print(f"[dim]{text}[/]"))]
-    console.print(table(trials))
-    for t in trials:
-        if t.why and not t.shipped:
-            console.print(
-                f"rejected: {t.precision}, ≤ {t.bucket}, {t.direction}, {_words(t.tile)}: {t.why}", markup=False
-            )
-    found = chosen(trials)
-    if found:
-        kept = configuration_cache.path_for(card.name, model.config)
-        configuration_cache.write(kept, found)
-        console.print(f"{kept}: written; engines made from now on use it. Delete it to go back.")
-    return int(set(found) != set(precisions))
+def _fastest(trials: list[Trial]) -> Trial:
+    """The shipped one, which comes first, unless another is faster by more than noise."""
+    own, best = trials[0], min((t for t in trials if t.us is not None), key=lambda t: t.us or 0.0)
+    return best if (best.us or 0.0) < GAIN * (own.us or 0.0) else own

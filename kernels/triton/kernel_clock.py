@@ -42,7 +42,7 @@ def profile(call: Callable[[], Any]) -> Launches:
     Raises:
         RuntimeError: the profiler did not see the launches.
     """
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 

@@ -2,8 +2,8 @@
 
 For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
 back, layer by layer, and with the first the embedding's backward pass; the environment's. Then, for the batch, forces.
-Two layers of attention take eight launches a chunk beside those of the energy net (``energy.py``), and nothing else
-runs for a chunk: what is small is done once a batch (``chunks.py``). Only the choice of chunks reads anything back from
+Two layers of attention take 19 launches a chunk beside those of the energy net (``energy.py``), 17 where the first is
+taken in coordinates, and nothing else runs for a chunk: what is small is done once a batch (``chunks.py``). Only the choice of chunks reads anything back from
 the device, once a batch; ``run`` does not.
 """
 
@@ -108,7 +108,7 @@ class TritonEvaluator:
     def _atoms(self, batch: Any, order: Order, center: Tensor) -> Atoms:
         m = self.model
         count = order.count[: len(center)]
-        rows = torch.div(count + (chunks.ROWS - 1), chunks.ROWS, rounding_mode="floor") * chunks.ROWS
+        rows = (count + (chunks.ROWS - 1)).bitwise_and(-chunks.ROWS)  # up to a multiple
         first_of_structure = batch.offsets[batch.structure[center]]
         return Atoms(
             first=batch.first_edge[center],

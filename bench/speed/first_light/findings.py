@@ -32,6 +32,13 @@ class Findings:
         """The last that a step said of this; None where it said nothing."""
         return next((r[key] for r in reversed(self.rows.get(step, [])) if key in r), None)
 
+    @property
+    def device(self) -> str:
+        """What ran it, by the name that it said."""
+        if self.kit.endswith("cpu"):
+            return "no card: a rehearsal in Triton's interpreter"
+        return str(self.value("facts", "device") or f"{self.kit.split()[-1] if self.kit else 'a card'}, not named")
+
     def wrong(self) -> list[Row]:
         """Everything that was judged and is not right, and every error."""
         every = [r for rows in self.rows.values() for r in rows]

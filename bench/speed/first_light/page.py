@@ -140,9 +140,7 @@ SECTIONS: tuple[Section, ...] = (
 
 def page(found: Findings, picture: bytes | None) -> str:
     """All of it."""
-    device = found.value("facts", "device") or (
-        "a rehearsal without a card" if found.kit.endswith("cpu") else "unknown card"
-    )
+    device = found.device
     out = [f"<!doctype html><html lang=en><meta charset=utf-8><title>First light: {html.escape(device)}</title>"]
     out += [
         f"<style>{STYLE}</style><h1>First light: {html.escape(device)}</h1>",

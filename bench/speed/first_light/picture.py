@@ -32,8 +32,7 @@ def draw(found: Findings, path: Path) -> bool:
     _sizes(axes[0, 0], sizes)
     for axis, precision in zip(axes[0, 1:], groups, strict=True):
         _kernels(axis, [r for r in kernels if r["precision"] == precision], precision)
-    device = found.value("facts", "device") or "no card: a rehearsal in Triton's interpreter"
-    figure.suptitle(f"dpa1-fast on {device}", fontsize=11)
+    figure.suptitle(f"dpa1-fast on {found.device}", fontsize=11)
     figure.supxlabel(f"code {found.kit}", fontsize=7, color="#666666")
     figure.savefig(path, dpi=150)
     plt.close(figure)

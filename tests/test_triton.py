@@ -363,9 +363,7 @@ except ValueError as error:
     assert in_a_fresh_process(script) == f"{dispatch.INTERPRETED}\n"
     model = make_model()
     with pytest.raises(BackendError, match="unset it"):
-        Tuner(model, torch.device("cuda:0"), dispatch.Card("H100", "sm_90", 264, 1 << 30), lambda call: 1.0).tune(
-            "tf32"
-        )
+        Tuner(model, torch.device("cuda:0"), dispatch.Card("H100", "sm_90", 1 << 30), lambda call: [])
 
 
 def test_kernels_are_compiled_where_triton_was_loaded_without_its_interpreter() -> None:

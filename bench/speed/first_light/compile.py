@@ -28,7 +28,7 @@ from .place import MODELS, structures
 from .variants import Variant, applied, variants
 
 CASES = {"attention": ("water192", "molecules64", "metal256"), "no_attention": ("water192",)}
-MOST_LAUNCHES = 20
+MOST_LAUNCHES = 32
 """More than an evaluation of either model has in one chunk."""
 MODELLED = ("float32", "tf32", "bfloat16", "float16")
 MULTIPROCESSORS = 132
@@ -127,7 +127,7 @@ def work(job: Job) -> list[dict[str, Any]]:
 
     state: dict[str, Any] = {"seen": 0, "only": only, "rows": []}
     batch = _batch(model, case)
-    changed = applied(run, variant, architecture, precision, int(batch.counts.max())) if variant else nullcontext()
+    changed = applied(run, variant) if variant else nullcontext()
     with standing_in(lambda name, function: Compiles(name, function, state)), changed:
         run(batch)
     return [{"model": model, "precision": precision, "case": case, **r} for r in state["rows"]]
@@ -180,7 +180,6 @@ def main() -> int:
         ("attention", precision, "water192", options.architecture, k, variant)
         for precision in options.variants
         for variant in variants(precision)
-        if variant.programs == 2
         for k in range(MOST_LAUNCHES)
     ]
     rows: list[dict[str, Any]] = []

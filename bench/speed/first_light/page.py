@@ -133,7 +133,7 @@ SECTIONS: tuple[Section, ...] = (
       "waits_for_memory": "waits: memory", "waits_at_barriers": "barriers", "waits_for_shared": "shared",
       "registers": "registers", "said": ""}),
     ("Launch configurations", "", lambda f: f.of("tune"),
-     {"precision": "precision", "direction": "direction", "forward": "forward", "backward": "backward",
+     {"precision": "precision", "part": "part", "kernel": "kernel", "launched": "rows, chunk, warps, stages, keys",
       "us_per_atom": "µs/atom", "why": "rejected", "chosen": "chosen", "shipped": "as shipped"}),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from .lines import Log, read
 from .place import Place
 from .schedule import die_with_parent
 
-LONGEST = ("_gated_attention_bwd_kernel", "_gated_attention_fwd_kernel")
+LONGEST = ("_attention_scores_bwd_kernel", "_attention_scores_kernel")
 """The kernels that are expected to take the longest, where nothing was measured."""
 METRICS = {
     "gpu__time_duration.sum": "ns",
@@ -119,41 +119,41 @@ def _counted(text: str) -> list[dict[str, Any]]:
 
 
 def tune(place: Place, log: Log, precision: str) -> None:
-    """The candidates of ``dpa1-fast tune`` for water's neighbour counts; each is said as it is timed."""
+    """``dpa1-fast tune`` for water's neighbour counts; each trial is said as it is timed."""
+    step = f"tune-{precision}"
     if not place.on_card:
-        log.say(f"tune-{precision}", said="needs a card")
+        log.say(step, said="needs a card")
         return
     import torch
 
     from dpa1_fast import tuning
     from dpa1_fast.kernels import dispatch
+    from dpa1_fast.kernels.triton import kernel_clock
     from dpa1_fast.kernels.triton.launch_configurations import bucket
 
     device = torch.device(place.device)
     torch.cuda.set_device(device)
-    model = place.model()
-    tuner = tuning.Tuner(model, device, dispatch.card_of(device), tuning.seconds)
-    measure = tuner._time
+    tuner = tuning.Tuner(place.model(), device, dispatch.card_of(device), kernel_clock.profile)
 
-    def timed(run: Any, tiles: Any, batch: Any, judge: Any, how: str) -> Any:
-        answer = measure(run, tiles, batch, judge, how)
-        us = answer[0]
-        told = {"us_per_atom": us} if isinstance(us, float) else {"why": us}
+    def tell(trial: tuning.Trial, **more: Any) -> None:
+        result = {"why": trial.why} if trial.us is None else {"us_per_atom": round(trial.us, 5)}
+        launched = trial.launched and list(vars(trial.launched).values())
+        part, name = trial.kernel
         log.say(
-            f"tune-{precision}", precision=precision, forward=vars(tiles.forward), backward=vars(tiles.backward), **told
+            step,
+            precision=precision,
+            part=part,
+            kernel=name,
+            launched=launched,
+            shipped=trial.shipped,
+            **result,
+            **more,
         )
-        return answer
 
-    tuner._time = timed  # type: ignore[method-assign]
-    most = bucket(90)
-    batch = tuning.atoms_with(model.config, min(most, model.config.nsel), tuning.ATOMS).to(device)
-    run = place.engine(model, precision).evaluator
-    for trial in tuner._bucket(run, precision, most, batch):
-        if trial.chosen:
-            log.say(
-                f"tune-{precision}", precision=precision, direction=trial.direction, chosen=vars(trial.tile),
-                shipped=trial.shipped, us_per_atom=trial.us,
-            )  # fmt: skip
+    outcome = tuner.tune(tuner.evaluator(precision), bucket(90), tell)
+    for trial in outcome.trials:
+        if trial.chosen or trial.kernel == tuning.ALL_KERNELS:
+            tell(trial, chosen=trial.chosen)
 
 
 def main() -> None:

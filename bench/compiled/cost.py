@@ -73,10 +73,6 @@ CARDS = {
     # A wave of 64 lanes takes four clocks on one of four SIMDs; other pipes issue beside it.
     "gfx942": Card("MI300X", 304, 2.1, 653, 1307, 163, 1.0, 5.3, 8.0, 512, 64 << 10, 32, 2.0, 1.0, 1.0, 0.25, 0.5),
 }
-PROGRAMS = 2
-"""How many programs of the attention a multiprocessor gets, see ``dispatch.py``."""
-
-
 def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
     """Programs that fit on a multiprocessor at a time."""
     if card.registers == 512:
@@ -105,10 +101,9 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     part = card.warp_products if "mma.sync" in kind else 1.0
     rate = (card.double if how == "ieee" else (card.bf16 if half else card.tf32) * part) * 1e12
     clock = card.clock * 1e9 * card.units
-    followed = executed.by_loops(measured, work.phases)
+    followed = executed.by_loops(measured, work.runs, work.phases)
     if followed is None:
-        least = work.runs if work.least is None else work.least
-        classes = executed.roughly(measured, work.runs, least, flops, warps)
+        classes = executed.roughly(measured, work.runs, flops, warps)
     else:
         classes = {k: followed[k] * warps for k in measured["instructions"]}
     seconds = {
@@ -122,7 +117,7 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
         "dram": work.dram / (card.dram * 1e12),
     }
     fits = occupancy(card, warps, measured["registers"], measured["shared_bytes"])
-    resident = (min(fits, PROGRAMS) if "attention" in launch.kernel else fits) * warps
+    resident = fits * warps
     efficiency = resident / (resident + AT_LEAST) if resident else 0.0
     limit = max(seconds, key=lambda k: seconds[k])
     micro = {k: round(v * 1e6, 6) for k, v in seconds.items()}

@@ -26,29 +26,26 @@ def _followed(nest: dict[str, Any], times: float, loops: list[Loop]) -> Counter[
     return out
 
 
-def by_loops(measured: dict[str, Any], phases: list[Loop] | None) -> Counter[str] | None:
+def by_loops(measured: dict[str, Any], runs: float, phases: list[Loop] | None) -> Counter[str] | None:
     """Instructions of a warp by class, for one atom; None where loops are not those of the source.
 
     Args:
-        measured: see ``sass.measure``. phases: the loops inside the one over atoms.
+        measured: see ``sass.measure``. runs: programs. phases: the loops of each.
     """
-    outer = measured["nest"]["inside"]
-    if phases is None or len(outer) != 1 or len(outer[0]["inside"]) != len(phases):
-        return None
-    return _followed(outer[0], 1.0, phases)
+    return None if phases is None else _followed(measured["nest"], runs, phases)
 
 
-def roughly(measured: dict[str, Any], runs: float, least: float, flops: float, warps: int) -> dict[str, float]:
+def roughly(measured: dict[str, Any], runs: float, flops: float, warps: int) -> dict[str, float]:
     """Instructions of all warps by class, from their products.
 
     Args:
-        runs, least: see ``work.Work``. flops: of all products.
+        runs: programs. flops: of all products; those outside of loops are done once a program.
     """
     every, looped = measured["instructions"], measured["instructions_in_loops"]
     total, inside = measured["tensor_flops"], measured["tensor_flops_in_loops"]
     once = runs * warps
     if inside:
-        scale = max(0.0, flops - (total - inside) * least * warps) / inside
+        scale = max(0.0, flops - (total - inside) * once) / inside
     else:
         once = max(once, flops / total if total else 0.0)
         scale = once

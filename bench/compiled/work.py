@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.compiled.executed import Loop
 from bench.compiled.launches import Launch
-from dpa1_fast.kernels.triton.ops.gated_attention import NORM_ROWS
 from dpa1_fast.kernels.triton.packing import FACTOR_STEP
 
 
@@ -18,9 +17,8 @@ from dpa1_fast.kernels.triton.packing import FACTOR_STEP
 class Work:
     """For one atom: products (m, n, k) → how many, bytes to and from L2, global bytes, and the least of them.
 
-    ``phases``: how often each loop inside the loop over atoms runs, and those inside it. Without them, or where loops
-    are others: ``runs``: how often what is outside of loops over products runs, at most. ``least``: how often products
-    outside of such loops do, at least; what is left of all products is in loops. Both err towards more instructions.
+    ``runs``: programs. ``phases``: how often each loop of a program runs, and those inside it; None where nobody has
+    said, or where compilers make other loops of them: instructions are then counted from products.
     """
 
     dots: Counter[tuple[int, int, int]] = field(default_factory=Counter)
@@ -28,7 +26,6 @@ class Work:
     dram: float = 0.0
     minimum: float = 0.0
     runs: float = 1.0
-    least: float | None = None
     phases: list[Loop] | None = None
 
     def product(self, m: int, n: int, k: int, times: float, a: float = 0, b: float = 0) -> None:
@@ -40,6 +37,17 @@ class Work:
         """An array that is read or written once; ``needed``: elements that count, all unless told."""
         self.dram += elements * size
         self.minimum += (elements if needed is None else needed) * size
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of an element: of what is kept between products, of what only they read, of a layer's input, and of what
+    stands for keys in the products of pairs of neighbours."""
+
+    work: int
+    operand: int
+    g: int
+    key: int
 
 
 def _embed(work: Work, c: dict[str, Any], rows: int, times: float, size: int, back: bool) -> None:
@@ -55,120 +63,162 @@ def _score_rows(c: dict[str, Any]) -> int:
     return 1 if c["C"] == c["MP"] else 2
 
 
-def _attend(work: Work, c: dict[str, Any], n: int, size: int, kept: int) -> None:
-    """Blocks of queries, all keys passing by."""
-    q, k, chunk, m, mp = c["B"], c["K"], c["C"], c["M"], c["MP"]
-    blocks, keys = math.ceil(n / q), math.ceil(n / k)
-    work.product(k, q, chunk, blocks * keys * (mp // chunk))
-    work.product(q, mp, k, blocks * keys)
-    work.l2 += n * m * (1 if chunk == mp else keys) * kept  # t
-    work.l2 += blocks * n * (m * _score_rows(c) * kept + 6 * size)
+def _chunks(c: dict[str, Any], by: str) -> list[Loop]:
+    """The loop over chunks of the inner dimension, where there is more than one."""
+    return [] if c[by] >= c["MP"] else [(c["MP"] // c[by], [])]
 
 
 def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int) -> None:
     """Products of all rows with matrices (M, M), a block of rows at a time."""
-    blocks = math.ceil(n / c["B"])
+    blocks = work.runs = math.ceil(n / c["B"])
     work.product(c["B"], c["MP"], c["W"], matrices * blocks * (c["MP"] // c["W"]))
     work.l2 += matrices * blocks * c["M"] ** 2 * operand
 
 
-def _layer(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    """All rows up to LayerNorm. ``operand``: bytes of a number that is kept for products alone, weights among them."""
-    m, filled = c["M"], math.ceil(n / c["B"]) * c["B"]
-    _weights(work, c, 2, n, operand)
-    _attend(work, c, n, size, operand)
-    # g for t and z put down; t and y put down, y taken up, and where operands are narrower, g; numbers of rows.
-    work.l2 += 2 * n * m * size + (3 + c["NARROW"]) * n * m * operand + filled * 10 * size
-
-
-def _phases(c: dict[str, Any], n: int) -> tuple[Loop, Loop, Loop]:
-    """The loops of products with weights, of scores, and of what goes row by row, in the forward pass."""
-    weights: Loop = (math.ceil(n / c["B"]), [(c["MP"] // c["W"], [])])
-    chunks: list[Any] = [] if c["C"] == c["MP"] else [(c["MP"] // c["C"], [])]
-    scores: Loop = (math.ceil(n / c["B"]), [(math.ceil(n / c["K"]), chunks)])
-    few = 16 if "Q" in c and c["PREC"] == "tf32x3" else min(NORM_ROWS.value, c["B"])
-    return weights, scores, (math.ceil(n / few), [])
-
-
-def _attention_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    m, mp, blocks = c["M"], c["MP"], math.ceil(n / c["B"])
-    work.runs, work.least = math.ceil(n / min(NORM_ROWS.value, c["B"])), blocks
-    weights, scores, rows = _phases(c, n)
-    work.phases = [weights, scores, weights, rows]
-    work.l2 -= n * m * size  # g, which its loops count
-    _layer(work, c, n, size, operand)
-    work.l2 += 2 * n * m * size  # z and g
+def _project(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    m, mp = c["M"], c["MP"]
+    _weights(work, c, 1, n, size.operand)
+    work.phases, blocks = _chunks(c, "W"), work.runs
     if c["NORMALIZE"]:
-        parts = range(0, c["LW"], FACTOR_STEP)
+        width = min(FACTOR_STEP, c["LW"])
+        parts = range(0, c["LW"], width)
         steps = [(mp - part) // c["W"] for part in parts]
-        work.phases = [(blocks, [(len(parts), [(sum(steps) / len(parts), [])])]), *work.phases]
-        work.product(c["B"], FACTOR_STEP, c["W"], blocks * 3 * sum(steps))
+        inside: list[Loop] = [(sum(steps) / len(parts), [])] if max(steps) > 1 else []
+        work.phases = [*([(len(parts), inside)] if len(parts) > 1 else inside), *work.phases]
+        work.product(c["B"], width, c["W"], blocks * 3 * sum(steps))
         for part in parts:
-            work.l2 += n * (m - part) * size + blocks * 3 * (m - part) * min(FACTOR_STEP, c["LM"] - part) * operand
-        work.array(n * 3, size)
-    work.array(n * (m + 4) + 1, size)
+            work.l2 += n * (m - part) * size.g + blocks * 3 * (m - part) * min(width, c["LM"] - part) * size.operand
+        work.array(n * 3, size.work)
+    work.array(n * m, size.g)
+    work.array(n * 4 + 1, size.work)
+    work.array(n * m * (1 + c["NARROW"]), size.operand, 0)  # t, and g for products
+    work.array(n * 6, size.work, 0)
     work.array(3, 4)
+
+
+def _scores(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """Blocks of queries, all keys passing by."""
+    q, k, chunk, m, mp = c["B"], c["K"], c["C"], c["M"], c["MP"]
+    blocks, keys = math.ceil(n / q), math.ceil(n / k)
+    work.runs, work.phases = blocks, [(keys, _chunks(c, "C"))]
+    work.product(k, q, chunk, blocks * keys * (mp // chunk))
+    work.product(q, mp, k, blocks * keys)
+    work.l2 += n * m * (0 if chunk == mp else keys - 1) * size.operand  # t
+    work.l2 += n * (blocks * _score_rows(c) - 1) * m * size.key + (blocks - 1) * n * 8 * size.work
+    work.array(n * m, size.key, 0)
+    work.array(2 * n * m, size.operand, 0)  # t and y
+    work.array(n * 4 + 1, size.work, 0)
+    work.array(n * 8, size.work, 0)
+    work.array(2, 4)
+
+
+def _output(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    m = c["M"]
+    _weights(work, c, 1, n, size.operand)
+    work.phases = _chunks(c, "W")
+    work.array(n * m, size.operand, 0)  # y
+    work.array(n * m, size.g, 0)
+    work.array(n, size.work, 0)
+    work.array(n * m, size.work, 0)  # what attention added
+    work.array(2, 4)
+    _after(work, c, n, m, c["MP"], size)
+
+
+def _after(work: Work, c: dict[str, Any], n: int, m: int, mp: int, size: Sizes) -> None:
+    """What a layer gives: the next one's input, or moments."""
     if c["LAST"]:
-        work.array(n * 4, size)
-        work.array(4 * mp, size, 4 * m)
+        work.array(n * 4, size.work)
+        work.array(math.ceil(n / c["B"]) * 4 * mp, size.work, 4 * m)
     else:
-        work.array(n * m, size)
+        work.array(n * m, size.work)
 
 
-def _attention_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _before(work: Work, c: dict[str, Any], n: int, m: int, mp: int, size: Sizes) -> None:
+    """Where its backward pass begins."""
+    if c["LAST"]:
+        work.array(n * 8 + 4 * mp, size.work, n * 8 + 4 * m)
+    else:
+        work.array(n * m, size.work)
+
+
+def _norm_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    m = c["M"]
+    work.runs, work.phases = math.ceil(n / c["R"]), []
+    work.l2 += work.runs * (5 + 8 * c["LAST"]) * m * size.work
+    work.array(n * m, size.g)
+    work.array(2 * n * m, size.work, 0)  # what attention added, z̄
+    work.array(2 * n, size.work, 0)
+    work.array(2, 4)
+    _before(work, c, n, m, c["MP"], size)
+
+
+def _output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    _weights(work, c, 1, n, size.operand)
+    work.phases = _chunks(c, "W")
+    work.array(n * c["M"], size.work, 0)
+    work.array(n * c["M"], size.operand, 0)
+    work.array(2, 4)
+
+
+def _scores_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """Blocks of keys, all queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g."""
     q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
     blocks, passing = math.ceil(n / q), math.ceil(n / k)
-    work.runs, work.least = max(blocks, math.ceil(n / c["E"]) if c["FIRST"] else 0), math.ceil(n / c["B"])
     pairs, twice = blocks * passing, _score_rows(c)
-    work.l2 -= n * m * size  # g, which its loops count
-    weights, scores, rows = _phases(c, n)
-    squares: list[Any] = [(weights[1][0][0], [(3, [])])] if c["NORMALIZE"] else []
-    last: Loop = (weights[0], weights[1] + squares)
-    work.phases = [weights, scores, weights, rows, weights, (blocks, scores[1]), (weights[0], []), last]
-    if c["FIRST"]:
-        work.phases.append((math.ceil(n / c["E"]), []))
-    _layer(work, c, n, size, operand)
-    _weights(work, c, 2 + (3 if c["NORMALIZE"] else 0), n, operand)
-    # Blocks of keys, queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g.
+    work.phases = [(blocks, [(passing, _chunks(c, "C"))])]
     work.product(k, q, chunk, 2 * pairs * (mp // chunk))
     work.product(q, mp, k, 2 * pairs)
     work.product(k, mp, q, pairs)
-    # Rows of scratch: z taken, z̄ put, and taken; keys' taken and put; S g and dE/dg taken (and that put); ȳ put.
-    work.l2 += (7 + c["FIRST"]) * n * m * size + n * m * operand
-    # t and ȳ passing by, and S g that they collect; g of keys.
-    work.l2 += blocks * n * m * 2 * twice * operand + (2 * blocks - 1) * n * m * size
-    work.l2 += n * m * (1 if chunk == mp else 2 * passing) * operand
-    # g: for z, and for the lengths.
-    work.l2 += n * m * (1 + c["NORMALIZE"]) * size
-    work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows
-    work.array(n * (m + 4 + 3) + 1, size)
-    work.array(3, 4)
-    if c["LAST"]:
-        work.array(n * 4 + 4 * mp, size, n * 4 + 4 * m)
-        work.array(n * 4, size)
-    else:
-        work.array(n * m + n * 4, size)
-    if c["FIRST"]:
-        edges = math.ceil(n / c["E"])
-        _embed(work, c, c["E"], edges, size, back=True)
-        work.l2 += n * m * size  # dE/dg
-        work.array(n * (0 if c["LAST"] else 4) + n * 4, size)
-        work.array(n * 4, size)
-        work.array(n * 4, size, n)
-        work.array(n + 3, 4)
-    else:
-        work.array(n * m + n * 4, size)
+    # t and ȳ passing by, and S g that they collect; keys again for each chunk; numbers of rows.
+    work.l2 += n * m * 2 * (blocks * twice - 1) * size.operand + 2 * (blocks - 1) * n * m * size.work
+    work.l2 += n * m * (0 if chunk == mp else 2 * passing - 1) * size.key + (blocks - 1) * n * 24 * size.work
+    work.array(n * m, size.key, 0)
+    work.array(2 * n * m, size.operand, 0)
+    work.array(3 * n * m, size.work, 0)  # z̄ taken, and put with what came to it; S g
+    work.array(n * (4 + 24), size.work, 0)
+    work.array(2, 4)
 
 
-def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _rows_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """dE/d(row) and dE/d(gate)."""
+    first, last = c.get("FIRST", True), c["LAST"]
+    work.array(n * 24, size.work, 0)  # numbers of rows
+    work.array(n * (8 + 3), size.work, n * 8)
+    work.array(n * (8 * first + 4 * (not last) + (1 if first else 4)), size.work)
+
+
+def _project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    m = c["M"]
+    _weights(work, c, 1 + 3 * c["NORMALIZE"], n, size.operand)
+    work.phases = _chunks(c, "W")
+    if c["NORMALIZE"]:
+        work.phases = [*work.phases, *([(c["MP"] // c["W"], [(3, [])])] if work.phases else [(3, [])])]
+        work.l2 += 2 * n * m * size.g
+    work.array(2 * n * m, size.work, 0)
+    work.array(n * m, size.g, 0)
+    work.array(n * m, size.work, n * m)
+    work.array(2, 4)
+    _rows_bwd(work, c, n, size)
+
+
+def _embedding_edges_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     blocks = work.runs = math.ceil(n / c["R"])
-    _embed(work, c, c["R"], blocks, size, back=False)
+    work.phases = []
+    _embed(work, c, c["R"], blocks, size.work, back=True)
+    work.array(n * c["M"], size.work)
+    work.array(n * 4, size.work)
+    work.array(n + 4, 4)
+
+
+def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    blocks = work.runs = math.ceil(n / c["R"])
+    _embed(work, c, c["R"], blocks, size.work, back=False)
     work.array(n * 3, 8)
     work.array(n + 6, 4)
     if c["ATTENTION"]:
-        work.array(n * (c["M"] + 4 + 4), size)
+        work.array(n * (c["M"] + 4 + 4), size.work)
     else:
-        work.array(blocks * 4 * c["MP"], size, 4 * c["M"])
+        work.array(blocks * 4 * c["MP"], size.work, 4 * c["M"])
 
 
 def _series(work: Work, c: dict[str, Any], rows: int, times: float, size: int) -> None:
@@ -178,149 +228,109 @@ def _series(work: Work, c: dict[str, Any], rows: int, times: float, size: int) -
     work.l2 += times * every * c["TERMS"] * c["M"] * size
 
 
-def _coordinates(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _coordinates(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     blocks = work.runs = math.ceil(n / c["R"])
-    _series(work, c, c["R"], blocks, size)
+    _series(work, c, c["R"], blocks, size.work)
     work.array(n * 3, 8)
     work.array(n + 6, 4)
-    work.array(n * 8, size)
-    work.array(n * c["M"], operand)
+    work.array(n * 8, size.work)
+    work.array(n * c["M"], size.operand)
 
 
-def _reduced_scores(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    """t, scores and y in coordinates."""
-    m, b, k = c["M"], c["B"], c["K"]
-    blocks, keys = math.ceil(n / b), math.ceil(n / k)
-    work.product(b, m, m, blocks)
-    work.l2 += blocks * m * m * operand + n * m * operand * 2  # φ read, t put down
-    work.product(k, b, m, blocks * keys)
-    work.product(b, m, k, blocks * keys)
-    work.l2 += n * m * operand * 2 + blocks * n * (m * operand + 6 * size) + blocks * b * 10 * size
+def _reduced_output(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """From y and φ to N channels."""
+    m, wide = c["M"], c["NP"]
+    blocks = work.runs = math.ceil(n / c["B"])
+    work.phases = []
+    work.product(c["B"], wide, m, 2 * blocks)
+    work.l2 += blocks * 2 * m * c["N"] * size.operand
+    work.array(2 * n * m, size.operand, 0)
+    work.array(n, size.work, 0)
+    work.array(3, 4)
+    _after(work, c, n, c["N"], wide, size)
 
 
-def _reduced_rows(work: Work, c: dict[str, Any], n: int, operand: int, back: bool) -> None:
-    """From y and φ to N channels, and back."""
-    r, m, wide = c["R"], c["M"], c["NP"]
-    blocks = math.ceil(n / r)
-    work.product(r, wide, m, 2 * blocks)
-    work.l2 += blocks * 2 * m * wide * operand + 2 * n * m * operand
-    if back:
-        many = math.ceil(n / c["B"])
-        work.product(c["B"], m, c["W"], 2 * many * (wide // c["W"]))
-        work.l2 += many * 2 * m * wide * operand + 2 * n * c["N"] * operand  # z̄ put and taken
+def _reduced_output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    m, wide, b = c["M"], c["NP"], c["B"]
+    blocks = work.runs = math.ceil(n / b)
+    work.phases = [(wide // c["W"], [])] if c["W"] < wide else []
+    work.product(b, wide, m, 2 * blocks)
+    work.product(b, m, c["W"], 2 * blocks * (wide // c["W"]))
+    work.l2 += blocks * 4 * m * c["N"] * size.operand + n * c["N"] * size.operand
+    work.array(n * m, size.operand)
+    work.array(2 * n * m + n * c["N"], size.operand, 0)  # y, ȳ, z̄
+    work.array(n * m + 3 * n, size.work, 0)
+    work.array(3, 4)
+    _before(work, c, n, c["N"], wide, size)
 
 
-def _reduced_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _reduced_project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     m, b = c["M"], c["B"]
-    blocks = math.ceil(n / b)
-    scores: Loop = (blocks, [(math.ceil(n / c["K"]), [])])
-    work.runs, work.least = math.ceil(n / c["R"]), blocks
-    work.phases = [(blocks, []), scores, (math.ceil(n / c["R"]), [])]
-    if c["NORMALIZE"]:
-        work.phases = [(blocks, []), *work.phases]
-        work.product(b, min(FACTOR_STEP, c["LW"]), m, 3 * blocks * math.ceil(c["LW"] / FACTOR_STEP))
-        work.l2 += n * m * operand + blocks * 3 * m * c["LW"] * operand
-        work.array(n * 3, size)
-    _reduced_scores(work, c, n, size, operand)
-    _reduced_rows(work, c, n, operand, back=False)
-    work.array(n * m, operand)
-    work.array(n * 4 + 1, size)
-    work.array(4, 4)
-    if c["LAST"]:
-        work.array(n * 4, size)
-        work.array(4 * c["NP"], size, 4 * c["N"])
-    else:
-        work.array(n * c["N"], size)
+    blocks = work.runs = math.ceil(n / b)
+    work.phases = [(3, [])] if c["NORMALIZE"] else []
+    work.product(b, m, m, (1 + 3 * c["NORMALIZE"]) * blocks)
+    work.product(b, c["TERMS"], m, c["TYPES"] * c["SETS"] * blocks)
+    work.l2 += blocks * 4 * m * m * size.operand + 2 * n * m * size.operand
+    work.l2 += blocks * c["TYPES"] * c["SETS"] * c["TERMS"] * m * size.work
+    work.array(n * m, size.operand)
+    work.array(2 * n * m, size.work, 0)
+    work.array(n + 4, 4)
+    _rows_bwd(work, c, n, size)
 
 
-def _reduced_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    m, q, k, b, e = c["M"], c["Q"], c["K"], c["B"], c["E"]
-    blocks, passing, edges = math.ceil(n / q), math.ceil(n / k), math.ceil(n / e)
-    rows = math.ceil(n / b)
-    work.runs, work.least = max(math.ceil(n / c["R"]), edges), rows
-    work.phases = [
-        (rows, []), (rows, [(passing, [])]), (math.ceil(n / c["R"]), []), (rows, [(c["NP"] // c["W"], [])]),
-        (blocks, [(passing, [])]), (rows, []),
-        (edges, [(3, [])] if c["NORMALIZE"] else []),
-    ]  # fmt: skip
-    _reduced_scores(work, c, n, size, operand)
-    _reduced_rows(work, c, n, operand, back=True)
-    work.l2 += n * m * (size + operand)  # φ̄ and ȳ put down
-    pairs = blocks * passing
-    work.product(k, q, m, 2 * pairs)
-    work.product(q, m, k, 2 * pairs)
-    work.product(k, m, q, pairs)
-    # t and ȳ passing by, and S φ that they collect; φ of keys, φ̄ taken and put.
-    work.l2 += blocks * n * m * 2 * operand + (2 * blocks - 1) * n * m * size + n * m * (operand + 2 * size)
-    work.l2 += (blocks * n * (12 + 11) + n * 50) * size  # numbers of rows
-    work.product(e, m, m, (1 + (3 if c["NORMALIZE"] else 0)) * edges)
-    work.l2 += edges * 4 * m * m * operand + n * m * (2 * size + operand)
-    work.product(e, c["TERMS"], m, c["TYPES"] * c["SETS"] * edges)
-    work.l2 += edges * c["TYPES"] * c["SETS"] * c["TERMS"] * m * size
-    work.array(n * m, operand)
-    work.array(n * (4 + 4 + 3) + 1, size)
-    work.array(n + 5, 4)
-    if c["LAST"]:
-        work.array(4 * c["NP"], size, 4 * c["N"])
-        work.array(n * 4, size)
-    else:
-        work.array(n * c["N"] + n * 8, size)
-    work.array(n * 5, size)
-
-
-def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     blocks = work.runs = math.ceil(n / c["R"])
-    _embed(work, c, c["R"], blocks, size, back=False)
-    _embed(work, c, c["R"], blocks, size, back=True)
+    _embed(work, c, c["R"], blocks, size.work, back=False)
+    _embed(work, c, c["R"], blocks, size.work, back=True)
     work.array(2 * n * 3, 8)
     work.array(n + 4, 4)
-    work.array(4 * c["MP"], size, 4 * c["MP"])
+    work.array(4 * c["MP"], size.work, 4 * c["MP"])
 
 
-def _energy_layer_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _energy_layer_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """Between two products, which are torch's: all that it reads and writes one kernel for the whole net would not."""
     work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
-    work.array((4 if c["RESIDUAL"] else 3) * c["N"], size, 0)
-    work.array(c["N"] * c["NARROW"], operand, 0)
+    work.array((4 if c["RESIDUAL"] else 3) * c["N"], size.work, 0)
+    work.array(c["N"] * c["NARROW"], size.operand, 0)
 
 
-def _energy_last(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _energy_last(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
-    work.array(c["N"] * (1 + c["BACKWARD"] * (1 + c["HIDDEN"])), size, 0)
-    work.array(c["N"] * c["BACKWARD"] * c["HIDDEN"], operand, 0)
+    work.array(c["N"] * (1 + c["BACKWARD"] * (1 + c["HIDDEN"])), size.work, 0)
+    work.array(c["N"] * c["BACKWARD"] * c["HIDDEN"], size.operand, 0)
     work.array(1, 8)
     work.array(1, 4)
 
 
-def _energy_layer_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _energy_layer_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.runs = math.ceil(c["K"] / c["W"]) / c["R"]
-    work.array((1 + c["HIDDEN"]) * c["K"] + (c["K"] + c["N"] if c["RESIDUAL"] else 0), size, 0)
-    work.array(c["K"] * c["HIDDEN"], operand, 0)
+    work.array((1 + c["HIDDEN"]) * c["K"] + (c["K"] + c["N"] if c["RESIDUAL"] else 0), size.work, 0)
+    work.array(c["K"] * c["HIDDEN"], size.operand, 0)
 
 
-def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     blocks = math.ceil(n / c["R"])
-    work.array((blocks + 1) * 4 * c["MP"], size, 8 * c["M"])
-    work.array(c["M"] * c["A"] + c["EXTRA"], operand)
-    work.array(c["EXTRA"] + 1, size)
+    work.array((blocks + 1) * 4 * c["MP"], size.work, 8 * c["M"])
+    work.array(c["M"] * c["A"] + c["EXTRA"], size.operand)
+    work.array(c["EXTRA"] + 1, size.work)
     work.array(3, 4)
     work.l2 += c["M"] * c["A"] * 4
 
 
-def _contraction_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
-    work.array(2 * 4 * c["MP"], size, 8 * c["M"])
-    work.array(c["M"] * c["A"], size)
+def _contraction_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    work.array(2 * 4 * c["MP"], size.work, 8 * c["M"])
+    work.array(c["M"] * c["A"], size.work)
     work.l2 += c["M"] * c["A"] * 4
 
 
-def _environment_bwd(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _environment_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(n * 6, 8)
-    work.array(n * 8, size, n * 5)
+    work.array(n * 8, size.work, n * 5)
     work.array(6, 4)
     work.runs = math.ceil(n / c["R"])
 
 
-def _forces(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> None:
+def _forces(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(2 * n * 3, 8, n * 3)
     work.array(n * 3 + 12, 8)
     work.array(n + 4, 8)
@@ -330,10 +340,17 @@ def _forces(work: Work, c: dict[str, Any], n: int, size: int, operand: int) -> N
 WORK = {
     "_embedding_fwd_kernel": _embedding_fwd,
     "_coordinates_kernel": _coordinates,
-    "_reduced_attention_fwd_kernel": _reduced_fwd,
-    "_reduced_attention_bwd_kernel": _reduced_bwd,
-    "_gated_attention_fwd_kernel": _attention_fwd,
-    "_gated_attention_bwd_kernel": _attention_bwd,
+    "_attention_project_kernel": _project,
+    "_attention_scores_kernel": _scores,
+    "_attention_output_kernel": _output,
+    "_attention_norm_bwd_kernel": _norm_bwd,
+    "_attention_output_bwd_kernel": _output_bwd,
+    "_attention_scores_bwd_kernel": _scores_bwd,
+    "_attention_project_bwd_kernel": _project_bwd,
+    "_reduced_output_kernel": _reduced_output,
+    "_reduced_output_bwd_kernel": _reduced_output_bwd,
+    "_reduced_project_bwd_kernel": _reduced_project_bwd,
+    "_embedding_edges_bwd_kernel": _embedding_edges_bwd,
     "_embedding_bwd_kernel": _embedding_bwd,
     "_energy_layer_fwd_kernel": _energy_layer_fwd,
     "_energy_last_kernel": _energy_last,
@@ -345,14 +362,20 @@ WORK = {
 }
 
 
+OPERANDS = {"*bf16": 2, "*fp16": 2}
+PRODUCTS_READ = ("matrices", "wide", "phi", "narrow", "d_p", "d_out")
+"""Arrays in the precision of products' operands, where a kernel has them."""
+
+
 def work_of(launch: Launch, neighbors: int) -> Work:
     """What a kernel does for one atom with that many neighbours."""
-    work, operands = Work(), {"*bf16": 2, "*fp16": 2}
-    narrow = ("matrices", "phi", "narrow", "d_p", "d_out")
-    operand = max((operands.get(launch.signature.get(k, ""), 0) for k in narrow), default=0)
-    kept = {launch.signature.get(k) for k in ("g", "row", "d_row", "x", "d_x", "z", "h")}
+    work, types, c = Work(), launch.signature, launch.constants
+    kept = {types.get(k) for k in ("row", "gate", "stats", "d_row", "x", "d_x", "z", "h")}
     size = 8 if "*fp64" in kept else 4
-    WORK[launch.kernel](work, launch.constants, neighbors, size, operand or size)
-    # What comes from DRAM goes through L2 as well; arrays that loops read are counted there already.
-    work.l2 = max(work.l2, 0.0) + work.dram
+    operand = max((OPERANDS.get(types.get(k, ""), 0) for k in PRODUCTS_READ), default=0) or size
+    operand = OPERANDS.get(types.get("operands", ""), operand)
+    g = OPERANDS.get(types.get("g", ""), size)
+    WORK[launch.kernel](work, c, neighbors, Sizes(size, operand, g, operand if c.get("NARROW") else g))
+    # What comes from DRAM goes through L2 as well.
+    work.l2 += work.dram
     return work

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from bench import cases
 from bench.stand_ins import kernels, standing_in
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
-from dpa1_fast.kernels.triton.launch_configurations import Tiles
+from dpa1_fast.kernels.triton.launch_configurations import Configurations
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
 
@@ -25,6 +25,7 @@ TYPES = {
 }  # fmt: skip
 WATER = 90
 """Neighbours in liquid water within 6 Å."""
+WATER_BUCKET = 128
 BY_BATCH = ("atoms", "blocks")
 """Numbers that differ from chunk to chunk: compiled for any."""
 SPLIT_ON_AMD = "bf16x3"
@@ -36,7 +37,7 @@ class Launch:
     """One launch, as the compiler sees it.
 
     Attributes:
-        kernel: the function's name.
+        kernel: the function's name. coordinates: whether it goes over the first layer's.
         signature: parameter → type or "constexpr". constants: the latter's values. aligned: parameters that are
             multiples of 16. options: warps and stages, where the engine names them.
     """
@@ -47,6 +48,7 @@ class Launch:
     constants: dict[str, Any]
     aligned: tuple[str, ...]
     options: dict[str, int]
+    coordinates: bool = False
 
     @property
     def key(self) -> str:
@@ -79,7 +81,7 @@ def _batch(most: int) -> Batch:
 @cache
 def _evaluator(precision: str, architecture: str, **options: Any) -> TritonEvaluator:
     weights = cases.model(**options).weights()
-    out = TritonEvaluator(weights, precision, torch.device("cpu"), architecture, programs=264, chunk_bytes=1 << 30)
+    out = TritonEvaluator(weights, precision, torch.device("cpu"), architecture, chunk_bytes=1 << 30)
     if architecture.startswith("gfx") and out.model.products == "tf32x3":
         out.model.products = SPLIT_ON_AMD
     return out
@@ -108,28 +110,39 @@ def launch_of(function: Any, name: str, architecture: str, values: Mapping[str, 
 
 
 def record(
-    precision: str, architecture: str, tiles: Tiles | None, most: int = WATER, *, coordinates: bool = True,
-    **options: Any,
+    precision: str, architecture: str, configurations: Configurations | None = None, most: int = WATER, *,
+    coordinates: bool = True, **options: Any,
 ) -> list[Launch]:  # fmt: skip
     """All launches of one evaluation, in order.
 
     Args:
         precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
-        tiles: None for those that the engine would choose.
-        most: neighbours of an atom; of the kernels, those in coordinates go by it alone.
+        configurations: None for those that the engine would choose.
+        most: neighbours of an atom.
         coordinates: whether the first layer may be taken in them. options: of the se_atten model, where it differs.
     """
     evaluator = _evaluator(precision, architecture, **options)
-    evaluator.tiles, kept = tiles, evaluator.model.coordinates
+    evaluator.configurations, kept = configurations, evaluator.model.coordinates
     evaluator.model.coordinates = kept if coordinates else None
+    in_coordinates = evaluator.model.coordinates is not None
     seen: list[tuple[str, dict[str, Any]]] = []
     try:
         with standing_in(lambda name, function: _Recorder(name, function, seen)):
             evaluator(_batch(most))
     finally:
         evaluator.model.coordinates = kept
-    functions = kernels()
-    return [launch_of(functions[name], name, architecture, values) for name, values in seen]
+    functions, names = kernels(), [name for name, _ in seen]
+    out = []
+    for k, (name, values) in enumerate(seen):
+        # The first layer comes first on the way forward, and last on the way back.
+        same = names[k + 1 :] if name.endswith("bwd_kernel") else names[:k]
+        first = in_coordinates and name in SHARED and name not in same
+        out.append(replace(launch_of(functions[name], name, architecture, values), coordinates=first))
+    return out
+
+
+SHARED = ("_attention_project_kernel", "_attention_scores_kernel", "_attention_scores_bwd_kernel")
+"""Kernels that the first layer in coordinates shares with the others."""
 
 
 @dataclass(frozen=True)
@@ -142,32 +155,33 @@ class Variant:
 
 
 def name_of(launch: Launch) -> str:
-    """A kernel's name in the report."""
+    """A kernel's name in the report: which layer it serves, where that makes it another kernel."""
     c, plain = launch.constants, launch.kernel.removeprefix("_").removesuffix("_kernel")
-    if plain == "reduced_attention_fwd":
-        return "reduced_fwd_only" if c["LAST"] else "reduced_fwd"
-    if plain == "reduced_attention_bwd":
-        return "reduced_bwd_only" if c["LAST"] else "reduced_bwd"
-    if plain == "gated_attention_fwd":
-        return "attention_fwd_last" if c["LAST"] else "attention_fwd"
-    if plain == "gated_attention_bwd":
-        which = {(True, True): "only", (True, False): "first", (False, True): "last", (False, False): "middle"}
-        return f"attention_bwd_{which[c['FIRST'], c['LAST']]}"
-    return "embedding_fwd_no_attention" if plain == "embedding_fwd" and not c["ATTENTION"] else plain
+    if launch.coordinates:
+        return plain.replace("attention", "reduced")
+    if plain == "embedding_fwd":
+        return plain if c["ATTENTION"] else f"{plain}_no_attention"
+    first, last = c.get("FIRST", False), c.get("LAST", False)
+    return plain + ("_first" if first else "") + ("_last" if last else "")
 
 
 def variants(
-    architecture: str, precision: str, tiles: Tiles, most: int = WATER, **options: Any
+    architecture: str, precision: str, configurations: Configurations | None = None, most: int = WATER, **options: Any
 ) -> list[Variant]:  # fmt: skip
     """A model's launches, the production model's where no options are given, and those with its first layer in all
     channels; a single layer's; of three layers the middle one's backward pass; of none the embedding's."""
 
     def launches(layers: int, coordinates: bool) -> list[Launch]:
         here = {**options, "attn_layer": layers}
-        return record(precision, architecture, tiles, most, coordinates=coordinates, **here)
+        return record(precision, architecture, configurations, most, coordinates=coordinates, **here)
 
     out = [Variant(name_of(x), not options, x) for x in launches(2, True)]
     for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True)):
         there = {v.kernel for v in out}
         out += [Variant(name_of(x), False, x) for x in launches(layers, coordinates) if name_of(x) not in there]
     return out
+
+
+def neighbors(bucket: int) -> int:
+    """The neighbour count that the model of time takes for a bucket of them."""
+    return WATER if bucket >= WATER_BUCKET else bucket

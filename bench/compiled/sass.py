@@ -47,8 +47,8 @@ AMD_CLASSES = {
     "control": r"s_(cbranch|branch|endpgm|setpc|swappc|nop|sleep)\w*",
     "scalar": r"s_\w+",
 }
-OUTER = {"_gated_attention_fwd_kernel": 2, "_gated_attention_bwd_kernel": 2}
-"""Loops that walk over atoms and blocks of rows, around all products."""
+OUTER = {"_attention_scores_bwd_kernel": 1}
+"""Loops that walk over blocks of rows, around all products."""
 NOTHING = ("NOP", "s_nop")
 OVERFLOWS = 1 << 22
 """A thread's number, of up to 1,024, no longer fits in 32 bits when it is multiplied by more."""

@@ -119,7 +119,7 @@ def left_out() -> dict[str, Watch]:
     out = {}
     for name, options in SMALLEST.items():
         with pytest.MonkeyPatch.context() as patch:
-            out[name] = smallest(patch, **options).watched(patch, leave_out=True)
+            out[name] = smallest(**options).watched(patch, leave_out=True)
     return out
 
 

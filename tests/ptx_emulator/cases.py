@@ -12,13 +12,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "bfloat16 on sm_90, coordinates": {"options": NARROW, "precision": "bfloat16", "neighbors": [5, 17]},
     "tf32 on sm_80, all channels": {
         "options": NARROW | {"attn_layer": 1}, "precision": "tf32", "neighbors": [3, 20], "architecture": "sm_80",
-        "coordinates": False, "schedules": 2,
+        "coordinates": False, "schedules": 2, "small": True,
     },
 }  # fmt: skip
 
 
 def _case(options: dict[str, Any], precision: str, neighbors: list[int], **more: Any) -> dict[str, Any]:
-    return {"options": options, "precision": precision, "neighbors": neighbors, "programs": 2, "schedules": 2, **more}
+    return {"options": options, "precision": precision, "neighbors": neighbors, "schedules": 2, **more}
 
 
 def everything() -> dict[str, dict[str, Any]]:

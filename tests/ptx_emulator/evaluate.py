@@ -4,7 +4,8 @@ Kernels that are interpreted can't be compiled, and which they are is settled wh
 process of its own, without ``TRITON_INTERPRET``.
 
 A case: {"options": of the model, "precision", "neighbors": of each atom, "architecture", "coordinates": whether the
-first layer may be taken in them, "programs", "schedules": how many of ``SCHEDULES``}. A result: {"finite",
+first layer may be taken in them, "small": whether blocks are small, so that all loops and grids go round,
+"schedules": how many of ``SCHEDULES``}. A result: {"finite",
 "same_bits": in every schedule, "error": largest, of the largest of its kind, against the reference in float64,
 "kernels": launched, "found": [kernel, kind, memory, earlier, later, may be harmless], "done": counts}.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import fields
 from typing import Any
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -27,6 +29,7 @@ from dpa1_fast import DPA1Config, Engine
 from dpa1_fast.config import FittingConfig
 from dpa1_fast.kernels.prepare import bases
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
+from dpa1_fast.kernels.triton.launch_configurations import Configurations, LaunchConfiguration, LayerConfigurations
 
 from .kernels import emulated
 from .machine import SCHEDULES
@@ -37,17 +40,21 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 """The production model's widths, with an energy net that is quick to emulate."""
 
+_SMALL = LayerConfigurations(*[LaunchConfiguration(16, 16, warps=4, keys=16)] * len(fields(LayerConfigurations)))
+SMALL = Configurations(_SMALL, _SMALL)
+"""More warps than what is shipped has for blocks of these sizes."""
+
 
 def evaluate(case: dict[str, Any]) -> dict[str, Any]:
     """One case, in several orders of warps."""
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in case.get("options", {}).items()}
     model = random_model(DPA1Config(**(BASE | options)))
     batch = one_center_each(model, case["neighbors"])
-    architecture, programs = case.get("architecture", "sm_90"), case.get("programs", 1)
+    architecture, configurations = case.get("architecture", "sm_90"), SMALL if case.get("small") else None
     outputs, found, done, kernels = [], set(), [], set()
     for schedule in SCHEDULES[: case.get("schedules", len(SCHEDULES))]:
         evaluator = TritonEvaluator(
-            model.weights(), case["precision"], torch.device("cpu"), architecture, programs, 1 << 30
+            model.weights(), case["precision"], torch.device("cpu"), architecture, 1 << 30, configurations
         )
         if not case.get("coordinates", True):
             evaluator.model.coordinates = None

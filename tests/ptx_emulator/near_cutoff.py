@@ -21,10 +21,10 @@ import torch
 from ase import Atoms
 from kernel_cases import random_model, run
 
+from bench.stand_ins import kernels, standing_in
 from dpa1_fast import DPA1, DPA1Config, Engine
 from dpa1_fast.kernels import reference
 from dpa1_fast.kernels.prepare import bases
-from dpa1_fast.kernels.triton import evaluator as launching
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
@@ -43,9 +43,8 @@ GAPS = (1e-4, 3e-5, 1e-5, 1e-6)
 
 
 def with_environment() -> list[str]:
-    """Kernels of the evaluator's that are told the cut-off."""
-    kernels = {k: v for k, v in vars(launching).items() if k.endswith("_kernel")}
-    return sorted(k for k, v in kernels.items() if "RCUT" in v.arg_names)
+    """Kernels that are told the cut-off."""
+    return sorted(k for k, v in kernels().items() if "RCUT" in v.arg_names)
 
 
 def structures(config: DPA1Config) -> list[Atoms]:
@@ -97,12 +96,13 @@ def evaluate(name: str) -> dict[str, Any]:
     active = torch.zeros(len(batch.types), dtype=torch.bool)
     active[batch.offsets[:-1]] = True
     batch = replace(batch, active=active)
-    evaluator = TritonEvaluator(model.weights(), precision, torch.device("cpu"), "sm_90", 2, 1 << 30)
+    evaluator = TritonEvaluator(model.weights(), precision, torch.device("cpu"), "sm_90", 1 << 30)
     seen: list[dict[str, Any]] = []
     watched = with_environment()
-    with emulated("sm_90", SCHEDULES[0], contract=True):
-        for kernel in watched:
-            setattr(launching, kernel, Watched(getattr(launching, kernel), seen))
+    with (
+        emulated("sm_90", SCHEDULES[0], contract=True),
+        standing_in(lambda name, kernel: Watched(kernel, seen) if name in watched else kernel),
+    ):
         found = run(evaluator, batch)
     judge = Engine(model, device="cpu").run(batch)
     counted = judge[1].norm(dim=1) > 0  # those of atoms that are evaluated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -13,14 +13,21 @@ from kernel_cases import one_center_each, run
 from test_cpu_engine import MORE
 
 from dpa1_fast.kernels.prepare import bases
-from dpa1_fast.kernels.triton import launch_configurations
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
-from dpa1_fast.kernels.triton.launch_configurations import BUCKETS, CANDIDATES, Tile, Tiles, table
+from dpa1_fast.kernels.triton.launch_configurations import Configurations, LaunchConfiguration, LayerConfigurations
 
 from .watch import Watch
 
-SMALL = Tile(16, 16, 16, 4, 16)
-"""So small that every loop of a kernel goes round more than once for 33 neighbours."""
+
+def alike(rows: int, chunk: int, keys: int) -> Configurations:
+    """The same for every kernel of every layer. The interpreter knows neither warps nor stages."""
+    one = LaunchConfiguration(rows, chunk, warps=4, keys=keys)
+    layer = LayerConfigurations(*(one for _ in fields(LayerConfigurations)))
+    return Configurations(layer, layer)
+
+
+SMALL = alike(16, 16, 16)
+"""So small that every loop of a kernel goes round more than once for 33 neighbours, and every grid has several rows."""
 
 PRODUCTION = {"neuron": (25, 50, 100), "attn": 128, "axis_neuron": 16, "sel": (260,), "type_map": ("H", "O")}
 FILLED = PRODUCTION | {"neuron": (32, 64, 128)}
@@ -32,33 +39,33 @@ MODES: dict[str, dict[str, Any]] = {
     "strip_hard": {"tebd_input_mode": "strip", "smooth_type_embedding": False},
 }
 NEIGHBORS = {16: (0, 1, 5, 16), 32: (0, 1, 17, 30), 64: (1, 5, 33, 64), 128: (0, 17, 120), 256: (1, 130, 253)}
-"""By bucket: the neighbours of each atom, most of which programs take after another."""
+"""By bucket: the neighbours of each atom, whose rows lie one after the other in a chunk."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One evaluation. coordinates: whether the first layer is taken in them, where the card has a tile for it;
-    tiles: instead of the card's."""
+    """One evaluation. coordinates: whether the first layer is taken in them; configurations: instead of those that are
+    shipped for the architecture, None for the interpreter's."""
 
     options: dict[str, Any]
     precision: str
     neighbors: tuple[int, ...]
-    programs: int = 1
     coordinates: bool = True
     architecture: str | None = "sm_90"
-    tiles: Tiles | None = None
+    configurations: Configurations | None = None
 
     def watched(self, patch: pytest.MonkeyPatch, *, leave_out: bool = False) -> Watch:
         """What a watch says of the evaluation. Results must be finite."""
         patch.setattr(bases, "WORTH", 2.0)  # whatever the model's width
         model = make_model(**self.options)
         evaluator = TritonEvaluator(
-            model.weights(), self.precision, torch.device("cpu"), self.architecture, self.programs, 1 << 30, self.tiles
+            model.weights(), self.precision, torch.device("cpu"), self.architecture, 1 << 30, self.configurations
         )
         if self.precision == "bfloat16":
             evaluator.model.products = "rounded_bfloat16"  # the interpreter can't multiply others
         if not self.coordinates:
             evaluator.model.coordinates = None
+        assert (evaluator.model.coordinates is not None) == (self.coordinates and model.config.attn_layer > 0)
         with Watch(leave_out=leave_out) as watch:
             outputs = run(evaluator, one_center_each(model, self.neighbors))
         assert all(bool(torch.isfinite(x).all()) for x in outputs)
@@ -66,10 +73,9 @@ class Setting:
         return watch
 
 
-def smallest(patch: pytest.MonkeyPatch, *, coordinates: bool, **options: Any) -> Setting:
-    """A small model in float64, and an atom after another, in blocks so small that every loop goes round."""
-    patch.setitem(launch_configurations.REDUCED, ("sm_90", "float64"), (16, 16, 16, 4))
-    return Setting(NARROW | options, "float64", (0, 3, 20, 33), 1, coordinates, tiles=Tiles(SMALL, SMALL))
+def smallest(*, coordinates: bool, **options: Any) -> Setting:
+    """A small model in float64, in blocks so small that every loop goes round."""
+    return Setting(NARROW | options, "float64", (0, 3, 20, 33), coordinates, None, SMALL)
 
 
 def quick() -> dict[str, Setting]:
@@ -83,15 +89,15 @@ def quick() -> dict[str, Setting]:
 
 
 def everything() -> Iterator[tuple[str, Setting]]:
-    """Buckets, modes, layers and coordinates; all options; all launch configurations."""
+    """Buckets, modes, layers and coordinates; all options; other launch configurations than those that are shipped."""
     modes = (("hard", 2), ("strip", 1), ("smooth", 3))
     for p, precision in enumerate(("tf32", "bfloat16", "float32", "float16")):
         for k, (bucket, neighbors) in enumerate(NEIGHBORS.items()):
-            for coordinates in (True, False) if precision != "float32" else (False,):  # for which no card has a tile
+            for coordinates in (True, False):
                 mode, layers = modes[(p + k + coordinates) % 3]
                 options = PRODUCTION | MODES[mode] | {"attn_layer": layers}
                 name = f"{precision} {bucket} {mode} {layers}{' coordinates' if coordinates else ''}"
-                yield name, Setting(options, precision, neighbors, 1 + k % 2, coordinates)
+                yield name, Setting(options, precision, neighbors, coordinates)
     for precision, coordinates in (("tf32", True), ("bfloat16", False), ("float32", False)):
         more = {
             "filled strip_hard": FILLED | MODES["strip_hard"],
@@ -103,31 +109,21 @@ def everything() -> Iterator[tuple[str, Setting]]:
             "no attention": PRODUCTION | {"attn_layer": 0},
         }
         for name, options in more.items():
-            attention = options.get("attn_layer", 2) > 0
-            yield f"{precision} {name}", Setting(options, precision, NEIGHBORS[64], 1, coordinates and attention)
+            yield f"{precision} {name}", Setting(options, precision, NEIGHBORS[64], coordinates)
     for name, options in (OPTIONS | MORE).items():
         wide = {k: v for k, v in options.items() if k != "sel"} | {"sel": (260,)}
-        yield f"option {name}", Setting(wide, "float64", (0, 3, 20, 33), tiles=Tiles(SMALL, SMALL), coordinates=False)
+        yield f"option {name}", Setting(wide, "float64", (0, 3, 20, 33), False, configurations=SMALL)
     for name in ("smooth", "strip"):
-        yield f"interpreter's tiles {name}", Setting(NARROW | MODES[name], "float64", NEIGHBORS[128], architecture=None)
+        setting = Setting(NARROW | MODES[name], "float64", NEIGHBORS[128], architecture=None)
+        yield f"interpreter's configurations {name}", setting
     yield from _launch_configurations()
 
 
 def _launch_configurations() -> Iterator[tuple[str, Setting]]:
-    """Every pair of tiles in the table, and every candidate that ``dpa1-fast tune`` may choose."""
-    known: set[tuple[Tile, Tile]] = set()
-    for architecture, precisions in table().items():
-        for precision, buckets in precisions.items():
-            for bucket, found in buckets.items():
-                tiles = Tiles(Tile(*found["forward"]), Tile(*found["backward"]))
-                if (tiles.forward, tiles.backward) not in known:
-                    known.add((tiles.forward, tiles.backward))
-                    neighbors = NEIGHBORS[int(bucket)]
-                    setting = Setting(PRODUCTION, precision, neighbors, 1, False, architecture, tiles)
-                    yield f"tiles of {architecture} {precision} {bucket}", setting
-    for amd in (False, True):
-        there, back = (CANDIDATES[k][amd] for k in ("forward", "backward"))
-        for k in range(max(len(there), len(back))):
-            tiles = Tiles(Tile(*there[k % len(there)]), Tile(*back[k % len(back)]))
-            name = f"candidate {k} for {'AMD' if amd else 'NVIDIA'}"
-            yield name, Setting(PRODUCTION, "bfloat16", NEIGHBORS[BUCKETS[-2]], 1, False, tiles=tiles)
+    """Rows, chunks and keys in many combinations, some larger than an atom and some that do not divide its rows."""
+    for k, (rows, chunk, keys) in enumerate(
+        (rows, chunk, keys) for rows in (16, 32, 64, 128) for chunk in (16, 32, 1 << 10) for keys in (16, 32, 64)
+    ):
+        neighbors = list(NEIGHBORS.values())[k % len(NEIGHBORS)]
+        setting = Setting(PRODUCTION, "bfloat16", neighbors, k % 2 == 0, configurations=alike(rows, chunk, keys))
+        yield f"{rows} rows, chunks of {chunk}, {keys} keys", setting

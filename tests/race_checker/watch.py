@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import interpreter_hooks
+import interpreter_speed
 import numpy as np
 import triton
 from interpreter_hooks import Listener, Touched, listening
@@ -27,7 +28,9 @@ Line = tuple[str, ...]
 CELL = 2
 """Bytes of what is told apart: the smallest element that kernels store (bfloat16)."""
 
-NOT_KERNELS = (str(Path(triton.__file__).parent), interpreter_hooks.__file__, str(Path(__file__).parent))
+NOT_KERNELS = (
+    str(Path(triton.__file__).parent), interpreter_hooks.__file__, interpreter_speed.__file__, str(Path(__file__).parent)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ template <class R>
 void lengths_of(R* square, int n) {
   for (int i = 0; i < n; ++i) {
     const R s = square[i];
-    square[i] = s == s ? std::max(std::sqrt(std::max(s, R(0))), R(1e-12)) : s;
+    square[i] = s == s ? std::max(std::sqrt(std::max(s, R(0))), R(NORM_EPS)) : s;
   }
 }
 

@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "arena.h"
+#include "environment.h"
 #include "gemm.h"
 
 namespace dpa1 {
@@ -231,9 +232,11 @@ ScoreGradient<R> scores_backward(R* dw, const Scores<R>& s, Gate<R>& gate, Arena
     if (!lengths) continue;
     R v = 0;
     for (int c = 0; c < U; ++c) v += d_beta[c][i] * s.beta[c][i];
-    g.c_q[i] = -rq / (s.length.q[i] * s.length.q[i]);
-    g.c_k[i] = -rk / (s.length.k[i] * s.length.k[i]);
-    g.c_v[i] = -v / (s.length.v[i] * s.length.v[i]);
+    // A length that is held at the least one does not change.
+    const auto pull = [](R along, R length) { return length > R(NORM_EPS) ? -along / (length * length) : R(0); };
+    g.c_q[i] = pull(rq, s.length.q[i]);
+    g.c_k[i] = pull(rk, s.length.k[i]);
+    g.c_v[i] = pull(v, s.length.v[i]);
   }
   transpose(n, dw, g.turned, N);
   transpose(n, w, g.w_turned, N);

@@ -49,7 +49,18 @@ from .gated_attention import (  # fmt: skip
     _outer,
     place,
 )
-from .products import dot, load_columns, load_four, load_matrix, load_rows, store_four, store_rows, times_matrix
+from .products import (  # fmt: skip
+    SHORTEST,
+    dot,
+    load_columns,
+    load_four,
+    load_matrix,
+    load_rows,
+    number,
+    store_four,
+    store_rows,
+    times_matrix,
+)
 
 
 @triton.jit
@@ -174,9 +185,9 @@ def _load_three(at, mask):
 
 
 @triton.jit
-def _pull(along, shifts, w, length, SMOOTH: tl.constexpr):
-    """dE/d|q| over |q|, or k's: x − 20 sw_q sw_k goes as 1/|q|."""
-    return -(along - SHIFT * w * shifts if SMOOTH else along) / (length * length)
+def _pull(along, length):
+    """dE/d(length) over the length of what goes as 1/length, Σ dE/dx x being ``along``; 0 where the length is held."""
+    return tl.where(length > number(SHORTEST, length), -along / (length * length), 0.0)
 
 
 @triton.jit
@@ -192,11 +203,13 @@ def _numbers_back(gate, lengths, stats, rows, mask, SMOOTH: tl.constexpr, NORMAL
     b_0, b_1, b_2 = _load_three(own + BETA_K * STEP, mask)
     q_0, q_1, q_2 = _load_three(own + BY_QUERY * STEP, mask)
     k_along, q_along = _load(own, BY_KEY + 3, mask), _load(own, BY_QUERY + 3, mask)
-    k_pull = _pull(k_along, _load(own, BY_KEY + 4, mask), w, k_length, SMOOTH)
-    q_pull = _pull(q_along, _load(own, BY_QUERY + 4, mask), w, q_length, SMOOTH)
-    tl.store(own + PULL * STEP, q_pull, mask=mask)
-    tl.store(own + (PULL + 1) * STEP, k_pull, mask=mask)
-    tl.store(own + (PULL + 2) * STEP, -(d_0 * b_0 + d_1 * b_1 + d_2 * b_2) / (v_length * v_length), mask=mask)
+    k_scaled, q_scaled = k_along, q_along
+    if SMOOTH:  # x − 20 sw_q sw_k
+        k_scaled -= SHIFT * w * _load(own, BY_KEY + 4, mask)
+        q_scaled -= SHIFT * w * _load(own, BY_QUERY + 4, mask)
+    tl.store(own + PULL * STEP, _pull(q_scaled, q_length), mask=mask)
+    tl.store(own + (PULL + 1) * STEP, _pull(k_scaled, k_length), mask=mask)
+    tl.store(own + (PULL + 2) * STEP, _pull(d_0 * b_0 + d_1 * b_1 + d_2 * b_2, v_length), mask=mask)
     d_0, d_1, d_2 = d_0 / v_length + q_0, d_1 / v_length + q_1, d_2 / v_length + q_2
     return d_0, d_1, d_2, tl.where(w != 0, (k_along + q_along) / w, 0.0)
 
@@ -337,7 +350,8 @@ def _attention_project_bwd_kernel(
             row + e0 * 4, gate + e0 * 4, lengths + e0 * 3, d_row + e0 * 4, d_gate + e0 * 4, own_stats, rows, mask,
             SMOOTH, DOTR, NORMALIZE, FIRST, LAST,
         )  # fmt: skip
-        tl.debug_barrier()
+        if NORMALIZE:
+            tl.debug_barrier()
         acc = _back_to_rows(
             g + e0 * M, scratch + e0 * (WIDE * MP), own_stats, rows, mask, matrices, vectors, NORMALIZE,
             M, MP, B, W, PREC,

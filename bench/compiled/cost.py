@@ -73,6 +73,8 @@ CARDS = {
     # A wave of 64 lanes takes four clocks on one of four SIMDs; other pipes issue beside it.
     "gfx942": Card("MI300X", 304, 2.1, 653, 1307, 163, 1.0, 5.3, 8.0, 512, 64 << 10, 32, 2.0, 1.0, 1.0, 0.25, 0.5),
 }
+
+
 def occupancy(card: Card, warps: int, registers: int, shared: int) -> int:
     """Programs that fit on a multiprocessor at a time."""
     if card.registers == 512:

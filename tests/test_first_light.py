@@ -11,15 +11,18 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from bench.speed.first_light import BARS, findings, lines, machine, page, place, run, schedule
+from bench.speed.first_light import BARS, findings, lines, machine, page, place, run, schedule, variants
 from bench.speed.first_light.__main__ import kit_folder, lay_cache, unpack
 from bench.speed.first_light.digest import digest_of
 from bench.speed.first_light.schedule import Step
+from dpa1_fast.kernels.triton.launch_candidates import candidates_for
+from dpa1_fast.kernels.triton.launch_configurations import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -143,6 +146,18 @@ def test_the_most_valuable_steps_come_first_and_fit(tmp_path: Path) -> None:
     assert groups == list(order)
     for group in ("evaluations", "kernels", "repeats", "sizes"):
         assert [n for n in names if n.startswith(f"{group}-")] == [f"{group}-{p}" for p in BARS]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
+def test_variants_try_every_candidate_of_tune(precision: str) -> None:
+    every = [v.configurations or SHIPPED[precision] for v in variants.variants(precision)]
+    for part, by_kernel in candidates_for(precision).items():
+        for kernel, candidates in by_kernel.items():
+            assert {getattr(getattr(x, part), kernel) for x in every} == set(candidates)
+    run = SimpleNamespace(configurations=None)
+    with variants.applied(run, variants.variants(precision)[2]):
+        assert run.configurations == every[2]
+    assert run.configurations is None
 
 
 # --- what was said stays said -------------------------------------------------------------------------------------

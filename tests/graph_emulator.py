@@ -21,8 +21,8 @@ from triton.runtime import interpreter
 
 SAFE = {
     "add", "arange", "bitwise_and", "bitwise_not", "cat", "clone", "constant_pad_nd", "clamp_min", "copy_", "cumsum",
-    "fill_", "masked_fill", "mm", "mul", "rsub", "scatter_", "searchsorted", "sort", "sub", "sub_", "sum", "zero_", "zeros",
-    "zeros_like", "_to_copy", "index",
+    "fill_", "masked_fill", "mm", "mul", "rsub", "scatter_", "searchsorted", "sort", "sub", "sub_", "sum", "zero_",
+    "zeros", "zeros_like", "_to_copy", "index",
 }  # fmt: skip
 """Operations whose CUDA code neither waits for the device nor sizes anything by what is there. ``index`` only by
 numbers: by a mask it counts what is true."""

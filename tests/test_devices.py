@@ -61,7 +61,8 @@ def test_a_gpu_has_an_index_from_the_start(monkeypatch: pytest.MonkeyPatch) -> N
     for asked, meant in (("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")):
         assert devices.resolve(asked) == torch.device(meant)
     assert devices.resolve(torch.device("cuda")) == torch.device("cuda:1")
-    monkeypatch.setattr(engine_module, "Scheduler", lambda *_: None)
+    monkeypatch.setattr(engine_module, "Scheduler", lambda *_, **__: None)
+    monkeypatch.setattr(engine_module, "DeviceSearch", lambda *_, **__: None)
     monkeypatch.setattr(Engine, "_triton", lambda *_: None)
     assert Engine(make_model(), device="cuda").device == torch.device("cuda:1")
 

@@ -1,4 +1,4 @@
-"""Queries, keys and values shorter than 1e-12, which is what they are then divided by: such a length has no gradient."""
+"""Queries, keys and values shorter than 1e-12, by which they are then divided: such a length has no gradient."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def shortened(model: DPA1, part: int, size: float) -> tuple[int, int]:
-    """Makes queries, keys or values (0, 1, 2) about ``size`` long in every layer. How many of the first layer's are then
-    shorter than 1e-12, and longer, for embeddings of any size."""
+    """Makes queries, keys or values (0, 1, 2) about ``size`` long in every layer. How many of the first layer's are
+    then shorter than 1e-12, and longer, for embeddings of any size."""
     attn = model.config.attn
     for layer in model.attention:
         for x in (layer.in_proj.weight, layer.in_proj.bias):

@@ -27,6 +27,7 @@ from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.kernels.triton.launch_configurations import Configurations, LaunchConfiguration, LayerConfigurations
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
+from dpa1_fast.tuning import Tuner
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -3,9 +3,9 @@
     python -m bench.compiled.shape_report --arch sm_90 --precision tf32 bfloat16
     python -m bench.compiled.shape_report --arch sm_89 --shape se_atten
 
-Compiles what the engine would launch for each of ``SHAPES``, with the Triton that is installed. Tiles were chosen for
-the production model and with one version of Triton: registers may just not suffice for another one. Exit code 1 where a
-kernel does not compile or fit, or needs more stack than was allowed.
+Compiles what the engine would launch for each of ``SHAPES``, with the Triton that is installed. Launch configurations
+were chosen for the production model and with one version of Triton: registers may just not suffice for another one.
+Exit code 1 where a kernel does not compile or fit, or needs more stack than was allowed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.compiled.compile_all import Compiler, elsewhere
-from bench.compiled.launches import variants
-from bench.compiled.static_report import PRECISIONS, WATER_BUCKET
-from bench.compiled.tile_search import neighbors
-from dpa1_fast.kernels.triton.launch_configurations import BUCKETS, tiles_for
+from bench.compiled.launches import WATER_BUCKET, neighbors, variants
+from bench.compiled.static_report import PRECISIONS
+from dpa1_fast.kernels.triton.launch_configurations import BUCKETS
 
 SHAPES: dict[str, dict[str, Any]] = {
     "se_atten": {},
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", nargs="+", default=("sm_80", "sm_90", "sm_100"), choices=SHARED_KB)
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--shape", nargs="+", default=tuple(SHAPES), choices=tuple(SHAPES))
-    parser.add_argument("--tile", nargs="+", type=int, default=(WATER_BUCKET,), choices=BUCKETS, help="neighbours")
+    parser.add_argument("--bucket", nargs="+", type=int, default=(WATER_BUCKET,), choices=BUCKETS, help="neighbours")
     parser.add_argument("--kernel", nargs="+", help="these kernels alone")
     parser.add_argument("--stack", type=int, default=0, help="bytes of stack that are allowed (default 0)")
     parser.add_argument("--workers", type=int, default=2)
@@ -75,10 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for architecture in options.arch
         for precision in options.precision
         for shape in options.shape
-        for bucket in options.tile
-        for v in variants(
-            architecture, precision, tiles_for(architecture, precision, bucket), neighbors(bucket), **SHAPES[shape]
-        )
+        for bucket in options.bucket
+        for v in variants(architecture, precision, None, neighbors(bucket), **SHAPES[shape])
         if not options.kernel or v.kernel in options.kernel
     ]
     compiler = Compiler(options.workers)

@@ -1,10 +1,9 @@
 """What every kernel compiles to on every architecture, and a model of how long it takes: no card is needed.
 
     python -m bench.compiled.static_report                compile what the engine launches, report
-    python -m bench.compiled.static_report --tune-tiles   choose launch configurations among candidates first
 
-Writes ``kernel_report.json`` (a list, one row per kernel, architecture, precision, bucket of neighbour counts and
-tile), ``kernel_report_totals.json`` and ``kernel_report.md``. Registers, stack, shared memory and instructions are read
+Writes ``kernel_report.json`` (a list, one row per kernel, architecture, precision and bucket of neighbour counts),
+``kernel_report_totals.json`` and ``kernel_report.md``. Registers, stack, shared memory and instructions are read
 from the binaries. ``model_us_per_atom``, ``limit`` and bytes are A MODEL, NOT A MEASUREMENT: ``cost.py`` says which.
 """
 
@@ -17,11 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import cost, tile_search
+from bench.compiled import cost
 from bench.compiled.compile_all import Compiler, elsewhere
-from bench.compiled.launches import WATER, Variant, variants
-from bench.compiled.tile_search import WATER_BUCKET, neighbors
-from dpa1_fast.kernels.triton.launch_configurations import BUCKETS, PLAIN, SMALL, Tile, Tiles, tiles_for
+from bench.compiled.launches import WATER, WATER_BUCKET, Launch, Variant, neighbors, variants
+from dpa1_fast.kernels.triton.launch_configurations import BUCKETS
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
@@ -32,26 +30,23 @@ MOST_BYTES, MOST_RATIO = 400_000, 1.5
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def tile_of(variant: Variant, tiles: Tiles) -> Tile:
-    """The tile by which a kernel was launched, or the direction's."""
-    if variant.kernel.startswith("reduced"):
-        c = variant.launch.constants
-        return Tile(c["R"], c["K"], c["M"], variant.launch.options["num_warps"], c["B"])
-    back = variant.kernel.startswith(("attention_bwd", "embedding_bwd", "environment"))
-    return tiles.backward if back else tiles.forward
+def configuration_of(launch: Launch) -> dict[str, int | None]:
+    """Rows of a program, keys that pass by, chunk of the inner dimension, stages; None where a kernel has none."""
+    c = launch.constants
+    rows = next((c[k] for k in ("Q", "B", "R") if k in c), None)
+    return {
+        "rows": rows, "keys": c.get("K") if "scores" in launch.kernel else None,
+        "chunk": c.get("W", c.get("C")), "stages": launch.options.get("num_stages"),
+    }  # fmt: skip
 
 
-def row(
-    variant: Variant, precision: str, bucket: int, tiles: Tiles, default: bool, measured: dict[str, Any]
-) -> dict[str, Any]:
+def row(variant: Variant, precision: str, bucket: int, measured: dict[str, Any]) -> dict[str, Any]:
     """One row of the report."""
-    launch, tile = variant.launch, tile_of(variant, tiles)
+    launch = variant.launch
     out: dict[str, Any] = {
-        "kernel": variant.kernel, "arch": launch.architecture, "precision": precision, "tile": bucket,
-        "default": default, "evaluation": variant.evaluation, "rows": tile.rows, "keys": tile.keys,
-        "chunk": tile.chunk, "warps": launch.options["num_warps"], "block": tile.block,
-        "products": launch.constants.get("PREC"),
-        "neighbors": neighbors(bucket), "model": NOTE,
+        "kernel": variant.kernel, "arch": launch.architecture, "precision": precision, "bucket": bucket,
+        "evaluation": variant.evaluation, **configuration_of(launch), "warps": launch.options["num_warps"],
+        "products": launch.constants.get("PREC"), "neighbors": neighbors(bucket), "model": NOTE,
     }  # fmt: skip
     if "error" in measured:
         return out | measured
@@ -60,33 +55,25 @@ def row(
 
 
 def report(
-    compiler: Compiler, architectures: Sequence[str], precisions: Sequence[str], buckets: Sequence[int], others: bool
+    compiler: Compiler, architectures: Sequence[str], precisions: Sequence[str], buckets: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """All rows: the engine's own tiles, and with ``others`` those for cards that the table does not know."""
-    planned: list[tuple[str, int, Tiles, bool, Variant]] = []
-    for architecture in architectures:
-        for precision in precisions:
-            for bucket in buckets:
-                own = tiles_for(architecture, precision, bucket)
-                plain = SMALL if bucket <= 16 else PLAIN
-                for tiles in [own, Tiles(plain, plain)] if others else [own]:
-                    for v in variants(architecture, precision, tiles, neighbors(bucket)):
-                        default = tiles is own
-                        if default or ("attention" in v.kernel and tile_of(v, tiles) != tile_of(v, own)):
-                            planned.append((precision, bucket, tiles, default, v))
-    compiler([[v.launch] for *_, v in planned])
-    return [
-        row(v, precision, bucket, tiles, default, compiler.known[v.launch.key])
-        for precision, bucket, tiles, default, v in planned
+    """All rows."""
+    planned = [
+        (precision, bucket, v)
+        for architecture in architectures
+        for precision in precisions
+        for bucket in buckets
+        for v in variants(architecture, precision, None, neighbors(bucket))
     ]
+    compiler([[v.launch] for *_, v in planned])
+    return [row(v, precision, bucket, compiler.known[v.launch.key]) for precision, bucket, v in planned]
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One evaluation of the production model in each architecture, precision and bucket."""
     out = []
-    own = [r for r in rows if r["default"]]
-    for key in dict.fromkeys((r["arch"], r["precision"], r["tile"]) for r in own):
-        every = [r for r in own if (r["arch"], r["precision"], r["tile"]) == key]
+    for key in dict.fromkeys((r["arch"], r["precision"], r["bucket"]) for r in rows):
+        every = [r for r in rows if (r["arch"], r["precision"], r["bucket"]) == key]
         mine = [r for r in every if r["evaluation"]]
         good = [r for r in mine if "error" not in r]
         moved, least = (sum(r[k] for r in good) for k in ("global_bytes_per_atom", "minimum_bytes_per_atom"))
@@ -95,7 +82,7 @@ def totals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         slowest = max(times, key=lambda k: times[k] or 0.0) if times else ""
         out.append(
             {
-                "arch": key[0], "precision": key[1], "tile": key[2], "neighbors": neighbors(key[2]),
+                "arch": key[0], "precision": key[1], "bucket": key[2], "neighbors": neighbors(key[2]),
                 "model_us_per_atom": round(sum(times.values()), 4) if fits else None,
                 "global_bytes_per_atom": moved, "minimum_bytes_per_atom": least,
                 "bytes_over_minimum": round(moved / least, 3) if least else None,
@@ -124,11 +111,11 @@ def _text(x: Any) -> str:
 
 
 TOTAL_COLUMNS = (
-    "arch", "precision", "tile", "model_us_per_atom", "global_bytes_per_atom", "minimum_bytes_per_atom",
+    "arch", "precision", "bucket", "model_us_per_atom", "global_bytes_per_atom", "minimum_bytes_per_atom",
     "bytes_over_minimum", "stack_bytes", "fma_products", "errors", "slowest", "slowest_limit",
 )  # fmt: skip
 ROW_COLUMNS = (
-    "kernel", "rows", "keys", "chunk", "warps", "block", "registers", "stack_bytes", "shared_bytes", "occupancy",
+    "kernel", "rows", "keys", "chunk", "warps", "stages", "registers", "stack_bytes", "shared_bytes", "occupancy",
     "tensor_core_kind", "tensor_core_products", "fma_products", "global_bytes_per_atom", "minimum_bytes_per_atom",
     "model_us_per_atom", "limit",
 )  # fmt: skip
@@ -146,9 +133,9 @@ def markdown(rows: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]]) -> 
     out += [f"- {k}: {v}" for k, v in cost.CARDS.items()]
     out += ["", "## One evaluation of the production model", "", table(sums, TOTAL_COLUMNS)]
     for total in sums:
-        key = total["arch"], total["precision"], total["tile"]
-        if total["tile"] == WATER_BUCKET:
-            mine = [r for r in rows if r["default"] and (r["arch"], r["precision"], r["tile"]) == key]
+        key = total["arch"], total["precision"], total["bucket"]
+        if total["bucket"] == WATER_BUCKET:
+            mine = [r for r in rows if (r["arch"], r["precision"], r["bucket"]) == key]
             out += [f"## {total['arch']}, {total['precision']}, up to {WATER_BUCKET} neighbours", ""]
             out.append(table(mine, ROW_COLUMNS))
     return "\n".join(out)
@@ -161,7 +148,7 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     (folder / "kernel_report.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / "kernel_report_totals.json").write_text(json.dumps(sums, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / "kernel_report.md").write_text(markdown(rows, sums), encoding="utf-8")
-    shown = [t for t in sums if t["tile"] == WATER_BUCKET]
+    shown = [t for t in sums if t["bucket"] == WATER_BUCKET]
     print(f"{NOTE}\none evaluation of the production model, an atom with {WATER} neighbours:")
     print("\n".join(_table(shown, TOTAL_COLUMNS, "  ".join)))
 
@@ -170,7 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compile all kernels for all architectures and report.")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for the report")
     parser.add_argument("--quick", action="store_true", help="sm_90, tf32 and bfloat16, 128 neighbours alone")
-    parser.add_argument("--tune-tiles", action="store_true", help="choose launch configurations first")
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--workers", type=int, default=2)
@@ -180,11 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     compiler = Compiler(options.workers)
     if options.quick:
-        write(options.output, report(compiler, ("sm_90",), ("tf32", "bfloat16"), (WATER_BUCKET,), others=False))
+        write(options.output, report(compiler, ("sm_90",), ("tf32", "bfloat16"), (WATER_BUCKET,)))
         return 0
-    if options.tune_tiles:
-        tile_search.write_table(tile_search.tune(compiler, options.arch, options.precision))
-    write(options.output, report(compiler, options.arch, options.precision, BUCKETS, others=True))
+    write(options.output, report(compiler, options.arch, options.precision, BUCKETS))
     return 0
 
 

@@ -3,8 +3,8 @@
 For each chunk of atoms: embedding; attention, layer by layer; contraction; energy net; contraction back; attention
 back, layer by layer, and with the first the embedding's backward pass; the environment's. Then, for the batch, forces.
 Two layers of attention take 19 launches a chunk beside those of the energy net (``energy.py``), 17 where the first is
-taken in coordinates, and nothing else runs for a chunk: what is small is done once a batch (``chunks.py``). Only the choice of chunks reads anything back from
-the device, once a batch; ``run`` does not.
+taken in coordinates, and nothing else runs for a chunk: what is small is done once a batch (``chunks.py``). Only the
+choice of chunks reads anything back from the device, once a batch; ``run`` does not.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class TritonEvaluator:
         g = [m.new(size, m.config.neuron[-1]) for _ in layers] or [m.net]
         if reduced is not None:
             g[0] = m.new(size, reduced.width, operand=True)
-        self._embed(rows, g[0], moments, edge_rows, reduced)
+        embed, arguments, options = self._embedding(rows, g[0], moments, edge_rows, reduced)
+        embed[rows.grid(edge_rows)](*arguments, **options)
         kept = [layer.forward(rows, g[k], g[min(k + 1, len(g) - 1)], moments) for k, layer in enumerate(layers)]
         d_x = self._energies(atoms, moments, block_rows)
         if not attention:
@@ -175,22 +176,21 @@ class TritonEvaluator:
             out[0] = FirstLayer(m, reduced, found.coordinates.fitted(chunk.most, reduced.width))
         return out
 
-    def _embed(self, rows: Rows, g: Tensor, moments: Tensor, block: int, reduced: Coordinates | None) -> None:
-        """Environment and embedding of all rows, g (rows, M) or coordinates; without attention, their moments."""
+    def _embedding(
+        self, rows: Rows, g: Tensor, moments: Tensor, block: int, reduced: Coordinates | None
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """The kernel for environment and embedding of all rows, ``block`` at a time, and what it takes: it writes g
+        (rows, M), or coordinates; without attention, moments."""
         m, atoms, edges = self.model, rows.atoms, rows.edges
         where = (edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics)
         options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "R": block, "num_stages": 1}
         if reduced is not None:
-            _coordinates_kernel[rows.grid(block)](
-                *where, m.series, m.ranges, rows.row, rows.gate, g, **self._smooth, **m.of_series, **options,
-                num_warps=1,
-            )  # fmt: skip
-            return
-        _embedding_fwd_kernel[rows.grid(block)](
-            *where, m.net, m.factors, rows.row, rows.gate, g, moments, moments.shape[1], **m.environment, **m.embedding,
-            **m.shape, ATTENTION=bool(m.layers), PREC=m.products, **options,
-            num_warps=8 if m.split and block == EDGE_ROWS else 4,
-        )  # fmt: skip
+            options |= {**self._smooth, **m.of_series, "num_warps": 1}
+            return _coordinates_kernel, (*where, m.series, m.ranges, rows.row, rows.gate, g), options
+        options |= {**m.environment, **m.embedding, **m.shape, "ATTENTION": bool(m.layers), "PREC": m.products}
+        options["num_warps"] = 8 if m.split and block == EDGE_ROWS else 4
+        written = (rows.row, rows.gate, g, moments, moments.shape[1])
+        return _embedding_fwd_kernel, (*where, m.net, m.factors, *written), options
 
     def _energies(self, atoms: Atoms, moments: Tensor, rows: int) -> Tensor:
         """dE/dX (B, 4, MP); energies go to ``atoms``."""

@@ -29,7 +29,8 @@ CELL = 2
 """Bytes of what is told apart: the smallest element that kernels store (bfloat16)."""
 
 NOT_KERNELS = (
-    str(Path(triton.__file__).parent), interpreter_hooks.__file__, interpreter_speed.__file__, str(Path(__file__).parent)
+    str(Path(triton.__file__).parent), interpreter_hooks.__file__, interpreter_speed.__file__,
+    str(Path(__file__).parent),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The report of what kernels compile to: what it must hold of the tiles that the engine launches."""
+"""The report of what kernels compile to: what must hold of what the engine launches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from dpa1_fast.kernels.triton.launch_configurations import RELATIVES
-
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
+LAYER = ("project", "scores", "output", "output_bwd", "scores_bwd", "project_bwd")
 WITH_PRODUCTS = {
-    "embedding_fwd", "attention_fwd", "attention_fwd_last", "attention_bwd_last", "attention_bwd_first",
-    "attention_bwd_middle", "attention_bwd_only", "reduced_fwd", "reduced_fwd_only", "reduced_bwd", "reduced_bwd_only",
-    "coordinates", "embedding_fwd_no_attention", "embedding_bwd",
+    "embedding_fwd", "embedding_edges_bwd", "embedding_fwd_no_attention", "embedding_bwd", "coordinates",
+    *(f"attention_{x}" for x in LAYER), *(f"reduced_{x}" for x in LAYER),
 }  # fmt: skip
+"""By the name before what says which layer it serves."""
+MODELLED = {"tf32": 1.45, "bfloat16": 0.68}
+"""µs an atom by the model of time, which is no measurement: an H100 took about twice as long (kernels/README.md). Held
+here is that no change makes the kernels do more."""
+
+
+def plain(kernel: str) -> str:
+    """A kernel's name without the layer that it serves."""
+    return kernel.removesuffix("_last").removesuffix("_first")
 
 
 def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
@@ -29,21 +36,20 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "kernel_report.json").read_text())
-    assert {r["kernel"] for r in rows} > WITH_PRODUCTS
+    assert {plain(r["kernel"]) for r in rows} > WITH_PRODUCTS
     for r in rows:
         assert "error" not in r, r
-        assert r["default"]
         assert r["stack_bytes"] == 0, r["kernel"]
         assert r["fma_products"] == 0, r["kernel"]
-        assert (r["tensor_core_products"] > 0) == (r["kernel"] in WITH_PRODUCTS), r["kernel"]
+        assert (r["tensor_core_products"] > 0) == (plain(r["kernel"]) in WITH_PRODUCTS), r["kernel"]
         assert r["products_as_modelled"], f"{r['kernel']}: work.py no longer counts the products that are there"
         if r["kernel"].startswith(("attention", "reduced")):
             assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that work.py names"
     totals = json.loads((tmp_path / "kernel_report_totals.json").read_text())
     assert [t["precision"] for t in totals] == ["tf32", "bfloat16"]
-    for total, most in zip(totals, (1.5, 0.8), strict=True):
+    for total in totals:
         assert total["bytes_ok"], total
-        assert total["model_us_per_atom"] <= most, total
+        assert total["model_us_per_atom"] <= MODELLED[total["precision"]], total
 
 
 def shape_report(*options: str) -> str:
@@ -63,18 +69,17 @@ def test_models_of_128_channels_need_no_stack(precision: str) -> None:
 
 
 @pytest.mark.slow
-def test_tiles_of_sm_80_fit_the_smaller_cards_that_they_serve() -> None:
+def test_the_production_model_fits_smaller_cards() -> None:
     """GeForce cards have 99 kB of shared memory where an A100 has 163."""
-    assert RELATIVES["sm_89"] == RELATIVES["sm_120"] == "sm_80"
-    said = shape_report("--arch", "sm_89", "--precision", "float32", "--shape", "se_atten")
+    said = shape_report("--arch", "sm_89", "--precision", "float32", "--shape", "se_atten", "--stack", "512")
     assert ", 0 of them are not as they should be" in said
 
 
 def test_float64_compiles() -> None:
     """The default precision. Triton 3.4 to 3.8 did not take operands that come from a mask; it has tensor cores too."""
-    kernels = ("embedding_bwd", "energy_last", "attention_fwd_last")
+    kernels = ("embedding_bwd", "energy_last", "attention_project")
     options = ("--arch", "sm_90", "--precision", "float64", "--shape", "se_atten", "--kernel", *kernels)
-    assert "3 kernels of 1 shapes, 0 of them are not" in shape_report(*options, "--stack", "512")
+    assert "4 kernels of 1 shapes, 0 of them are not" in shape_report(*options, "--stack", "512")
 
 
 def test_code_in_which_a_shift_runs_over_into_the_number_beside_it_is_refused() -> None:

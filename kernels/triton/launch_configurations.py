@@ -81,19 +81,21 @@ ALL = 1 << 10
 _HALF = _layer(
     (128, ALL, 8), (32, ALL, 2, 1, 32), (32, 64, 4, 2), (4, ALL, 1), (64, ALL, 4), (128, ALL, 8, 1, 16), (64, ALL, 4)
 )
-_WIDE = _layer((32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4), (16, ALL, 4), (32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4))
+_TF32 = _layer((32, 32, 4), (32, 16, 4, 1, 16), (32, 16, 4), (4, ALL, 1), (32, 16, 4), (64, ALL, 8, 1, 16), (32, 16, 4))
+_WIDE = _layer((32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4), (4, ALL, 1), (32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4))
 _COORDINATES = _layer(
     (32, ALL, 2), (32, ALL, 2, 1, 32), (32, ALL, 4), (16, ALL, 4), (16, 32, 2), (32, ALL, 2, 1, 32), (32, ALL, 2)
 )
+_COORDINATES_WIDE = replace(_COORDINATES, scores_bwd=LaunchConfiguration(32, ALL, 4, 1, 16))
 SHIPPED = {
     "bfloat16": Configurations(_HALF, _COORDINATES),
     "float16": Configurations(_HALF, _COORDINATES),
-    "tf32": Configurations(_WIDE, _COORDINATES),
-    "float32": Configurations(_WIDE, _COORDINATES),
-    "float64": Configurations(_WIDE, _COORDINATES),
+    "tf32": Configurations(_TF32, _COORDINATES_WIDE),
+    "float32": Configurations(_WIDE, _COORDINATES_WIDE),
+    "float64": Configurations(_WIDE, _COORDINATES_WIDE),
 }
-"""By precision. Those of bfloat16 were the fastest of eight for each kernel on an H100; tf32 and float32 ran there with
-these and no others."""
+"""By precision. Those of bfloat16 were the fastest of eight for each kernel on an H100, and so is ``norm_bwd``; of the
+others those ran there that need no stack, and where they do, the next that needs none was taken without a clock."""
 
 _LARGE = _layer(*[(64, ALL, 4, 1, 64)] * 7)
 INTERPRETED = Configurations(_LARGE, _LARGE)

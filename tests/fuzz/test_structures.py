@@ -10,7 +10,8 @@ import pytest
 from ase import Atoms
 from conftest import OPTIONS, make_model
 
-from dpa1_fast import Engine
+from dpa1_fast import Engine, Result
+from dpa1_fast.config import DPA1Config
 from dpa1_fast.errors import StructureError
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -62,6 +63,22 @@ def _no_element(rng: np.random.Generator, atoms: Atoms) -> None:
     atoms.numbers[rng.integers(len(atoms))] = rng.choice([-106, -1, 0, 9, 119, 500])
 
 
+def at_the_cut_off(config: DPA1Config, judge: Engine, atoms: Atoms, right: Result) -> float:
+    """How far the judge's own numbers go when all atoms are moved by one vector, where a pair is within 3e-4 Å of the
+    cut-off (docs/parity.md); else 0."""
+    lengths = judge.batch([atoms]).vector.norm(dim=1)
+    if config.smooth_type_embedding or not config.attn_layer or not bool((config.rcut - lengths < 3e-4).any()):
+        return 0.0
+    worst = 0.0
+    for move in (0.37, 1.1, 2.9, 4.3, 7.3, 11.9):
+        moved = atoms.copy()
+        moved.positions += move * np.array([1.0, 2.0, 3.0])
+        (again,) = judge.evaluate([moved])
+        off = (again.energies - right.energies, again.forces - right.forces, again.virial - right.virial)
+        worst = max(worst, *(float(np.abs(x).max()) for x in off))
+    return worst
+
+
 SPOILERS = (_far, _cells_away, _long, _thin, _overlap, _not_finite, _no_element)
 
 
@@ -82,7 +99,8 @@ def test_the_engine_agrees_with_the_reference_or_refuses_alike(name: str, fuzz_e
         assert found.stress is None or np.isfinite(found.stress).all(), f"seed {seed}: stress"
         if found.forces.size and np.abs(right.forces).max() < 1e6:
             scale = max(1.0, float(np.abs(right.forces).max()))
+            unsure = at_the_cut_off(model.config, judge, atoms, right)
             for a, b in zip(numbers, [right.energies, right.forces, right.virial], strict=True):
-                assert np.abs(a - b).max() < 1e-9 * scale, f"seed {seed}: {np.abs(a - b).max():.2g}"
+                assert np.abs(a - b).max() < max(1e-9 * scale, unsure), f"seed {seed}: {np.abs(a - b).max():.2g}"
             compared += 1
     assert compared >= fuzz_examples // 12, "most structures are to be evaluated"

@@ -6,7 +6,7 @@ card: tune finds that out before it takes their time.
 
 from __future__ import annotations
 
-from .launch_configurations import ALL, LaunchConfiguration
+from .launch_configurations import ALL, SHIPPED, LaunchConfiguration
 
 Candidates = dict[str, dict[str, list[LaunchConfiguration]]]
 """layer or coordinates, as in ``Configurations`` → kernel → what may be tried."""
@@ -102,14 +102,21 @@ COORDINATES: dict[str, list[tuple[int, ...]]] = {
         (32, ALL, 1), (128, ALL, 4), (64, ALL, 8), (128, ALL, 8),
     ],
 }  # fmt: skip
-"""By kernel (rows, chunk, warps[, stages[, keys]]): in all channels for half precisions and for the others, and in
-coordinates, where a chunk is never more than ``coordinates.MOST``."""
+"""By kernel (rows, chunk, warps[, stages[, keys]]), beside what is shipped: in all channels for half precisions and for
+the others, and in coordinates, where a chunk is never more than ``coordinates.MOST``."""
 
 
 def candidates_for(precision: str) -> Candidates:
-    """What is tried at a precision."""
+    """What is tried at a precision, what is shipped first."""
     layer = HALF if precision in ("bfloat16", "float16") else FULL
     return {
-        part: {kernel: [LaunchConfiguration(*x) for x in numbers] for kernel, numbers in of.items()}
+        part: {kernel: _with_shipped(precision, part, kernel, numbers) for kernel, numbers in of.items()}
         for part, of in (("layer", layer), ("coordinates", COORDINATES))
     }
+
+
+def _with_shipped(
+    precision: str, part: str, kernel: str, numbers: list[tuple[int, ...]]
+) -> list[LaunchConfiguration]:  # fmt: skip
+    first = getattr(getattr(SHIPPED[precision], part), kernel)
+    return [first, *(x for x in (LaunchConfiguration(*y) for y in numbers) if x != first)]

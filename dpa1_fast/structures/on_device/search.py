@@ -25,9 +25,10 @@ from . import grid
 from .pairs import CANDIDATES, TOO_CLOSE, Atoms, Near, Pairs, PairSearch, send
 from .rows import Array, Mask, Rows
 
-FEWEST, FEWEST_MOVING = 100, 2000
+FEWEST, FEWEST_MOVING = 400, 900
 """Atoms below which the host is done sooner than a GPU has begun its hundred small operations: with a search, and with
-looking through the list that ``Verlet`` keeps. By the clock of a CPU; not measured on a card yet."""
+looking through the list that ``Verlet`` keeps. From an H100's times for 192 and 1,536 atoms: 12.4 ms on the device for
+either, 6.6 and 38.7 on the host; a step of moving atoms 8.3 ms, and 5.3 and 10.8."""
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ def main() -> int:
     parser.add_argument("--big", action="store_true", help="scipy and the compressed model too (50 MiB more)")
     parser.add_argument("--quick", action="store_true", help="no systems of more than 10,000 atoms")
     options = parser.parse_args()
+    options.node = os.path.abspath(options.node)  # commands run elsewhere too; a venv's link is not followed
     kit = options.output.resolve()
     kit.mkdir(parents=True, exist_ok=True)
     digest = digest_of(ROOT)

@@ -45,6 +45,8 @@ def steps(place: Place, log: Log) -> list[Step]:
     for p in FAST[:2]:
         add(f"ncu-{p}", f"counters of the two longest kernels in {p}", 90, tools.counters, p)
     for p in FAST[:2]:
+        add(f"source-{p}", f"where kernels wait in {p}", 90, tools.source, p)
+    for p in FAST[:2]:
         add(f"variants-{p}", f"launch configurations kernel by kernel in {p}", 75, variants.measure, p)
     for name in others.SETTINGS:
         limit = 75 if others.SETTINGS[name][1] == "pth" else 150

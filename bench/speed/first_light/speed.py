@@ -137,8 +137,15 @@ def modelled(place: Place, precision: str) -> dict[str, dict[str, Any]]:
     return out
 
 
+IDLE = "nothing"
+"""What runs while the card waits for the host."""
+
+
 def kernel_times(place: Place, call: Any, rounds: int = 3) -> list[tuple[str, float, float]]:
-    """(kernel, µs, launches) of a call by the profiler, the longest first; of what is not ours one sum."""
+    """(kernel, µs, launches) of a call by the profiler, the longest first; of what is not ours one sum.
+
+    ``IDLE`` is the time in which nothing ran, from the first kernel to the last.
+    """
     if not place.on_card:
         return [("interpreter", place.timed(call, repeats=1)[0], 0)]
     from torch.autograd import DeviceType
@@ -149,6 +156,9 @@ def kernel_times(place: Place, call: Any, rounds: int = 3) -> list[tuple[str, fl
             call()
         place.wait()
     out: dict[str, list[float]] = {}
+    ran = [e.time_range for e in seen.events() or () if e.device_type == DeviceType.CUDA]
+    span = max((r.end for r in ran), default=0) - min((r.start for r in ran), default=0)
+    out[IDLE] = [(span - sum(r.end - r.start for r in ran)) / rounds, 0.0]
     for event in seen.key_averages():
         if event.device_type == DeviceType.CUDA:
             ours = event.key.startswith("_") and "_kernel" in event.key and not event.key.startswith("_Z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import os
 import re
 import shutil
@@ -102,6 +103,30 @@ def counters(place: Place, log: Log, precision: str) -> None:
             log.say(step, precision=precision, kernel=name, **row)
         if run.returncode:
             log.say(step, kernel=name, error=(run.stdout + run.stderr)[-500:])
+
+
+def source(place: Place, log: Log, precision: str) -> None:
+    """Where each of our kernels waits, instruction by instruction: ncu's report, and its pages as text, beside the log."""
+    step = f"source-{precision}"
+    tool = found("ncu")
+    if tool is None or not place.on_card:
+        log.say(step, said="ncu was not found")
+        return
+    report = place.scratch / f"{step}.ncu-rep"
+    command = [
+        tool, "--set", "full", "--clock-control", "none", "--kernel-name", "regex:^_", "--force-overwrite",
+        "--export", str(report), *_once(place, precision, "water1536", 0),
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, preexec_fn=die_with_parent)
+    if run.returncode or not report.exists():
+        log.say(step, error=(run.stdout + run.stderr)[-500:])
+        return
+    for page in ("details", "source"):
+        command = [tool, "--import", str(report), "--page", page, "--csv"]
+        text = subprocess.run(command, capture_output=True, preexec_fn=die_with_parent).stdout
+        file = place.out / f"{step}-{page}.csv.xz"
+        file.write_bytes(lzma.compress(text, preset=1))
+        log.say(step, file=file.name, bytes=len(text))
 
 
 def _counted(text: str) -> list[dict[str, Any]]:

@@ -81,16 +81,21 @@ ALL = 1 << 10
 _HALF = _layer(
     (128, ALL, 8), (32, ALL, 2, 1, 32), (32, 64, 4, 2), (4, ALL, 1), (64, ALL, 4), (128, ALL, 8, 1, 16), (64, ALL, 4)
 )
-_TF32 = _layer((32, 32, 4), (32, 16, 4, 1, 16), (32, 16, 4), (4, ALL, 1), (32, 16, 4), (64, ALL, 8, 1, 16), (32, 16, 4))
+_TF32 = _layer(
+    (32, 16, 4), (32, ALL, 4, 2, 32), (32, 32, 4, 2), (4, ALL, 1), (32, 32, 4, 2), (32, ALL, 4, 1, 32), (32, 64, 4)
+)
 _WIDE = _layer((32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4), (4, ALL, 1), (32, 16, 4), (32, 16, 4, 1, 16), (32, 16, 4))
 _COORDINATES = _layer(
     (32, ALL, 2), (32, ALL, 2, 1, 32), (32, ALL, 4), (16, ALL, 4), (16, 32, 2), (32, ALL, 2, 1, 32), (32, ALL, 2)
 )
 _COORDINATES_WIDE = replace(_COORDINATES, scores_bwd=LaunchConfiguration(32, ALL, 4, 1, 16))
+_COORDINATES_TF32 = _layer(
+    (64, ALL, 4), (32, ALL, 1, 1, 32), (32, ALL, 2), (16, ALL, 4), (16, 32, 2), (32, ALL, 4, 1, 32), (32, ALL, 2)
+)
 SHIPPED = {
     "bfloat16": Configurations(_HALF, _COORDINATES),
     "float16": Configurations(_HALF, _COORDINATES),
-    "tf32": Configurations(_TF32, _COORDINATES_WIDE),
+    "tf32": Configurations(_TF32, _COORDINATES_TF32),
     "float32": Configurations(_WIDE, _COORDINATES_WIDE),
     "float64": Configurations(_WIDE, _COORDINATES_WIDE),
 }

@@ -41,7 +41,8 @@ def steps(place: Place, log: Log) -> list[Step]:
         add(f"repeats-{p}", f"the same bits again in {p}", 40, parity.repeats, p)
     for p in BARS:
         add(f"kernels-{p}", f"every kernel in {p} against the interpreter", 90, kernels.replay, p)
-    add("graph-bfloat16", "replayed as a CUDA graph", 40, speed.graph, "bfloat16")
+    for p in FAST:
+        add(f"graph-{p}", f"replayed as a CUDA graph in {p}", 60, speed.graph, p)
     for p in FAST[:2]:
         add(f"ncu-{p}", f"counters of the two longest kernels in {p}", 90, tools.counters, p)
     for p in FAST[:2]:

@@ -179,7 +179,7 @@ def graph(place: Place, log: Log, precision: str) -> None:
         return
     model = place.model()
     plain, graphed = place.engine(model, precision), place.engine(model, precision, fixed_shape=True)
-    for case in ("water192", "water1536"):
+    for case in ("water192", "water1536", "water12288"):
         steps = []
         for k in range(6):
             (atoms,) = (a.copy() for a in structures(case))

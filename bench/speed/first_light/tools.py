@@ -38,6 +38,8 @@ METRICS = {
     "launch__occupancy_limit_shared_mem": "programs_by_shared",
 }
 
+SECTIONS = ("SpeedOfLight", "SourceCounters", "WarpStateStats", "Occupancy", "MemoryWorkloadAnalysis", "LaunchStats")
+
 
 def found(tool: str) -> str | None:
     """A tool of CUDA's, on the path or where it is usually installed."""
@@ -114,7 +116,8 @@ def source(place: Place, log: Log, precision: str) -> None:
         return
     report = place.scratch / f"{step}.ncu-rep"
     command = [
-        tool, "--set", "full", "--clock-control", "none", "--kernel-name", "regex:^_", "--force-overwrite",
+        tool, *(x for section in SECTIONS for x in ("--section", section)), "--clock-control", "none",
+        "--kernel-name", "regex:^_(attention|reduced)", "--force-overwrite",
         "--export", str(report), *_once(place, precision, "water1536", 0),
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, preexec_fn=die_with_parent)

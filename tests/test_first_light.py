@@ -139,8 +139,8 @@ def test_the_most_valuable_steps_come_first_and_fit(tmp_path: Path) -> None:
     names = [s.name for s in run.steps(place.Place(tmp_path, tmp_path, tmp_path, "cuda:0"), lines.Log(tmp_path))]
     assert len(set(names)) == len(names)
     order = (
-        "facts", "ceilings", "evaluations", "sizes", "by_kernel", "repeats", "kernels", "graph", "ncu", "variants",
-        "peer", "largest", "eager", "whole", "deepmd", "scheduler", "memory", "sanitize", "tune",
+        "facts", "ceilings", "evaluations", "sizes", "by_kernel", "repeats", "kernels", "graph", "ncu", "source",
+        "variants", "peer", "largest", "eager", "whole", "deepmd", "scheduler", "memory", "sanitize", "tune",
     )  # fmt: skip
     groups = list(dict.fromkeys(n.split("-")[0] for n in names))
     assert groups == list(order)

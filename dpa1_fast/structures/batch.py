@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,8 @@ class Batch:
         n_filled (n,): slots of ``sel`` that are filled, with or without interaction.
         fparam (S, F), aparam (n, A): float64 or None.
         over_sel: atoms with more than ``sel`` neighbours, and the largest count among them.
+        ready: on a GPU the event after which all of it is there, None where whoever made it did not record one. Its
+            tensors are not written to any more.
     """
 
     types: Tensor
@@ -71,6 +73,7 @@ class Batch:
     fparam: Tensor | None = None
     aparam: Tensor | None = None
     over_sel: tuple[int, int] = (0, 0)
+    ready: torch.cuda.Event | None = field(default=None, init=False, compare=False, repr=False)  # replace() drops it
 
     @property
     def n_atoms(self) -> int:
@@ -94,7 +97,14 @@ class Batch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return replace(self, **moved)
+        if all(value is getattr(self, name) for name, value in moved.items()):
+            return self
+        there = replace(self, **moved)
+        if there.vector.is_cuda:
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(torch.cuda.current_stream(there.vector.device))
+            object.__setattr__(there, "ready", ready)
+        return there
 
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU copies from on its own."""

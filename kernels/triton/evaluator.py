@@ -20,6 +20,7 @@ from ..outputs import Outputs
 from ..prepare import bases
 from ..prepare.weights import Weights
 from . import chunks
+from .ahead import ahead
 from .attention import Edges, FirstLayer, Gradients, Layer, Rows, bytes_per_row
 from .chunks import Atoms, Chunk, Order
 from .configuration_cache import Tuned
@@ -57,6 +58,8 @@ class TritonEvaluator:
         self.precision, self.device, self.architecture = precision, device, architecture
         self.chunk_bytes, self.configurations = chunk_bytes, configurations
         self.tuned = (tuned or {}).get(precision)
+        cuda = device.type == "cuda"
+        self._reading = torch.cuda.Stream(device, priority=-1) if cuda else None  # type: ignore[no-untyped-call]
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
@@ -68,8 +71,10 @@ class TritonEvaluator:
         """
         batch = batch.to(self.device)
         with self.on_device():
-            order = chunks.by_neighbors(batch)
-            sizes, near = chunks.read(order, batch.vector, bases.NEAREST)
+            with ahead(batch, self._reading) as keep:
+                order = chunks.by_neighbors(batch)
+                sizes, near = chunks.read(order, batch.vector, bases.NEAREST)
+                keep(order.count, order.atom)
             return self.run(batch, order, self.chunks(sizes), near=near)
 
     def too_near(self, batch: Any) -> bool:

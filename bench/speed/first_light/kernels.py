@@ -27,8 +27,6 @@ from .place import MODELS, Place
 
 ATOMS = 2
 """How many are evaluated."""
-SCRATCH = ("scratch", "operands", "stats", "d_z")
-"""A program's own memory: what a launch leaves there nobody reads."""
 
 
 def tensors_of(model: Any) -> dict[str, Tensor]:
@@ -68,18 +66,18 @@ class Recorder:
             values = {**dict(zip(names, args, strict=False)), **kwargs}
             places: dict[tuple[Any, ...], int] = {}
             kept: list[dict[str, Any]] = []
-            arguments = {k: self._argument(k, v, places, kept) for k, v in values.items()}
+            arguments = {k: self._argument(v, places, kept) for k, v in values.items()}
             self.function[grid](*args, **kwargs)
             for k, v in values.items():
                 if isinstance(v, Tensor) and isinstance(arguments[k], dict) and "memory" in arguments[k]:
                     row = kept[arguments[k]["memory"]]
-                    if "before" in row and not _same(row["before"], v):
+                    if not _same(row["before"], v):
                         row["after"] = v.clone()
             self.into.append({"kernel": self.name, "grid": list(grid), "arguments": arguments, "memory": kept})
 
         return launch
 
-    def _argument(self, name: str, x: Any, places: dict[tuple[Any, ...], int], kept: list[dict[str, Any]]) -> Any:
+    def _argument(self, x: Any, places: dict[tuple[Any, ...], int], kept: list[dict[str, Any]]) -> Any:
         if not isinstance(x, Tensor):
             return x
         path = self.weights.get(x.untyped_storage().data_ptr())
@@ -88,9 +86,7 @@ class Recorder:
         place = (x.data_ptr(), tuple(x.shape), x.dtype)
         if place not in places:
             places[place] = len(kept)
-            kept.append(
-                {"shape": list(x.shape), "empty": x[:0].flatten()} if name in SCRATCH else {"before": x.clone()}
-            )
+            kept.append({"before": x.clone()})
         return {"memory": places[place]}
 
 
@@ -148,13 +144,7 @@ def again(launch: dict[str, Any], weights: dict[str, Tensor], device: torch.devi
         worst: RMS difference over the RMS, of the argument that is off the most. elsewhere: elements that were written
         and should not have been, or that should have been and were not.
     """
-    memory = []
-    for row in launch["memory"]:
-        if "before" in row:
-            memory.append(row["before"].to(device))
-        else:
-            nan = float("nan") if row["empty"].dtype.is_floating_point else 0
-            memory.append(torch.full(row["shape"], nan, dtype=row["empty"].dtype, device=device))
+    memory = [row["before"].to(device) for row in launch["memory"]]
     values = {}
     for name, x in launch["arguments"].items():
         if isinstance(x, dict) and "weights" in x:
@@ -168,8 +158,6 @@ def again(launch: dict[str, Any], weights: dict[str, Tensor], device: torch.devi
     worst, where, elsewhere = 0.0, "", 0
     names = {x["memory"]: k for k, x in launch["arguments"].items() if isinstance(x, dict) and "memory" in x}
     for k, row in enumerate(launch["memory"]):
-        if "before" not in row:
-            continue
         now, before, right = (x.cpu().double() for x in (memory[k], row["before"], row.get("after", row["before"])))
         written = ~((right == before) | (right.isnan() & before.isnan()))
         touched = ~((now == before) | (now.isnan() & before.isnan()))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dpa1_fast.structures.on_device.search import Found
 
 
+IN_A_ROW = 6
+"""Evaluations that are launched without waiting for one another, as a stream of batches is."""
+
+
 def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES) -> None:
     """µs an atom, ns a neighbour, peak memory and launches of one evaluation of a batch that lies on the card."""
     from bench.speed import gpu
@@ -35,11 +39,13 @@ def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES
         judged = verdict(found, place.judge(case), BARS[precision])
         del found
         card, host = place.timed(lambda here=here: engine.run(here), repeats=15 if place.on_card else 1)
+        many, _ = place.timed(lambda here=here: [engine.run(here) for _ in range(IN_A_ROW)], repeats=5)
         ran = gpu.kernels(device, lambda here=here: engine.run(here))
         n, edges = batch.n_atoms, len(batch.neighbor)
         log.say(
             f"sizes-{precision}" if cases is SIZES else f"largest-{precision}", case=case, precision=precision, atoms=n,
             structures=batch.n_structures, neighbors=round(edges / n, 1), us_per_atom=card / n,
+            us_per_atom_in_a_row=many / n / IN_A_ROW,
             ns_per_neighbor=1e3 * card / max(1, edges), ms=card / 1e3, host_ms=host / 1e3, peak_bytes=peak,
             chunks=gpu.pieces(engine, here), launches=ran and ran[0], triton_launches=ran and ran[1], **judged,
         )  # fmt: skip

@@ -108,7 +108,7 @@ def counters(place: Place, log: Log, precision: str) -> None:
 
 
 def source(place: Place, log: Log, precision: str) -> None:
-    """Where each of our kernels waits, instruction by instruction: ncu's report, and its pages as text, beside the log."""
+    """Where each of our kernels waits, by instruction: pages of ncu's report, beside the log."""
     step = f"source-{precision}"
     tool = found("ncu")
     if tool is None or not place.on_card:

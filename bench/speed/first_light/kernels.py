@@ -29,6 +29,11 @@ ATOMS = 2
 """How many are evaluated."""
 
 
+BASIS = tuple(f".{x}" for x in ("coordinates", "reduced", "series", "series_t", "ranges"))
+"""Where a model's first layer in coordinates stands. Its basis comes from singular vectors, of which small ones have
+another sign, or are turned, on another machine: what goes over them is recorded, not made again there."""
+
+
 def tensors_of(model: Any) -> dict[str, Tensor]:
     """All tensors of a model on a device, by where they hang."""
     return dict(_walk("", vars(model), set()))
@@ -107,7 +112,9 @@ def record(model: Any, batch: Any, precision: str, architecture: str | None) -> 
     real = run.model.products
     if real == "bfloat16":
         run.model.products = "rounded_bfloat16"  # numpy has no such products
-    weights = {x.untyped_storage().data_ptr(): path for path, x in tensors_of(run.model).items()}
+    weights = {
+        x.untyped_storage().data_ptr(): path for path, x in tensors_of(run.model).items() if not path.startswith(BASIS)
+    }
     out: list[dict[str, Any]] = []
     filled = torch.utils.deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = True

@@ -101,7 +101,7 @@ SHIPPED = {
 }
 """By precision. Those of bfloat16 were the fastest of eight for each kernel on an H100, and those of tf32 of thirteen
 but for ``project`` and ``scores_bwd``: their fastest need a stack of 8 and 40 bytes with Triton 3.9 (0.23 and 0.508 µs
-an atom, these 0.25 and 0.515). Of the others those ran there that need no stack; where they do, the next was taken unclocked."""
+an atom, these 0.25 and 0.515). Of the others those ran there that need no stack, or the next."""
 
 _LARGE = _layer(*[(64, ALL, 4, 1, 64)] * 7)
 INTERPRETED = Configurations(_LARGE, _LARGE)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import threading
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -95,3 +99,13 @@ def test_the_module_and_the_engine_agree(model: DPA1) -> None:
     results = Engine(model).evaluate(structures)
     assert np.abs(prediction.energy.detach().numpy() - [r.energy for r in results]).max() < 1e-12
     assert np.abs(prediction.forces.detach().numpy() - np.concatenate([r.forces for r in results])).max() < 1e-12
+
+
+def test_an_event_is_of_the_batch_that_was_copied_alone(model: DPA1) -> None:
+    batch = Engine(model).batch(mixed())
+    object.__setattr__(batch, "ready", threading.Lock())  # as little to be copied as an event
+    assert batch.to("cpu") is batch
+    assert dataclasses.replace(batch, active=~batch.active).ready is None  # what is new in it is not there yet
+    for copied in (copy.copy(batch), copy.deepcopy(batch)):
+        assert copied.ready is None
+        assert copied.vector.equal(batch.vector)

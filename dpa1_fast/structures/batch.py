@@ -75,6 +75,10 @@ class Batch:
     over_sel: tuple[int, int] = (0, 0)
     ready: torch.cuda.Event | None = field(default=None, init=False, compare=False, repr=False)  # replace() drops it
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles go without the event, which is of this process."""
+        return {k: v for k, v in vars(self).items() if k != "ready"}
+
     @property
     def n_atoms(self) -> int:
         """Atoms in all structures, virtual ones included."""

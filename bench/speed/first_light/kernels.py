@@ -27,9 +27,7 @@ from .place import MODELS, Place
 
 ATOMS = 2
 """How many are evaluated."""
-
-
-BASIS = tuple(f".{x}" for x in ("coordinates", "reduced", "series", "series_t", "ranges"))
+BASIS = tuple(f".{x}" for x in ("coordinates", "reduced", "series", "ranges"))
 """Where a model's first layer in coordinates stands. Its basis comes from singular vectors, of which small ones have
 another sign, or are turned, on another machine: what goes over them is recorded, not made again there."""
 

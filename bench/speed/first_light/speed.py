@@ -39,13 +39,16 @@ def sizes(place: Place, log: Log, precision: str, cases: tuple[str, ...] = SIZES
         judged = verdict(found, place.judge(case), BARS[precision])
         del found
         card, host = place.timed(lambda here=here: engine.run(here), repeats=15 if place.on_card else 1)
-        many, _ = place.timed(lambda here=here: [engine.run(here) for _ in range(IN_A_ROW)], repeats=5)
+        in_a_row = IN_A_ROW if place.on_card else 1
+        many, _ = place.timed(
+            lambda here=here, k=in_a_row: [engine.run(here) for _ in range(k)], repeats=5 if place.on_card else 1
+        )
         ran = gpu.kernels(device, lambda here=here: engine.run(here))
         n, edges = batch.n_atoms, len(batch.neighbor)
         log.say(
             f"sizes-{precision}" if cases is SIZES else f"largest-{precision}", case=case, precision=precision, atoms=n,
             structures=batch.n_structures, neighbors=round(edges / n, 1), us_per_atom=card / n,
-            us_per_atom_in_a_row=many / n / IN_A_ROW,
+            us_per_atom_in_a_row=many / n / in_a_row,
             ns_per_neighbor=1e3 * card / max(1, edges), ms=card / 1e3, host_ms=host / 1e3, peak_bytes=peak,
             chunks=gpu.pieces(engine, here), launches=ran and ran[0], triton_launches=ran and ran[1], **judged,
         )  # fmt: skip
@@ -143,8 +146,8 @@ def modelled(place: Place, precision: str) -> dict[str, dict[str, Any]]:
     return out
 
 
-IDLE = "nothing"
-"""What runs while the card waits for the host."""
+IDLE = "idle"
+"""Stands among the kernels for the time in which none ran."""
 
 
 def kernel_times(place: Place, call: Any, rounds: int = 3) -> list[tuple[str, float, float]]:

@@ -39,6 +39,7 @@ METRICS = {
 }
 
 SECTIONS = ("SpeedOfLight", "SourceCounters", "WarpStateStats", "Occupancy", "MemoryWorkloadAnalysis", "LaunchStats")
+"""Of ncu's report, what says where kernels wait."""
 
 
 def found(tool: str) -> str | None:

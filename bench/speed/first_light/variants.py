@@ -56,7 +56,7 @@ def applied(run: Any, variant: Variant) -> Iterator[None]:
 
 def measure(place: Place, log: Log, precision: str) -> None:
     """µs an atom of each attention kernel under each variant, and whether forces are right."""
-    from .speed import kernel_times
+    from .speed import IDLE, kernel_times
 
     step = f"variants-{precision}"
     if not place.on_card:
@@ -79,5 +79,6 @@ def measure(place: Place, log: Log, precision: str) -> None:
             each = {k.strip("_").removesuffix("_kernel"): round(us / batch.n_atoms, 4) for k, us, _ in times}
             log.say(
                 step, variant=variant.name, case=case, precision=precision, right=judged.get("right"),
-                force=judged.get("force"), us_per_atom=round(sum(each.values()), 4), kernels=each,
+                force=judged.get("force"), kernels=each,
+                us_per_atom=round(sum(us for k, us in each.items() if k != IDLE), 4),
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``dpa1-fast``: info, convert, tune, screen. Exit code 2 with one line on stderr where nothing could be done."""
+"""``dpa1-fast`` and its commands. Exit code 2 with one line on stderr where nothing could be done."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+PRECISIONS = ("float64", "float32", "bfloat16")
+"""That a prepared model file can have."""
 
 HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
 
@@ -150,6 +153,37 @@ def convert(
         except OSError as error:
             raise fail(f"{target}: cannot be written ({error.strerror or error})") from None
         print(f"{target}: written from {loaded.path} ({loaded.kind})")
+
+
+@app.command(name="compile")
+def compile_(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="a model file, or the name of a bundled model")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="the prepared model file; any name")],
+    head: HeadOption = None,
+    elements: Annotated[
+        str | None, typer.Option(metavar="O,H", help="those that will be simulated, or all; by default all of up to 8")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", "-p", help="those to prepare for")] = ",".join(PRECISIONS),
+) -> None:
+    """Prepare a model for LAMMPS and for programs without Python (dpa1_fast.h)."""
+    with one_line_errors():
+        from .checkpoint import read_model
+        from .prepared import write_prepared
+
+        loaded = read_model(source, head)
+        chosen = None if elements is None else _list(elements)
+        done = write_prepared(loaded.model, target, chosen, _list(precision))
+        print(f"{target}: {done.size / 1e6:.1f} MB for {' '.join(done.elements)}, {', '.join(done.precisions)}")
+        if done.note:
+            print(f"note: {done.note}", file=sys.stderr)
+
+
+@app.command()
+def cmake_dir() -> None:
+    """Print the folder of dpa1_fast.h and of its CMake file."""
+    from .prepared import NATIVE
+
+    print(NATIVE)
 
 
 @app.command()

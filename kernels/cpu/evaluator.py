@@ -44,8 +44,7 @@ class CpuEvaluator:
         self._series: dict[int, chebyshev.Series | None] = {}
         self._seen = torch.zeros(n * n, dtype=torch.bool)
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
-        shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in weights.embedding]
-        self._most_terms = chebyshev.most_terms(shapes) if self.config.attn_layer else chebyshev.MOST_TERMS
+        self._most_terms = bases.most_terms(self.weights)
         self._pool = BufferPool()
         self._lock = threading.Lock()
 
@@ -145,13 +144,5 @@ class CpuEvaluator:
         series = [found for pair in pairs if (found := self._series_of(pair)) is not None]
         if len(series) < len(pairs):
             return -1
-        span = bases.of_pairs(self.weights, center, pairs, bases.TOLERANCE[self.precision])
-        if span is None:
-            return -1
-        terms = max(x.c.shape[1] for x in series)
-        c = torch.stack([torch.nn.functional.pad(x.c, (0, 0, 0, terms - x.c.shape[1])) for x in series])
-        about = torch.tensor([series[0].lo, series[0].hi, c.shape[1], terms], dtype=torch.float64)
-        slope = torch.stack([chebyshev.Series(series[0].lo, series[0].hi, x).slope for x in c])
-        layer = merging.reduced_layer(self.weights.attention[0], self.config.normalize, span)
-        more = {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span}
-        return self._model.add_basis(more | layer)
+        numbers = bases.layer_numbers(self.weights, center, around, series, self.precision)
+        return -1 if numbers is None else self._model.add_basis(numbers)

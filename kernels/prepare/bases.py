@@ -54,6 +54,31 @@ def series_of_pair(w: Weights, pair: int, tolerance: float, most: int) -> chebys
     )  # fmt: skip
 
 
+def most_terms(w: Weights) -> int:
+    """How long a series of this model may be before the net is faster."""
+    shapes = [(int(x.weight.shape[0]), int(x.weight.shape[1])) for x in w.embedding]
+    return chebyshev.most_terms(shapes) if w.config.attn_layer else chebyshev.MOST_TERMS
+
+
+def layer_numbers(
+    w: Weights, center: int, around: Sequence[int], series: Sequence[chebyshev.Series], precision: torch.dtype
+) -> merging.Numbers | None:
+    """The first attention layer in the coordinates of a centre type with the types around it; None: not worth it.
+
+    Args:
+        series: of the embedding of each of these pairs, in the order of ``around``.
+    """
+    span = of_pairs(w, center, [center * w.config.ntypes + t for t in around], TOLERANCE[precision])
+    if span is None:
+        return None
+    terms = max(x.c.shape[1] for x in series)
+    c = torch.stack([torch.nn.functional.pad(x.c, (0, 0, 0, terms - x.c.shape[1])) for x in series])
+    about = torch.tensor([series[0].lo, series[0].hi, c.shape[1], terms], dtype=torch.float64)
+    slope = torch.stack([chebyshev.Series(series[0].lo, series[0].hi, x).slope for x in c])
+    layer = merging.reduced_layer(w.attention[0], w.config.normalize, span)
+    return {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span} | layer
+
+
 def of_pairs(w: Weights, center: int, pairs: Sequence[int], tolerance: float) -> Tensor | None:
     """The basis (M, r) for a centre type and pairs of it with others, or None where it is not worth it."""
     s, sw = radial_entries(w, center, sample_distances(w.config.rcut))

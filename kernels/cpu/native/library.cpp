@@ -1,6 +1,6 @@
 // The C interface, as kernels/cpu/library.py calls it. A call that fails leaves its reason in dpa1_error().
 #include "candidates.h"
-#include "chunk.h"
+#include "library.h"
 
 #include <new>
 

@@ -210,6 +210,36 @@ def tune(
     raise typer.Exit(code)
 
 
+@app.command()
+def train(
+    input: Annotated[Path, typer.Argument(help="DeePMD-kit's input.json, or a .toml of ours")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="folder for the model; the same command goes on where one stopped")
+    ],
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
+    backend: Annotated[
+        str, typer.Option("--backend", "-b", help="reference: the formulas, differentiated twice")
+    ] = "reference",
+    threads: Annotated[int | None, typer.Option("--threads", "-t", help="by default one a core", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier training first")] = False,
+) -> None:
+    """Train a model: weights for dpa1-fast and DeePMD-kit, learning curve, checkpoints.
+
+    Killed at any moment, the same command goes on from its newest checkpoint, to the same weights, bit for bit.
+    Several processes or devices: torchrun --nproc-per-node N -m dpa1_fast train …
+
+    Exit code: 0 done, 2 nothing could be done.
+    """
+    with one_line_errors():
+        from .train.command import train_command
+
+        try:
+            code = train_command(input, output, device, backend, threads, overwrite)
+        except OSError as error:
+            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
+    raise typer.Exit(code)
+
+
 @app.command(cls=ManyModels)
 def screen(
     inputs: Annotated[

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from dpa1_fast.printable import clock
 from dpa1_fast.screening import progress
 from dpa1_fast.screening.job import Progress
 from dpa1_fast.screening.progress import Watch
@@ -32,7 +33,7 @@ def test_a_resumed_job_does_not_count_what_an_earlier_run_did() -> None:
     ("seconds", "text"), [(5.4, "5 s"), (65, "1 min 05 s"), (3600, "1 h 00 min"), (100_000, "27 h 46 min")]
 )
 def test_clock(seconds: float, text: str) -> None:
-    assert progress._clock(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_without_a_terminal_there_is_a_plain_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

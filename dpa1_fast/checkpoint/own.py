@@ -89,8 +89,17 @@ def encode(model: DPA1, description: str = "") -> bytes:
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config.to_dict())}
     if description:
         metadata["description"] = description
-    encoded: bytes = save(tensors, metadata)
-    return encoded
+    return _in_order(save(tensors, metadata))
+
+
+def _in_order(encoded: bytes) -> bytes:
+    """The same file with the keys of its header in order, which the library writes in another one each time."""
+    length = int.from_bytes(encoded[:8], "little")
+    header = json.loads(encoded[8 : 8 + length])
+    header = {key: dict(sorted(value.items())) for key, value in sorted(header.items())}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + encoded[8 + length :]
 
 
 def description(path: Path) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from ..printable import clock
 from .job import Progress
 
 EVERY = 60.0
@@ -70,7 +71,7 @@ class Watch:
             parts.insert(0, f"{now.share:.0%}")
             left = self._left(now.share, seconds)
             if left is not None:
-                parts.append(f"{_clock(left)} left")
+                parts.append(f"{clock(left)} left")
         return ", ".join(parts)
 
     def _left(self, share: float, seconds: float) -> float | None:
@@ -81,9 +82,3 @@ class Watch:
         before, since = self._first
         gone = share - before
         return (1.0 - share) * (seconds - since) / gone if gone > 0 else None
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

@@ -1,0 +1,1 @@
+"""Training: options → data → statistics → batches → loop, with checkpoints that are resumed bit for bit."""

@@ -1,0 +1,91 @@
+"""What ``dpa1-fast train`` does and prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from .. import devices
+from .distributed import world
+from .input_json import read_json
+from .input_toml import read_toml
+from .loop import CHECKPOINTS, CURVE, PICTURE, VALIDATIONS, Loop
+from .options import Options, TrainingError
+from .prepare import prepare
+from .progress import Watch
+
+OURS = (CURVE, VALIDATIONS, PICTURE, "best.safetensors", "best_ema.safetensors", "model.safetensors", "model.dp",
+        "model_ema.safetensors", "model_ema.dp")  # fmt: skip
+
+
+def read_options(path: Path) -> Options:
+    """The training that an input file describes: DeePMD-kit's JSON or our TOML.
+
+    Raises:
+        TrainingError: it is neither, or an option is wrong.
+    """
+    if not path.is_file():
+        raise TrainingError(f"{path}: no such file")
+    if path.suffix == ".json":
+        return read_json(path)
+    if path.suffix == ".toml":
+        return read_toml(path)
+    raise TrainingError(f"{path}: is neither .json (DeePMD-kit's input) nor .toml (ours)")
+
+
+def clear(folder: Path) -> None:
+    """Deletes what an earlier training left in its folder, and nothing else."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def train_command(input: Path, output: Path, device: str, backend: str, threads: int | None, overwrite: bool) -> int:
+    """Trains, or goes on where a killed training was. Returns the exit code."""
+    options = read_options(input)
+    deterministic(threads)
+    with world(devices.resolve(device)) as here:
+        if here.first:
+            output.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                clear(output)
+        here.wait()
+        prepared = prepare(options)
+        loop = Loop(prepared, output, here, backend)
+        if here.first:
+            print(told(loop), file=sys.stderr)
+        if not here.first:
+            loop.run()
+            return 0
+        with Watch(loop.used) as watch:
+            loop.run(watch)
+        names = [name for name in (*OURS,) if (output / name).exists()]
+        print("wrote " + ", ".join(str(output / name) for name in names))
+    return 0
+
+
+def deterministic(threads: int | None) -> None:
+    """The same steps give the same bits, on as many threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def told(loop: Loop) -> str:
+    """What is trained on what, in a line or two."""
+    p, c = loop.prepared, loop.prepared.options.model
+    parameters = sum(x.numel() for x in loop.model.parameters())
+    parts = [
+        f"{len(p.train):,} structures ({int(p.train.atoms.sum()):,} atoms) of {len(p.train.systems)} systems",
+        "no validation data" if p.valid is None else f"{len(p.valid):,} for validation",
+        f"{c.ntypes} types, sel {c.nsel}",
+        f"{parameters:,} parameters in {str(loop.model.dtype).removeprefix('torch.')}",
+    ]
+    again = f"; goes on at step {loop.step:,} of {loop.options.steps:,}" if loop.step else ""
+    return ", ".join(parts) + again

@@ -1,0 +1,124 @@
+"""Our own short input: TOML whose sections are the model (in DPA-1's names), data, loss, learning rate and training."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.parsing import flag, integer, many, number, text
+from ..config import DPA1Config, FittingConfig
+from ..errors import ConfigError
+from .fields import MISSING, Fields
+from .options import BatchOptions, DataOptions, LossOptions, OptimizerOptions, Options, ScheduleOptions, TrainingError
+
+
+def read_toml(path: Path) -> Options:
+    """The training that a TOML describes. What is left out has a default; ``type_map`` and ``sel`` come from the data.
+
+    Raises:
+        TrainingError: an option that is wrong or unknown, by its name.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read as TOML ({error})") from None
+    top = Fields(path, "", data)
+    model = top.section("model")
+    type_map = model.take("type_map", many(text), None)
+    sel = model.take("sel", _sizes, None)
+    data_section, training = top.section("data"), top.section("training")
+    train, valid = _data(data_section)
+    options = Options(
+        model=_model(model, type_map, sel),
+        train=train,
+        valid=valid,
+        loss=_same(top.section("loss", {}), LossOptions),
+        schedule=_same(top.section("learning_rate", {}), ScheduleOptions),
+        optimizer=_same(top.section("optimizer", {}), OptimizerOptions),
+        sel_auto=None if sel else 1.1,
+        type_map_auto=type_map is None,
+        **_training(training),
+    )
+    top.done()
+    return options
+
+
+def _training(f: Fields) -> dict[str, Any]:
+    save = f.take("save", integer, 1000)
+    out = {
+        "steps": f.take("steps", integer),
+        "seed": f.take("seed", integer, 1),
+        "display": f.take("display", integer, 100),
+        "save": save,
+        "validate": f.take("validate", integer, save),
+        "keep": f.take("keep", integer, 3),
+        "clip": f.take("clip", number, None),
+        "ema": f.take("ema", number, None),
+        "metric": f.take("metric", text, "loss"),
+        "frozen": f.take("frozen", many(text), ()),
+    }
+    f.done()
+    return out
+
+
+def _data(f: Fields) -> tuple[DataOptions, DataOptions | None]:
+    train, valid = f.take("train", many(text)), f.take("valid", many(text), None)
+    batch = BatchOptions("atoms", f.take("batch_atoms", integer, 256))
+    count = f.take("valid_batches", integer, 8)
+    f.done()
+    return DataOptions(train, batch), None if valid is None else DataOptions(valid, batch, count)
+
+
+def _model(f: Fields, type_map: tuple[str, ...] | None, sel: tuple[int, ...] | None) -> DPA1Config:
+    fitting = f.section("fitting", {})
+    given = _given(f, DPA1Config, ("type_map", "sel", "fitting"))
+    try:
+        given_fitting = _given(fitting, FittingConfig)
+        given_fitting.setdefault("precision", given.setdefault("precision", "float32"))
+        return DPA1Config(type_map=type_map or ("H",), sel=sel or (1,), fitting=FittingConfig(**given_fitting), **given)
+    except ConfigError as error:
+        raise TrainingError(f"{f.path}: {error}") from None
+    except TypeError as error:
+        raise TrainingError(f"{f.path}: the section model is not complete ({error}); give rcut and rcut_smth") from None
+
+
+def _same(f: Fields, kind: type[Any]) -> Any:
+    """A dataclass out of a section that has its names."""
+    return kind(**_given(f, kind))
+
+
+def _given(f: Fields, kind: type[Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a section gives of a dataclass's fields, as their defaults are: tuples for lists, numbers for numbers."""
+    out = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in without:
+            value = f.take(field.name, _plain(field.default), MISSING if field.name in f.values else None)
+            if value is not None:
+                out[field.name] = value
+    f.done()
+    return out
+
+
+def _plain(default: Any) -> Callable[[Any], Any]:
+    if isinstance(default, bool):
+        return flag
+    if isinstance(default, str):
+        return text
+    if isinstance(default, int):
+        return integer
+    if isinstance(default, float):
+        return number
+    return _tuples
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(x) for x in value)
+    return value
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    return many(integer)(value) if isinstance(value, list) else (integer(value),)

@@ -1,0 +1,102 @@
+"""``dpa1-fast train``: what it leaves, and that a killed training ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import write_data, write_json, write_toml
+
+from dpa1_fast import Engine
+from dpa1_fast.checkpoint import read_model
+from dpa1_fast.train.checkpoint import checkpoints, newest
+from dpa1_fast.train.command import read_options, train_command
+from dpa1_fast.train.data import Dataset
+from dpa1_fast.train.lcurve import read_curve
+from dpa1_fast.train.options import TrainingError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+def run(source: Path, output: Path, overwrite: bool = False) -> None:
+    """Trains in this process."""
+    assert train_command(source, output, "cpu", "reference", 1, overwrite) == 0
+
+
+def same_files(one: Path, other: Path) -> bool:
+    """Whether two trainings left the same models and curves, bit for bit."""
+    names = ["model.safetensors", "model_ema.safetensors", "best.safetensors", "lcurve.out", "val.log"]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_training_leaves_models_curves_and_a_picture(data: Path, tmp_path: Path) -> None:
+    run(write_toml(data), tmp_path / "out")
+    curve = read_curve(tmp_path / "out" / "lcurve.out")
+    assert curve["step"] == [1, 2, 4, 6, 8]
+    assert list(curve)[:4] == ["step", "rmse_val", "rmse_trn", "rmse_e_val"]
+    assert all(np.isfinite(curve["rmse_f_val"]))
+    assert (tmp_path / "out" / "loss.png").stat().st_size > 10_000
+    assert len(checkpoints(tmp_path / "out" / "checkpoints")) == 3
+    # Both files hold the same model, and it is that of the last checkpoint.
+    ours, dp = (read_model(tmp_path / "out" / f"model{x}").model for x in (".safetensors", ".dp"))
+    state = newest(tmp_path / "out" / "checkpoints")
+    assert state is not None
+    for name, value in ours.state_dict().items():
+        other = dp.state_dict()[name]  # DeePMD-kit's file has davg and dstd in the networks' float32
+        assert torch.equal(value, other) or torch.equal(value.float(), other.float())
+        assert torch.equal(value, state["model"][name].double())
+    atoms = [s.structure for s in Dataset(ours.config, [str(data / "valid")]).samples]
+    assert len(atoms) == 3
+    assert Engine(ours, precision="float64") is not None
+
+
+def test_deepmd_kits_input_trains_as_it_is(data: Path, tmp_path: Path) -> None:
+    run(write_json(data), tmp_path / "out")
+    curve = read_curve(tmp_path / "out" / "lcurve.out")
+    assert list(curve) == ["step", "rmse_val", "rmse_trn", "rmse_e_val", "rmse_e_trn", "rmse_f_val", "rmse_f_trn", "lr"]
+    assert curve["step"] == [1, 2, 4]
+    assert read_model(tmp_path / "out" / "model.safetensors").model.config.precision == "float64"
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(data: Path, tmp_path: Path) -> None:
+    source = write_toml(data, steps=60)
+    run(source, tmp_path / "whole")
+    command = [sys.executable, "-m", "dpa1_fast", "train", str(source), "-o", str(tmp_path / "killed"), "-t", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path)}
+    for kill in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        before = len(checkpoints(tmp_path / "killed" / "checkpoints")) and int(
+            checkpoints(tmp_path / "killed" / "checkpoints")[-1].stem[5:]
+        )
+        while process.poll() is None:
+            there = checkpoints(tmp_path / "killed" / "checkpoints")
+            if there and int(there[-1].stem[5:]) > before:
+                time.sleep(0.02 * kill)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait()
+    run(source, tmp_path / "killed")
+    assert same_files(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_folder_with_another_training_is_refused_until_it_may_go(data: Path, tmp_path: Path) -> None:
+    run(write_toml(data, steps=3), tmp_path / "out")
+    other = write_toml(data, steps=4)
+    with pytest.raises(TrainingError, match="holds a training of other options"):
+        run(other, tmp_path / "out")
+    run(other, tmp_path / "out", overwrite=True)
+    assert read_options(other).steps == 4

@@ -265,7 +265,9 @@ def screen(
     precision: Annotated[
         str,
         typer.Option(
-            "--precision", "-p", help="float32, float64 or bfloat16: the arithmetic of the networks, not of the sums"
+            "--precision",
+            "-p",
+            help="float32, float64, bfloat16, on a GPU tf32, float16: the arithmetic of the networks, not of the sums",
         ),
     ] = "float32",
     threads: Annotated[

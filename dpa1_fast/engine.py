@@ -19,15 +19,13 @@ from .features import Features, features
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
 from .kernels.outputs import Outputs
+from .kernels.precision import PRECISIONS
 from .model import DPA1
 from .scheduler import Evaluator, Part, Scheduler
 from .structures.batch import Batch, Neighborhood, collate, neighborhood, sum_structures
 from .structures.on_device.search import DeviceSearch
 from .structures.structure import Structure, from_ase
 from .tiled import TiledEvaluator
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Precisions of the CPU engine and of the reference; those of all backends are in ``kernels/dispatch.py``."""
 
 NEIGHBORS = ("auto", "device", "host")
 """Where neighbour lists can be made."""
@@ -263,7 +261,7 @@ class Engine:
     # --- backends -------------------------------------------------------------------------------------------------
 
     def _cpu(self, model: DPA1) -> Evaluator:
-        return CpuEvaluator(model.weights(), DTYPES[self.precision], self.threads)
+        return CpuEvaluator(model.weights(), PRECISIONS[self.precision].operand, self.threads)
 
     def _triton(self, model: DPA1) -> Evaluator:
         evaluator: Evaluator = dispatch.triton_evaluator(
@@ -272,7 +270,9 @@ class Engine:
         return evaluator
 
     def _reference(self, model: DPA1) -> Evaluator:
-        own = copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(DTYPES[self.precision])
+        own = (
+            copy.deepcopy(model).requires_grad_(False).eval().to(self.device).set_dtype(PRECISIONS[self.precision].work)
+        )
         return TiledEvaluator(dispatch.ReferenceEvaluator(own), own.cost_per_neighbor, 2 * own.config.rcut)
 
     # --- one step after another -----------------------------------------------------------------------------------

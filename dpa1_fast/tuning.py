@@ -20,6 +20,7 @@ from . import devices
 from .config import DPA1Config
 from .errors import BackendError
 from .kernels import dispatch
+from .kernels.precision import PRECISIONS
 from .kernels.triton.kernel_clock import Clock, Kernel, by_kernel
 from .kernels.triton.launch_candidates import Candidates, candidates_for
 from .kernels.triton.launch_configurations import (
@@ -33,8 +34,6 @@ from .structures.batch import Batch
 if TYPE_CHECKING:
     from .model import DPA1
 
-TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "tf32": 3e-3, "bfloat16": 2e-2, "float16": 3e-3}
-"""How far the forces of two configurations may be apart, RMS over RMS: they sum in another order, nothing else."""
 NO_GPU = "no GPU was found: tune times kernels, so it has to run where torch sees one"
 ATOMS = 4096
 """Enough to keep any card busy."""
@@ -227,7 +226,7 @@ class Tuner:
                 return "NaN"
             if judge is not None:
                 off = float((forces - judge).square().mean().sqrt() / judge.square().mean().sqrt().clamp_min(1e-300))
-                if not off <= TOLERANCE[run.precision]:
+                if not off <= PRECISIONS[run.precision].reordered:
                     return f"forces differ by {off:.1e} of their RMS"
             coordinates = run.model.coordinates is not None and not run.too_near(batch)
             launches = self.clock(lambda: run(batch))

@@ -10,18 +10,13 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .precision import known_to
 from .prepare.weights import Weights
 from .triton import configuration_cache, interpreting
 
 BACKENDS = ("cpu", "triton", "reference")
 """cpu: compiled code with hand-derived gradients. triton: fused kernels for a GPU, and Triton's interpreter on a CPU.
 reference: autograd over ``reference.py``, on any device."""
-
-PRECISIONS = {
-    "cpu": ("float64", "float32", "bfloat16"),
-    "triton": ("float64", "float32", "tf32", "bfloat16", "float16"),
-    "reference": ("float64", "float32"),
-}
 
 NOT_COMPILED = "backend 'cpu' was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
 NO_TRITON = "backend 'triton' needs the package triton, which was not found: pip install triton"
@@ -74,8 +69,8 @@ def check_precision(precision: str, backend: str) -> None:
     Raises:
         ValueError: naming those that it does.
     """
-    if precision not in PRECISIONS[backend]:
-        known = ", ".join(PRECISIONS[backend])
+    if precision not in known_to(backend):
+        known = ", ".join(known_to(backend))
         raise ValueError(f"precision {precision!r} is not available with backend {backend!r}; available: {known}")
     if precision == "bfloat16" and backend == "cpu" and not library.has_bfloat16():
         raise ValueError("precision 'bfloat16' needs a processor with AVX512-BF16, or a GPU; use float32")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dpa1_fast.screening import rows, totals
+from dpa1_fast.screening import rows, summary_statistics
 from dpa1_fast.screening.report import write_report
 from dpa1_fast.screening.sinks import summary
 from dpa1_fast.screening.sinks.base import Written
@@ -68,7 +68,7 @@ def made(
 ) -> Page:  # fmt: skip
     """The page of a summary with these rows."""
     summary_of(folder, table, **columns)
-    found = totals.total(folder / summary.NAME, by, 10)
+    found = summary_statistics.summarize(folder / summary.NAME, by, 10)
     write_report(folder, identity, told, found, by)
     assert not list(folder.glob("*.partial"))
     return Page(folder / "report.html")

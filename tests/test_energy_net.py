@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpa1_fast.kernels import reference as ref
-from dpa1_fast.kernels.precision import OPERANDS, PRODUCTS, WORK
+from dpa1_fast.kernels.precision import PRECISIONS
 from dpa1_fast.kernels.triton import matrix_product
 from dpa1_fast.kernels.triton.device_model import DeviceModel
 from dpa1_fast.kernels.triton.energy import energies
@@ -82,9 +82,9 @@ def test_an_input_that_is_added_again_is_not_rounded() -> None:
 # --- products -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", PRODUCTS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_products_round_operands_and_nothing_else(precision: str) -> None:
-    work, operand = WORK[precision], OPERANDS[precision]
+    work, operand = PRECISIONS[precision].work, PRECISIONS[precision].operand
     a, b = (torch.randn(size, dtype=work).to(operand) for size in ((9, 33), (33, 5)))
     found = product(a, b, work, tf32=False)
     exact = a.double() @ b.double()

@@ -67,4 +67,4 @@ def test_the_python_blocks_of_the_page_on_screening_run(tmp_path: Path, monkeypa
     text = (ROOT / "docs" / "screening.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "screening.md", "exec"), space)
-    assert len(space["table"]) == space["outcome"].totals.ok >= 40
+    assert len(space["table"]) == space["outcome"].statistics.ok >= 40

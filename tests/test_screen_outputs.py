@@ -124,7 +124,7 @@ def test_model_deviation_is_that_of_dp_gen(tmp_path: Path) -> None:
         }  # fmt: skip
         assert {name: table[k][name] for name in expected} == pytest.approx(expected, rel=1e-9)
         assert table[k]["energy"] == pytest.approx(results[0][k].energy, abs=1e-9)
-    best = [r["max_devi_f"] for r in found.totals.best]
+    best = [r["max_devi_f"] for r in found.statistics.best]
     assert best == sorted(r["max_devi_f"] for r in table)
 
 
@@ -137,7 +137,7 @@ def test_several_models_on_the_command_line(source: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("by", ["energy_per_atom", "energy", "max_force", "volume"])
 def test_the_best_come_first(by: str, source: Path, tmp_path: Path) -> None:
-    found = screen_here(source, MODEL, tmp_path / "out", top=4, by=by, report=False).totals
+    found = screen_here(source, MODEL, tmp_path / "out", top=4, by=by, report=False).statistics
     table = [r for r in rows(tmp_path / "out") if r[by] is not None]
     expected = sorted(table, key=lambda r: (r[by], r["index"]))[:4]
     assert [r["index"] for r in found.best] == [r["index"] for r in expected]
@@ -161,7 +161,7 @@ def test_energy_above_the_hull_of_reference_entries(source: Path, tmp_path: Path
         bound = min(cu, al / 2)
         hull = (-3.0 * al - 1.0 * mg - 4.0 * cu - 0.9 * bound) / n
         assert row["e_above_hull"] == pytest.approx(row["energy_per_atom"] - hull, abs=1e-9)
-    assert found.totals.best[0]["e_above_hull"] == min(r["e_above_hull"] or 0.0 for r in rows(tmp_path / "out"))
+    assert found.statistics.best[0]["e_above_hull"] == min(r["e_above_hull"] or 0.0 for r in rows(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -213,5 +213,5 @@ def test_failures_are_a_table_of_their_own(source: Path, tmp_path: Path) -> None
     assert [r["index"] for r in table] == ["3", "7"]
     assert "Pt" in table[0]["error"]
     assert "not finite" in table[1]["error"]
-    assert found.totals.reasons.total() == 2
-    assert found.totals.exit_code == 1
+    assert found.statistics.reasons.total() == 2
+    assert found.statistics.exit_code == 1

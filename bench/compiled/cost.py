@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bench.compiled import executed
+from bench.compiled import estimate_instructions
 from bench.compiled.launches import Launch
 from bench.compiled.work import work_of
 
@@ -103,9 +103,9 @@ def model(launch: Launch, measured: dict[str, Any], neighbors: int) -> dict[str,
     part = card.warp_products if "mma.sync" in kind else 1.0
     rate = (card.double if how == "ieee" else (card.bf16 if half else card.tf32) * part) * 1e12
     clock = card.clock * 1e9 * card.units
-    followed = executed.by_loops(measured, work.runs, work.phases)
+    followed = estimate_instructions.by_loops(measured, work.runs, work.phases)
     if followed is None:
-        classes = executed.roughly(measured, work.runs, flops, warps)
+        classes = estimate_instructions.by_products(measured, work.runs, flops, warps)
     else:
         classes = {k: followed[k] * warps for k in measured["instructions"]}
     seconds = {

@@ -19,10 +19,11 @@ from typing import Any
 from bench.compiled import cost
 from bench.compiled.compile_all import Compiler, elsewhere
 from bench.compiled.launches import WATER, WATER_BUCKET, Launch, Variant, neighbors, variants
+from dpa1_fast.kernels.precision import known_to
 from dpa1_fast.kernels.triton.launch_configurations import BUCKETS
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+PRECISIONS = known_to("triton")
 NOTE = "model_us_per_atom, limit and bytes are modelled from published rates, not measured; see bench/compiled/cost.py"
 MOST_BYTES, MOST_RATIO = 1_400_000, 5.0
 """Bars for one evaluation of the production model: global bytes an atom, and over the least possible. They were 400,000
@@ -34,10 +35,12 @@ and 1.5 while one program took an atom through all phases, which an H100 found s
 def configuration_of(launch: Launch) -> dict[str, int | None]:
     """Rows of a program, keys that pass by, chunk of the inner dimension, stages; None where a kernel has none."""
     c = launch.constants
-    rows = next((c[k] for k in ("Q", "B", "R") if k in c), None)
+    rows, passing = (
+        ("BLOCK_KEYS", "BLOCK_QUERIES") if "scores_bwd" in launch.kernel else ("BLOCK_QUERIES", "BLOCK_KEYS")
+    )
     return {
-        "rows": rows, "keys": c.get("K") if "scores" in launch.kernel else None,
-        "chunk": c.get("W", c.get("C")), "stages": launch.options.get("num_stages"),
+        "rows": c.get(rows, c.get("BLOCK_ROWS")), "keys": c.get(passing),
+        "chunk": c.get("BLOCK_INNER", c.get("BLOCK_COLUMNS")), "stages": launch.options.get("num_stages"),
     }  # fmt: skip
 
 

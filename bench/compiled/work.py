@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from bench.compiled.executed import Loop
+from bench.compiled.estimate_instructions import Loop
 from bench.compiled.launches import Launch
 from dpa1_fast.kernels.triton.packing import FACTOR_STEP
 
@@ -60,34 +60,36 @@ def _embed(work: Work, c: dict[str, Any], rows: int, times: float, size: int, ba
 
 def _score_rows(c: dict[str, Any]) -> int:
     """How often a loop reads the rows whose products with others it makes: once whole, twice in chunks."""
-    return 1 if c["C"] == c["MP"] else 2
+    return 1 if c["BLOCK_INNER"] == c["MP"] else 2
 
 
-def _chunks(c: dict[str, Any], by: str) -> list[Loop]:
+def _chunks(c: dict[str, Any]) -> list[Loop]:
     """The loop over chunks of the inner dimension, where there is more than one."""
-    return [] if c[by] >= c["MP"] else [(c["MP"] // c[by], [])]
+    return [] if c["BLOCK_INNER"] >= c["MP"] else [(c["MP"] // c["BLOCK_INNER"], [])]
 
 
 def _weights(work: Work, c: dict[str, Any], matrices: int, n: int, operand: int) -> None:
     """Products of all rows with matrices (M, M), a block of rows at a time."""
-    blocks = work.runs = math.ceil(n / c["B"])
-    work.product(c["B"], c["MP"], c["W"], matrices * blocks * (c["MP"] // c["W"]))
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
+    work.product(c["BLOCK_ROWS"], c["MP"], c["BLOCK_INNER"], matrices * blocks * (c["MP"] // c["BLOCK_INNER"]))
     work.l2 += matrices * blocks * c["M"] ** 2 * operand
 
 
 def _project(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     m, mp = c["M"], c["MP"]
     _weights(work, c, 1, n, size.operand)
-    work.phases, blocks = _chunks(c, "W"), work.runs
+    work.phases, blocks = _chunks(c), work.runs
     if c["NORMALIZE"]:
-        width = min(FACTOR_STEP, c["LW"])
-        parts = range(0, c["LW"], width)
-        steps = [(mp - part) // c["W"] for part in parts]
+        width = min(FACTOR_STEP, c["FACTOR_WIDTH"])
+        parts = range(0, c["FACTOR_WIDTH"], width)
+        steps = [(mp - part) // c["BLOCK_INNER"] for part in parts]
         inside: list[Loop] = [(sum(steps) / len(parts), [])] if max(steps) > 1 else []
         work.phases = [*([(len(parts), inside)] if len(parts) > 1 else inside), *work.phases]
-        work.product(c["B"], width, c["W"], blocks * 3 * sum(steps))
+        work.product(c["BLOCK_ROWS"], width, c["BLOCK_INNER"], blocks * 3 * sum(steps))
         for part in parts:
-            work.l2 += n * (m - part) * size.g + blocks * 3 * (m - part) * min(width, c["LM"] - part) * size.operand
+            work.l2 += (
+                n * (m - part) * size.g + blocks * 3 * (m - part) * min(width, c["FACTOR_REAL"] - part) * size.operand
+            )
         work.array(n * 3, size.work)
     work.array(n * m, size.g)
     work.array(n * 4 + 1, size.work)
@@ -98,9 +100,9 @@ def _project(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 def _scores(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """Blocks of queries, all keys passing by."""
-    q, k, chunk, m, mp = c["B"], c["K"], c["C"], c["M"], c["MP"]
+    q, k, chunk, m, mp = c["BLOCK_QUERIES"], c["BLOCK_KEYS"], c["BLOCK_INNER"], c["M"], c["MP"]
     blocks, keys = math.ceil(n / q), math.ceil(n / k)
-    work.runs, work.phases = blocks, [(keys, _chunks(c, "C"))]
+    work.runs, work.phases = blocks, [(keys, _chunks(c))]
     work.product(k, q, chunk, blocks * keys * (mp // chunk))
     work.product(q, mp, k, blocks * keys)
     work.l2 += n * m * (0 if chunk == mp else keys - 1) * size.operand  # t
@@ -115,7 +117,7 @@ def _scores(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 def _output(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     m = c["M"]
     _weights(work, c, 1, n, size.operand)
-    work.phases = _chunks(c, "W")
+    work.phases = _chunks(c)
     work.array(n * m, size.operand, 0)  # y
     work.array(n * m, size.g, 0)
     work.array(n, size.work, 0)
@@ -128,7 +130,7 @@ def _after(work: Work, c: dict[str, Any], n: int, m: int, mp: int, size: Sizes) 
     """What a layer gives: the next one's input, or moments."""
     if c["LAST"]:
         work.array(n * 4, size.work)
-        work.array(math.ceil(n / c["B"]) * 4 * mp, size.work, 4 * m)
+        work.array(math.ceil(n / c["BLOCK_ROWS"]) * 4 * mp, size.work, 4 * m)
     else:
         work.array(n * m, size.work)
 
@@ -143,7 +145,7 @@ def _before(work: Work, c: dict[str, Any], n: int, m: int, mp: int, size: Sizes)
 
 def _norm_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     m = c["M"]
-    work.runs, work.phases = math.ceil(n / c["R"]), []
+    work.runs, work.phases = math.ceil(n / c["BLOCK_ROWS"]), []
     work.l2 += work.runs * (5 + 8 * c["LAST"]) * m * size.work
     work.array(n * m, size.g)
     work.array(2 * n * m, size.work, 0)  # what attention added, z̄
@@ -154,7 +156,7 @@ def _norm_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 def _output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     _weights(work, c, 1, n, size.operand)
-    work.phases = _chunks(c, "W")
+    work.phases = _chunks(c)
     work.array(n * c["M"], size.work, 0)
     work.array(n * c["M"], size.operand, 0)
     work.array(2, 4)
@@ -162,10 +164,10 @@ def _output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 def _scores_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """Blocks of keys, all queries passing by: scores and w̄; Sᵀ t and wᵀ ȳ; S g."""
-    q, k, chunk, m, mp = c["Q"], c["K"], c["C"], c["M"], c["MP"]
+    q, k, chunk, m, mp = c["BLOCK_KEYS"], c["BLOCK_QUERIES"], c["BLOCK_INNER"], c["M"], c["MP"]
     blocks, passing = math.ceil(n / q), math.ceil(n / k)
     pairs, twice = blocks * passing, _score_rows(c)
-    work.phases = [(blocks, [(passing, _chunks(c, "C"))])]
+    work.phases = [(blocks, [(passing, _chunks(c))])]
     work.product(k, q, chunk, 2 * pairs * (mp // chunk))
     work.product(q, mp, k, 2 * pairs)
     work.product(k, mp, q, pairs)
@@ -190,9 +192,9 @@ def _rows_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 def _project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     m = c["M"]
     _weights(work, c, 1 + 3 * c["NORMALIZE"], n, size.operand)
-    work.phases = _chunks(c, "W")
+    work.phases = _chunks(c)
     if c["NORMALIZE"]:
-        work.phases = [*work.phases, *([(c["MP"] // c["W"], [(3, [])])] if work.phases else [(3, [])])]
+        work.phases = [*work.phases, *([(c["MP"] // c["BLOCK_INNER"], [(3, [])])] if work.phases else [(3, [])])]
         work.l2 += 2 * n * m * size.g
     work.array(2 * n * m, size.work, 0)
     work.array(n * m, size.g, 0)
@@ -202,17 +204,17 @@ def _project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 
 def _embedding_edges_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    blocks = work.runs = math.ceil(n / c["R"])
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
     work.phases = []
-    _embed(work, c, c["R"], blocks, size.work, back=True)
+    _embed(work, c, c["BLOCK_ROWS"], blocks, size.work, back=True)
     work.array(n * c["M"], size.work)
     work.array(n * 4, size.work)
     work.array(n + 4, 4)
 
 
 def _embedding_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    blocks = work.runs = math.ceil(n / c["R"])
-    _embed(work, c, c["R"], blocks, size.work, back=False)
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
+    _embed(work, c, c["BLOCK_ROWS"], blocks, size.work, back=False)
     work.array(n * 3, 8)
     work.array(n + 6, 4)
     if c["ATTENTION"]:
@@ -229,8 +231,8 @@ def _series(work: Work, c: dict[str, Any], rows: int, times: float, size: int) -
 
 
 def _coordinates(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    blocks = work.runs = math.ceil(n / c["R"])
-    _series(work, c, c["R"], blocks, size.work)
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
+    _series(work, c, c["BLOCK_ROWS"], blocks, size.work)
     work.array(n * 3, 8)
     work.array(n + 6, 4)
     work.array(n * 8, size.work)
@@ -240,9 +242,9 @@ def _coordinates(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 def _reduced_output(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """From y and φ to N channels."""
     m, wide = c["M"], c["NP"]
-    blocks = work.runs = math.ceil(n / c["B"])
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
     work.phases = []
-    work.product(c["B"], wide, m, 2 * blocks)
+    work.product(c["BLOCK_ROWS"], wide, m, 2 * blocks)
     work.l2 += blocks * 2 * m * c["N"] * size.operand
     work.array(2 * n * m, size.operand, 0)
     work.array(n, size.work, 0)
@@ -251,11 +253,11 @@ def _reduced_output(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 
 def _reduced_output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    m, wide, b = c["M"], c["NP"], c["B"]
+    m, wide, b = c["M"], c["NP"], c["BLOCK_ROWS"]
     blocks = work.runs = math.ceil(n / b)
-    work.phases = [(wide // c["W"], [])] if c["W"] < wide else []
+    work.phases = [(wide // c["BLOCK_INNER"], [])] if c["BLOCK_INNER"] < wide else []
     work.product(b, wide, m, 2 * blocks)
-    work.product(b, m, c["W"], 2 * blocks * (wide // c["W"]))
+    work.product(b, m, c["BLOCK_INNER"], 2 * blocks * (wide // c["BLOCK_INNER"]))
     work.l2 += blocks * 4 * m * c["N"] * size.operand + n * c["N"] * size.operand
     work.array(n * m, size.operand)
     work.array(2 * n * m + n * c["N"], size.operand, 0)  # y, ȳ, z̄
@@ -265,7 +267,7 @@ def _reduced_output_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> N
 
 
 def _reduced_project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    m, b = c["M"], c["B"]
+    m, b = c["M"], c["BLOCK_ROWS"]
     blocks = work.runs = math.ceil(n / b)
     work.phases = [(3, [])] if c["NORMALIZE"] else []
     work.product(b, m, m, (1 + 3 * c["NORMALIZE"]) * blocks)
@@ -279,9 +281,9 @@ def _reduced_project_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> 
 
 
 def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    blocks = work.runs = math.ceil(n / c["R"])
-    _embed(work, c, c["R"], blocks, size.work, back=False)
-    _embed(work, c, c["R"], blocks, size.work, back=True)
+    blocks = work.runs = math.ceil(n / c["BLOCK_ROWS"])
+    _embed(work, c, c["BLOCK_ROWS"], blocks, size.work, back=False)
+    _embed(work, c, c["BLOCK_ROWS"], blocks, size.work, back=True)
     work.array(2 * n * 3, 8)
     work.array(n + 4, 4)
     work.array(4 * c["MP"], size.work, 4 * c["MP"])
@@ -289,52 +291,52 @@ def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
 
 def _energy_layer_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """Between two products, which are torch's: all that it reads and writes one kernel for the whole net would not."""
-    work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
-    work.array((4 if c["RESIDUAL"] else 3) * c["N"], size.work, 0)
-    work.array(c["N"] * c["NARROW"], size.operand, 0)
+    work.runs = math.ceil(c["N_OUT"] / c["BLOCK_COLUMNS"]) / c["BLOCK_ROWS"]
+    work.array((4 if c["RESIDUAL"] else 3) * c["N_OUT"], size.work, 0)
+    work.array(c["N_OUT"] * c["NARROW"], size.operand, 0)
 
 
 def _energy_last(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    work.runs = math.ceil(c["N"] / c["W"]) / c["R"]
-    work.array(c["N"] * (1 + c["BACKWARD"] * (1 + c["HIDDEN"])), size.work, 0)
-    work.array(c["N"] * c["BACKWARD"] * c["HIDDEN"], size.operand, 0)
+    work.runs = math.ceil(c["N_OUT"] / c["BLOCK_COLUMNS"]) / c["BLOCK_ROWS"]
+    work.array(c["N_OUT"] * (1 + c["BACKWARD"] * (1 + c["HIDDEN"])), size.work, 0)
+    work.array(c["N_OUT"] * c["BACKWARD"] * c["HIDDEN"], size.operand, 0)
     work.array(1, 8)
     work.array(1, 4)
 
 
 def _energy_layer_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    work.runs = math.ceil(c["K"] / c["W"]) / c["R"]
-    work.array((1 + c["HIDDEN"]) * c["K"] + (c["K"] + c["N"] if c["RESIDUAL"] else 0), size.work, 0)
-    work.array(c["K"] * c["HIDDEN"], size.operand, 0)
+    work.runs = math.ceil(c["N_IN"] / c["BLOCK_COLUMNS"]) / c["BLOCK_ROWS"]
+    work.array((1 + c["HIDDEN"]) * c["N_IN"] + (c["N_IN"] + c["N_OUT"] if c["RESIDUAL"] else 0), size.work, 0)
+    work.array(c["N_IN"] * c["HIDDEN"], size.operand, 0)
 
 
 def _contraction_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
-    blocks = math.ceil(n / c["R"])
+    blocks = math.ceil(n / c["BLOCK_ROWS"])
     work.array((blocks + 1) * 4 * c["MP"], size.work, 8 * c["M"])
-    work.array(c["M"] * c["A"] + c["EXTRA"], size.operand)
+    work.array(c["M"] * c["AXIS"] + c["EXTRA"], size.operand)
     work.array(c["EXTRA"] + 1, size.work)
     work.array(3, 4)
-    work.l2 += c["M"] * c["A"] * 4
+    work.l2 += c["M"] * c["AXIS"] * 4
 
 
 def _contraction_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(2 * 4 * c["MP"], size.work, 8 * c["M"])
-    work.array(c["M"] * c["A"], size.work)
-    work.l2 += c["M"] * c["A"] * 4
+    work.array(c["M"] * c["AXIS"], size.work)
+    work.l2 += c["M"] * c["AXIS"] * 4
 
 
 def _environment_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(n * 6, 8)
     work.array(n * 8, size.work, n * 5)
     work.array(6, 4)
-    work.runs = math.ceil(n / c["R"])
+    work.runs = math.ceil(n / c["BLOCK_ROWS"])
 
 
 def _forces(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(2 * n * 3, 8, n * 3)
     work.array(n * 3 + 12, 8)
     work.array(n + 4, 8)
-    work.runs = math.ceil(n / c["R"])
+    work.runs = math.ceil(n / c["BLOCK_ROWS"])
 
 
 WORK = {

@@ -14,18 +14,19 @@ from bench.rounding.attention import Attention, in_coordinates, merged
 from bench.rounding.products import Products, TimesWeight
 from bench.rounding.series import RoundedSeries
 from dpa1_fast.kernels import reference as ref
+from dpa1_fast.kernels.precision import PRECISIONS
 from dpa1_fast.kernels.prepare import merging
 from dpa1_fast.kernels.prepare.weights import Weights
 from dpa1_fast.kernels.triton import coordinates
 from dpa1_fast.structures.batch import Tile
 
-PRECISION = {
+ENGINE = {
     "float64": "float64", "tf32": "tf32", "tf32, truncated": "tf32", "float16": "float16", "bfloat16": "bfloat16",
 }  # fmt: skip
-"""By which precision of the engine a mode's coordinates are looked for; "float32" for all others."""
+"""The engine's precision by which a mode's coordinates are looked for; "float32" for all others."""
 
 SERIES = {"float16": "tf32, truncated", "bfloat16": "tf32, truncated"}
-"""How products of series are rounded, where not as all others; see ``kernels/triton/coordinates.py``."""
+"""How products of series are rounded, where not as all others; see ``kernels/precision.py``."""
 
 
 class RoundedModel:
@@ -55,7 +56,7 @@ class RoundedModel:
         found = None
         if reduced:
             m = c.neuron[-1]
-            found = coordinates.find(w, torch.arange(m), m, PRECISION.get(dot.mode, "float32"))
+            found = coordinates.find(w, torch.arange(m), m, PRECISIONS[ENGINE.get(dot.mode, "float32")].series)
         self.reduced = found is not None
         if found is not None:
             self.layers[0] = in_coordinates(found, dot.dtype)

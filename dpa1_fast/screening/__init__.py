@@ -26,7 +26,7 @@ def screen(
         output: folder for ``summary.parquet`` and what else is asked for. options: see ``Options``.
 
     Returns:
-        Totals, the best and the failed rows; the table itself is in ``output``.
+        Statistics, the best and the failed rows; the table itself is in ``output``.
 
     Raises:
         DPA1Error: nothing could be done, or the job had to stop; what it had written is kept.

@@ -19,7 +19,7 @@ from .job import Outcome, StoppedError, run
 from .options import Options
 from .progress import Watch
 from .sinks import summary
-from .totals import Totals
+from .summary_statistics import SummaryStatistics
 
 
 class Terminated(BaseException):
@@ -40,7 +40,7 @@ def screen_command(options: Options) -> int:
         print("interrupted; what is written is safe, and the same command goes on from there", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 143
     _print(console, outcome, options)
-    return outcome.totals.exit_code
+    return outcome.statistics.exit_code
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def _terminated() -> Iterator[None]:
 
 
 def _print(console: Console, outcome: Outcome, options: Options) -> None:
-    found, engine = outcome.totals, outcome.engine
+    found, engine = outcome.statistics, outcome.engine
     if found.best:
         console.print(best_table(found, options.by))
     if found.failed:
@@ -82,7 +82,7 @@ def _print(console: Console, outcome: Outcome, options: Options) -> None:
     console.print("wrote " + ", ".join(str(outcome.folder / x) for x in names), soft_wrap=True)
 
 
-def best_table(found: Totals, by: str) -> Table:
+def best_table(found: SummaryStatistics, by: str) -> Table:
     """The structures with the smallest ``by``."""
     title = {"energy_per_atom": "energy per atom"}.get(by, by)
     table = Table(title=f"lowest {len(found.best)} in {title}", title_justify="left", box=None)
@@ -97,7 +97,7 @@ def best_table(found: Totals, by: str) -> Table:
     return table
 
 
-def failures_table(found: Totals) -> Table:
+def failures_table(found: SummaryStatistics) -> Table:
     """The first failures, and how many more there are."""
     table = Table(title="failed", title_justify="left", box=None)
     for name in ("#", "source", "frame", "reason"):

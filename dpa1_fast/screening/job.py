@@ -13,7 +13,7 @@ from .. import __version__
 from ..engine import Engine
 from ..errors import DPA1Error, DPA1Warning
 from ..loading import load
-from . import rows, sinks, totals
+from . import rows, sinks
 from .blocks import Block, Position, blocks
 from .evaluate import Done, Evaluation
 from .folder import FAILURES, REPORT, outputs_of
@@ -23,6 +23,7 @@ from .journal import Journal
 from .kept import column_of
 from .options import Options, fingerprints
 from .sinks import summary
+from .summary_statistics import SummaryStatistics, summarize, write_failures
 
 Evaluate = Callable[[Iterable[Block]], Iterator[Done]]
 
@@ -57,11 +58,11 @@ class Outcome:
     """What a job has come to.
 
     Attributes:
-        totals: see there. resumed: structures that an earlier run had done. complete: whether it had done all.
+        statistics: of the summary. resumed: structures that an earlier run had done. complete: whether it had done all.
         seconds, structures, atoms: of this run. engine: what evaluated. folder: where everything is.
     """
 
-    totals: totals.Totals
+    statistics: SummaryStatistics
     resumed: int
     complete: bool
     seconds: float
@@ -110,11 +111,11 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
                         progress(now)
                 for sink in outputs:
                     sink.finish()
-                totals.write_failures(options.output / summary.NAME, options.output / FAILURES)
+                write_failures(options.output / summary.NAME, options.output / FAILURES)
                 journal.end()
             except OSError as error:
                 raise StoppedError(_why(error, journal, options.output)) from error
-        found = totals.total(options.output / summary.NAME, options.by, options.top)
+        found = summarize(options.output / summary.NAME, options.by, options.top)
         if options.report and not (complete and (options.output / REPORT).exists()):
             _report(options, identity, journal, found)
     spent = time.perf_counter() - began
@@ -170,7 +171,7 @@ def _evaluation(options: Options, engines: list[Engine]) -> Evaluate:
     return RayEvaluation(options, (engines[0].backend, engines[0].device.type))
 
 
-def _report(options: Options, identity: dict[str, Any], journal: Journal, found: totals.Totals) -> None:
+def _report(options: Options, identity: dict[str, Any], journal: Journal, found: SummaryStatistics) -> None:
     from .report import write_report
 
     try:

@@ -21,7 +21,7 @@ from .report_sections import Section
 from .report_text import count, duration, listed, number, rate, share, times
 from .sinks import summary
 from .sinks.base import write_file
-from .totals import Totals
+from .summary_statistics import SummaryStatistics
 
 NAME = "report.html"
 INPUTS = 8
@@ -29,13 +29,13 @@ COLUMNS = ("energy_per_atom", "max_force", "steps", "max_devi_f", "e_above_hull"
 
 
 def write_report(
-    folder: Path, identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]], found: Totals, by: str
+    folder: Path, identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]], found: SummaryStatistics, by: str
 ) -> None:
     """Writes ``report.html``, whole or not at all, from a finished summary; in constant memory.
 
     Args:
         folder: of the job. identity: what the job is, see ``Options.identity``. blocks: of the journal.
-        found: the summary's totals. by: the column by which structures are best.
+        found: the summary's statistics. by: the column by which structures are best.
 
     Raises:
         OSError: it cannot be written.
@@ -43,7 +43,9 @@ def write_report(
     write_file(folder / NAME, page(folder, identity, blocks, found, by).encode("utf-8", "backslashreplace"))
 
 
-def page(folder: Path, identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]], found: Totals, by: str) -> str:
+def page(
+    folder: Path, identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]], found: SummaryStatistics, by: str
+) -> str:
     """The page as HTML; see ``write_report``."""
     went = pace(blocks)
     before: list[Section] = []
@@ -69,7 +71,9 @@ def page(folder: Path, identity: Mapping[str, Any], blocks: Sequence[Mapping[str
     )
 
 
-def _on_structures(table: Path, numbers: Numbers, identity: Mapping[str, Any], found: Totals) -> list[Section]:
+def _on_structures(
+    table: Path, numbers: Numbers, identity: Mapping[str, Any], found: SummaryStatistics
+) -> list[Section]:
     deviation = numbers.columns.get("max_devi_f")
     wanted = {g.index for g in numbers.groups} if numbers.kind else set()
     wanted |= {k for _, k in [*deviation.low, *deviation.high]} if deviation else set()
@@ -86,7 +90,7 @@ def _on_structures(table: Path, numbers: Numbers, identity: Mapping[str, Any], f
     return out
 
 
-def _verdict(found: Totals) -> tuple[str, str]:
+def _verdict(found: SummaryStatistics) -> tuple[str, str]:
     """How a job went: a class, and a sentence."""
     every = found.ok + found.failed
     if not every:
@@ -99,7 +103,7 @@ def _verdict(found: Totals) -> tuple[str, str]:
     return "good", "The structure was evaluated." if every == 1 else f"All {count(every, 'structure')} were evaluated."
 
 
-def _figures(found: Totals, numbers: Numbers | None, went: Pace) -> list[tuple[str, Any, Any]]:
+def _figures(found: SummaryStatistics, numbers: Numbers | None, went: Pace) -> list[tuple[str, Any, Any]]:
     """The key figures: (what, value, remark)."""
     every = found.ok + found.failed
     out: list[tuple[str, Any, Any]] = [

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from .totals import LITTLE
+from .summary_statistics import LITTLE
 
 SAMPLE = 20_000
 GROUPS = 5

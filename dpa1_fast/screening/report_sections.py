@@ -14,7 +14,7 @@ from .folder import FAILURES
 from .report_numbers import NO_FORCE, Column, Numbers
 from .report_pace import Pace
 from .report_text import QUANTITIES, axis, count, duration, formula, number, place, quantity, rate, share, system, times
-from .totals import Totals
+from .summary_statistics import SummaryStatistics
 
 POINTS = 2_500
 """Dots of a picture at most."""
@@ -63,7 +63,7 @@ class Section:
             self.pictures.append((Markup(function(*arguments)), words))
 
 
-def best(found: Totals, by: str) -> Section:
+def best(found: SummaryStatistics, by: str) -> Section:
     """The structures with the smallest ``by``: a table and a picture."""
     words = QUANTITIES[by][0]
     out = Section(
@@ -144,7 +144,7 @@ def energies_and_forces(numbers: Numbers) -> Section:
     return out
 
 
-def relaxation(numbers: Numbers, found: Totals, identity: Mapping[str, Any]) -> Section:
+def relaxation(numbers: Numbers, found: SummaryStatistics, identity: Mapping[str, Any]) -> Section:
     """How many relaxations converged, in how many steps."""
     out = _distribution(numbers, "steps", "Relaxation", digits=0)
     done = found.ok - found.not_converged
@@ -202,7 +202,7 @@ def throughput(went: Pace) -> Section:
     return out
 
 
-def failures(found: Totals) -> Section:
+def failures(found: SummaryStatistics) -> Section:
     """Why structures failed."""
     out = Section("failures", "Failures", wide=True)
     common = found.reasons.most_common(REASONS)

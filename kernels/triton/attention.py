@@ -138,11 +138,11 @@ class Layer:
         _attention_project_kernel[rows.grid(c.project.rows)](
             atoms.at, atoms.count, atoms.center_type, g, rows.gate, kept.lengths, kept.operands, kept.stats,
             self.matrices, self.vectors, SCALE=m.config.attention_scale, NORMALIZE=m.options["NORMALIZE"],
-            NARROW=self.narrow, **self.lengths(), **self.shape, **c.project.options("B", "W"),
+            NARROW=self.narrow, **self.lengths(), **self.shape, **c.project.options("BLOCK_ROWS", "BLOCK_INNER"),
         )  # fmt: skip
         _attention_scores_kernel[rows.grid(c.scores.rows)](
             atoms.at, atoms.count, atoms.n_key, g, rows.gate, kept.operands, kept.stats, **self.pairwise,
-            **c.scores.options("B", "C", "K"),
+            **c.scores.options("BLOCK_QUERIES", "BLOCK_INNER", "BLOCK_KEYS"),
         )  # fmt: skip
         return kept
 
@@ -151,7 +151,7 @@ class Layer:
         atoms = rows.atoms
         _attention_scores_bwd_kernel[(len(atoms),)](
             atoms.at, atoms.count, kept.g, rows.gate, scratch, kept.operands, kept.stats, **self.pairwise,
-            **self.configurations.scores_bwd.options("Q", "C", "K"),
+            **self.configurations.scores_bwd.options("BLOCK_KEYS", "BLOCK_INNER", "BLOCK_QUERIES"),
         )  # fmt: skip
 
     # --- in all channels ----------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Layer:
         _attention_output_kernel[rows.grid(c.rows)](
             atoms.at, atoms.count, g, rows.row, kept.operands, kept.stats, kept.attended, g_out, moments,
             self.matrices, self.vectors, moments.shape[1], EPS=self.model.config.ln_eps, LAST=self.last, **self.shape,
-            **c.options("B", "W"),
+            **c.options("BLOCK_ROWS", "BLOCK_INNER"),
         )  # fmt: skip
         return kept
 
@@ -176,17 +176,17 @@ class Layer:
         scratch = self.model.new(len(rows), WIDE.value, self.channels)
         _attention_norm_bwd_kernel[rows.grid(c.norm_bwd.rows)](
             atoms.at, atoms.count, kept.g, row, kept.attended, d.g, d.row, d.x, scratch, kept.stats, self.vectors,
-            EPS=m.config.ln_eps, LAST=self.last, **m.shape, **c.norm_bwd.options("R"),
+            EPS=m.config.ln_eps, LAST=self.last, **m.shape, **c.norm_bwd.options("BLOCK_ROWS"),
         )  # fmt: skip
         _attention_output_bwd_kernel[rows.grid(c.output_bwd.rows)](
             atoms.at, atoms.count, scratch, kept.operands, self.matrices, **self.shape,
-            **c.output_bwd.options("B", "W"),
+            **c.output_bwd.options("BLOCK_ROWS", "BLOCK_INNER"),
         )  # fmt: skip
         self.attend_bwd(rows, kept, scratch)
         _attention_project_bwd_kernel[rows.grid(c.project_bwd.rows)](
             atoms.at, atoms.count, kept.g, row, gate, kept.lengths, d.g, d.row, d.gate, scratch, kept.stats,
             self.matrices, self.vectors, **m.options, FIRST=self.first, LAST=self.last, **self.shape,
-            **c.project_bwd.options("B", "W"),
+            **c.project_bwd.options("BLOCK_ROWS", "BLOCK_INNER"),
         )  # fmt: skip
 
 
@@ -223,7 +223,10 @@ class FirstLayer(Layer):
     def lengths(self) -> dict[str, Any]:
         """See ``Layer``."""
         x = self.coordinates
-        return {"LM": x.factor_width, "LW": x.factor_width, **self.kinds, "FACTORS": x.factors, "BIASES": x.biases}
+        return {
+            "FACTOR_REAL": x.factor_width, "FACTOR_WIDTH": x.factor_width, "FACTORS": x.factors, "BIASES": x.biases,
+            **self.kinds,
+        }  # fmt: skip
 
     def added(self, rows: Rows) -> Tensor:
         """None: two small products find it again."""
@@ -234,7 +237,8 @@ class FirstLayer(Layer):
         atoms, c, kept = rows.atoms, self.configurations.output, self.attend(rows, g)
         _reduced_output_kernel[rows.grid(c.rows)](
             atoms.at, atoms.count, atoms.center_type, g, rows.row, kept.operands, kept.stats, g_out, moments,
-            self.wide, self.norm, moments.shape[1], EPS=self.model.config.ln_eps, **self.widths, **c.options("B"),
+            self.wide, self.norm, moments.shape[1], EPS=self.model.config.ln_eps, **self.widths,
+            **c.options("BLOCK_ROWS"),
         )  # fmt: skip
         return kept
 
@@ -245,13 +249,14 @@ class FirstLayer(Layer):
         d_z = self.model.new(len(rows), m.mp, operand=True)
         _reduced_output_bwd_kernel[rows.grid(c.output_bwd.rows)](
             atoms.at, atoms.count, atoms.center_type, kept.g, row, d.g, d.row, d.x, d_z, scratch, kept.operands,
-            kept.stats, self.wide, self.norm, EPS=m.config.ln_eps, **self.widths, **c.output_bwd.options("B", "W"),
+            kept.stats, self.wide, self.norm, EPS=m.config.ln_eps, **self.widths,
+            **c.output_bwd.options("BLOCK_ROWS", "BLOCK_INNER"),
         )  # fmt: skip
         self.attend_bwd(rows, kept, scratch)
         _reduced_project_bwd_kernel[rows.grid(c.project_bwd.rows)](
             atoms.at, atoms.count, atoms.center_type, atoms.first, kept.g, row, gate, kept.lengths, d.row, d.gate,
             scratch, kept.stats, self.matrices, self.vectors, rows.edges.type, m.series_t, m.ranges, **m.options,
-            LAST=self.last, **self.kinds, **m.of_series, PREC=m.products, **c.project_bwd.options("B"),
+            LAST=self.last, **self.kinds, **m.of_series, PREC=m.products, **c.project_bwd.options("BLOCK_ROWS"),
         )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The first attention layer in coordinates, as the Triton kernels read it: a basis for each centre type.
 
-``cpu/bases.py`` finds the basis, ``cpu/chebyshev.py`` the series; ``reduced_attention.py`` says where numbers stand.
+``prepare/bases.py`` finds the basis, ``prepare/chebyshev.py`` the series; places: ``reduced_attention.py``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,8 @@ from ..prepare.weights import Weights
 from ..reference import AttentionLayer
 from .packing import SMALLEST, fill, padded, pair_numbers
 
-PRECISION = {
-    "float64": torch.float64, "float32": torch.float32, "tf32": torch.float32,
-    "bfloat16": torch.bfloat16, "float16": torch.bfloat16,
-}  # fmt: skip
-"""By which precision of the CPU engine series and bases are cut off."""
-
 MOST = 32
 """Coordinates that the kernels are made for; with more they would need a stack."""
-
-SERIES = {"bfloat16": "tf32", "float16": "tf32", "rounded_bfloat16": "tf32"}
-"""How products of series are done, for products that round more than those may."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +45,16 @@ class Coordinates:
     norm: Tensor
 
 
-def find(w: Weights, order: Tensor, mp: int, precision: str) -> Coordinates | None:
+def find(w: Weights, order: Tensor, mp: int, dtype: torch.dtype) -> Coordinates | None:
     """The first layer's coordinates, or None for models with many types, or where they are not worth it.
 
     Args:
         order: the original channel of each that kernels see, of which there are ``mp`` when filled up.
+        dtype: by which precision of the CPU engine series and bases are cut off, see ``precision.py``.
     """
     n = w.config.ntypes
     if not w.attention or n > bases.MOST_TYPES_AROUND:
         return None
-    dtype = PRECISION[precision]
     pairs = [[center * n + t for t in range(n)] for center in range(n)]
     series = [
         [bases.series_of_pair(w, p, chebyshev.TOLERANCE[dtype], chebyshev.MOST_TERMS) for p in row] for row in pairs

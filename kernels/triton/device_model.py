@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import OPERANDS, PRODUCTS, WORK
+from ..precision import PRECISIONS
 from ..prepare import merging
 from ..prepare.weights import Weights
 from ..reference import activation, network
@@ -22,7 +22,7 @@ class DeviceModel:
     """A model's numbers on a device.
 
     Args:
-        weights: the model's. precision: one of ``precision.PRODUCTS``. device: where.
+        weights: the model's. precision: one of ``precision.PRECISIONS``. device: where.
         architecture: "sm_90" and the like; None in the interpreter.
 
     Attributes:
@@ -37,7 +37,8 @@ class DeviceModel:
         w = weights.double().to(torch.device("cpu"))
         c = w.config
         self.weights, self.config, self.device = w, c, device
-        self.work, self.operand, self.products = WORK[precision], OPERANDS[precision], PRODUCTS[precision]
+        self.precision = PRECISIONS[precision]
+        self.work, self.operand, self.products = self.precision.work, self.precision.operand, self.precision.products
         if architecture is None and precision == "bfloat16":
             self.products = "rounded_bfloat16"
         self.split = "x3" in self.products
@@ -45,13 +46,13 @@ class DeviceModel:
         self._attention(w, order)
         self.coordinates = None
         if precision != "float64" or architecture is None:
-            self.coordinates = coordinates.find(w, order, self.mp, precision)
+            self.coordinates = coordinates.find(w, order, self.mp, self.precision.series)
         if self.coordinates is not None:
             self._first_layer(self.coordinates)
         self._energy(w)
         self.environment = {"SMTH": c.rcut_smth, "RCUT": c.rcut, "PROTECTION": c.env_protection, "TYPES": c.ntypes}
         self.shape = {"M": c.neuron[-1], "MP": self.mp}
-        self.axes = {"A": c.axis_neuron, "AP": packing.padded(c.axis_neuron), "NSEL": float(c.nsel)}
+        self.axes = {"AXIS": c.axis_neuron, "AXIS_PADDED": packing.padded(c.axis_neuron), "NSEL": float(c.nsel)}
 
     def new(self, *shape: int, operand: bool = False) -> Tensor:
         """An array that a kernel is to fill, in the work precision, or the operands'."""
@@ -81,7 +82,8 @@ class DeviceModel:
         kind, threshold = (float(x) for x in merging.activation_code(c.activation_function))
         self.embedding = {
             "WIDTHS": e.widths, "REAL": e.widths if self.split else e.real, "RESIDUALS": e.residuals,
-            "STARTS": e.starts, "KIND": merging.ACTIVATIONS[int(kind)], "T": threshold, "STRIP": w.strip is not None,
+            "STARTS": e.starts, "KIND": merging.ACTIVATIONS[int(kind)], "THRESHOLD": threshold,
+            "STRIP": w.strip is not None,
         }  # fmt: skip
         return e.order
 
@@ -96,7 +98,7 @@ class DeviceModel:
             (self._here(x.matrices, self.operand), self._here(x.vectors), x.factors, x.biases) for x in layers
         ]
         self.options = {"SMOOTH": c.smooth_type_embedding, "DOTR": c.attn_dotr, "NORMALIZE": c.normalize}
-        self.factor_widths = {"LM": factor_width, "LW": factor_filled}
+        self.factor_widths = {"FACTOR_REAL": factor_width, "FACTOR_WIDTH": factor_filled}
 
     def _first_layer(self, x: Coordinates) -> None:
         """The first layer in coordinates, and the series that lead to them."""
@@ -105,7 +107,7 @@ class DeviceModel:
         self.reduced = (here(x.matrices, self.operand), here(x.vectors), here(x.wide, self.operand), here(x.norm))
         self.of_series = {
             "TYPES": c.ntypes, "SETS": x.sets, "TERMS": x.terms, "M": x.width,
-            "SERIES_PREC": coordinates.SERIES.get(self.products, self.products),
+            "SERIES_PREC": self.precision.series_products,
         }  # fmt: skip
         self.of_reduced = {
             "N": c.neuron[-1], "NP": self.mp, "MATRICES": x.matrices.shape[1], "VECTORS": x.vectors.shape[1],
@@ -128,9 +130,9 @@ class DeviceModel:
         self.fparam, self.aparam = (x and tuple(here(y, torch.float64) for y in x) for x in (w.fparam, w.aparam))
         self.case_embd = None if w.case_embd is None else here(w.case_embd)
         more = c.dim_fitting_in - c.neuron[-1] * c.axis_neuron
-        self.extras = {"EXTRA": more, "EP": packing.padded(more) if more else 0}
+        self.extras = {"EXTRA": more, "EXTRA_PADDED": packing.padded(more) if more else 0}
         kind, threshold = (float(x) for x in merging.activation_code(c.fitting.activation_function))
-        self.net_activation = {"KIND": merging.ACTIVATIONS[int(kind)], "T": threshold}
+        self.net_activation = {"KIND": merging.ACTIVATIONS[int(kind)], "THRESHOLD": threshold}
 
     def parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides D, for each centre. (B, …)"""

@@ -15,7 +15,7 @@ from .device_model import DeviceModel
 from .matrix_product import product
 from .ops.energy_net import _energy_last_kernel, _energy_layer_bwd_kernel, _energy_layer_fwd_kernel
 
-TILE = {"R": 16, "W": 64, "num_warps": 4, "num_stages": 1}
+BLOCKS = {"BLOCK_ROWS": 16, "BLOCK_COLUMNS": 64, "num_warps": 4, "num_stages": 1}
 """Atoms and columns at a time."""
 
 
@@ -49,17 +49,17 @@ def energies(
         z = times(operand, layer.weight)
         y = new(*z.shape)
         operand = taken(y) if narrow else y
-        _energy_layer_fwd_kernel[_tiles(z)](
-            h, z, y, operand, layer.vectors, n, K=h.shape[1], N=z.shape[1], RESIDUAL=layer.residual,
-            **model.net_activation, NARROW=narrow, **TILE,
+        _energy_layer_fwd_kernel[_blocks(z)](
+            h, z, y, operand, layer.vectors, n, N_IN=h.shape[1], N_OUT=z.shape[1], RESIDUAL=layer.residual,
+            **model.net_activation, NARROW=narrow, **BLOCKS,
         )  # fmt: skip
         h = y
         slopes.append(z)
     d_h = new(*h.shape) if backward else h
     d_p = taken(h) if backward and layers else d_h
-    _energy_last_kernel[(-(-n // TILE["R"]),)](
+    _energy_last_kernel[(-(-n // BLOCKS["BLOCK_ROWS"]),)](
         types, h, slopes[-1] if layers else h, d_h, d_p, energy, model.fit_last, model.alive, bias, n,
-        N=h.shape[1], HIDDEN=bool(layers), BACKWARD=backward, **TILE,
+        N_OUT=h.shape[1], HIDDEN=bool(layers), BACKWARD=backward, **BLOCKS,
     )  # fmt: skip
     if not backward:
         return None
@@ -68,13 +68,13 @@ def energies(
         d_x = times(d_p, layer.weight.t())
         if slopes or layer.residual:
             d_p = taken(d_x) if slopes else d_x
-            _energy_layer_bwd_kernel[_tiles(d_x)](
-                d_x, d_h, slopes[-1] if slopes else d_x, d_p, n, K=d_x.shape[1], N=d_h.shape[1],
-                RESIDUAL=layer.residual, HIDDEN=bool(slopes), **TILE,
+            _energy_layer_bwd_kernel[_blocks(d_x)](
+                d_x, d_h, slopes[-1] if slopes else d_x, d_p, n, N_IN=d_x.shape[1], N_OUT=d_h.shape[1],
+                RESIDUAL=layer.residual, HIDDEN=bool(slopes), **BLOCKS,
             )  # fmt: skip
         d_h = d_x
     return d_h
 
 
-def _tiles(x: Tensor) -> tuple[int, int]:
-    return -(-x.shape[0] // TILE["R"]), -(-x.shape[1] // TILE["W"])
+def _blocks(x: Tensor) -> tuple[int, int]:
+    return -(-x.shape[0] // BLOCKS["BLOCK_ROWS"]), -(-x.shape[1] // BLOCKS["BLOCK_COLUMNS"])

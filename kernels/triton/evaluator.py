@@ -20,7 +20,6 @@ from ..outputs import Outputs
 from ..prepare import bases
 from ..prepare.weights import Weights
 from . import chunks
-from .ahead import ahead
 from .attention import Edges, FirstLayer, Gradients, Layer, Rows, bytes_per_row
 from .chunks import Atoms, Chunk, Order
 from .configuration_cache import Tuned
@@ -34,6 +33,7 @@ from .ops.env_matrix import _environment_bwd_kernel
 from .ops.gated_attention_bwd import _embedding_edges_bwd_kernel
 from .ops.series import _coordinates_kernel
 from .ops.sums import _forces_kernel, _virials_kernel
+from .side_stream import on_side_stream
 
 EDGES, EDGE_ROWS = 16, 32
 """Edges of a program where the embedding goes backward, and elsewhere."""
@@ -44,7 +44,7 @@ class TritonEvaluator:
     """Evaluates batches on a GPU, or on tensors of a CPU in Triton's interpreter.
 
     Args:
-        weights: the model's. precision: one of ``precision.PRODUCTS``. device: where.
+        weights: the model's. precision: one of ``precision.PRECISIONS``. device: where.
         architecture: "sm_90" and the like; None in the interpreter.
         chunk_bytes: device memory for one chunk. configurations: for all atoms, whatever is shipped.
         tuned: what was measured on this card, see ``configuration_cache.py``.
@@ -71,7 +71,7 @@ class TritonEvaluator:
         """
         batch = batch.to(self.device)
         with self.on_device():
-            with ahead(batch, self._reading) as keep:
+            with on_side_stream(batch, self._reading) as keep:
                 order = chunks.by_neighbors(batch)
                 sizes, near = chunks.read(order, batch.vector, bases.NEAREST)
                 keep(order.count, order.atom)
@@ -149,8 +149,8 @@ class TritonEvaluator:
         if not attention:
             _embedding_bwd_kernel[rows.grid(EDGES)](
                 edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, m.statistics,
-                m.net, m.factors, d_x, **m.environment, SMOOTH=m.options["SMOOTH"], **m.embedding, MP=m.mp, R=EDGES,
-                PREC=m.products, num_warps=8 if edge_rows == EDGE_ROWS else 4, num_stages=1,
+                m.net, m.factors, d_x, **m.environment, SMOOTH=m.options["SMOOTH"], **m.embedding, MP=m.mp,
+                BLOCK_ROWS=EDGES, PREC=m.products, num_warps=8 if edge_rows == EDGE_ROWS else 4, num_stages=1,
             )  # fmt: skip
             return
         d = Gradients(m.new(size, m.config.neuron[-1]), m.new(size, 4), m.new(size, 4), d_x)
@@ -159,12 +159,12 @@ class TritonEvaluator:
         if reduced is None:
             _embedding_edges_bwd_kernel[rows.grid(EDGES)](
                 atoms.at, atoms.count, atoms.first, atoms.center_type, edges.type, d.g, row, gate, d.row, d.gate,
-                m.net, m.factors, SMOOTH=m.options["SMOOTH"], TYPES=m.config.ntypes, **m.embedding, **m.shape, R=EDGES,
-                PREC=m.products, num_warps=4, num_stages=1,
+                m.net, m.factors, SMOOTH=m.options["SMOOTH"], TYPES=m.config.ntypes, **m.embedding, **m.shape,
+                BLOCK_ROWS=EDGES, PREC=m.products, num_warps=4, num_stages=1,
             )  # fmt: skip
         _environment_bwd_kernel[rows.grid(edge_rows)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
-            d.row, d.gate, **self._smooth, R=edge_rows, num_warps=1,
+            d.row, d.gate, **self._smooth, BLOCK_ROWS=edge_rows, num_warps=1,
         )  # fmt: skip
 
     @property
@@ -188,7 +188,7 @@ class TritonEvaluator:
         (rows, M), or coordinates; without attention, moments."""
         m, atoms, edges = self.model, rows.atoms, rows.edges
         where = (edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics)
-        options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "R": block, "num_stages": 1}
+        options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "BLOCK_ROWS": block, "num_stages": 1}
         if reduced is not None:
             options |= {**self._smooth, **m.of_series, "num_warps": 1}
             return _coordinates_kernel, (*where, m.series, m.ranges, rows.row, rows.gate, g), options
@@ -206,7 +206,7 @@ class TritonEvaluator:
         shape = {**m.shape, **m.axes, "num_warps": 4, "num_stages": 1}
         _contraction_fwd_kernel[(n,)](
             atoms.count, atoms.center_type, atoms.first_type, moments, atoms.n_row, m.empty, m.order, m.axis,
-            atoms.extras, x, inputs, moments.shape[1], width, EMPTY=m.carries, TYPES=m.config.ntypes, R=rows,
+            atoms.extras, x, inputs, moments.shape[1], width, EMPTY=m.carries, TYPES=m.config.ntypes, BLOCK_ROWS=rows,
             **m.extras, **shape,
         )  # fmt: skip
         types, new = atoms.center_type, m.new
@@ -228,10 +228,10 @@ class TritonEvaluator:
         per_atom = torch.empty(n, 3, 3, dtype=torch.float64, device=self.device)
         _forces_kernel[(n,)](
             edges.gradient, edges.vector, batch.first_edge, arriving, first_arriving, forces, per_atom,
-            R=FORCE_ROWS, num_warps=1,
+            BLOCK_ROWS=FORCE_ROWS, num_warps=1,
         )  # fmt: skip
         if batch.n_structures == 1:
             return forces, per_atom.sum(0, keepdim=True)
         virials = torch.empty(batch.n_structures, 3, 3, dtype=torch.float64, device=self.device)
-        _virials_kernel[(batch.n_structures,)](per_atom, batch.offsets, virials, R=VIRIAL_ROWS, num_warps=4)
+        _virials_kernel[(batch.n_structures,)](per_atom, batch.offsets, virials, BLOCK_ROWS=VIRIAL_ROWS, num_warps=4)
         return forces, virials

@@ -38,7 +38,7 @@ class Worker {
 
   /// Evaluates centres [begin, end).
   void run(const Request& q, int64_t begin, int64_t end) {
-    Brain::on() = model_.brain;
+    Bfloat16Products::on() = model_.bfloat16;
     const auto start = keep_.mark();
     const int count = int(end - begin), B = padded<R>(count), m = model_.m;
     atoms_.resize(std::max(atoms_.size(), size_t(count)));

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "brain.h"
+#include "bfloat16.h"
 #include "vec.h"
 
 namespace dpa1 {
@@ -33,10 +33,10 @@ struct Weights {
   Packed turned, straight_packed;
 
   Weights() = default;
-  /// ``kept``: how many columns the product W·B reads, all by default. ``brain``: for bfloat16 operands.
-  Weights(std::vector<R> w, int columns, bool brain, int kept = 0) : data(std::move(w)), m(columns) {
+  /// ``kept``: how many columns the product W·B reads, all by default. ``bfloat16``: for bfloat16 operands.
+  Weights(std::vector<R> w, int columns, bool bfloat16, int kept = 0) : data(std::move(w)), m(columns) {
     if constexpr (std::is_same_v<R, float>)
-      if (brain && m > 0) {
+      if (bfloat16 && m > 0) {
         const int k = int(data.size()) / m;
         turned = pack_transposed(k, m, data.data());
         straight_packed = pack_straight(k, m, kept ? kept : m, data.data());
@@ -126,8 +126,8 @@ void gemm(int m, int n, int k, Strided<R> a, const R* b, ptrdiff_t ldb, R* c, pt
           const R* rows = nullptr) {
 #ifdef __AVX512BF16__
   if constexpr (std::is_same_v<R, float>)
-    if (Brain::on() && m >= 16 && k >= 16)
-      return detail::brain_gemm(m, n, k, a.data, a.row, a.col, a.packed, b, ldb, c, ldc, start == Start::add, rows);
+    if (Bfloat16Products::on() && m >= 16 && k >= 16)
+      return detail::bfloat16_gemm(m, n, k, a.data, a.row, a.col, a.packed, b, ldb, c, ldc, start == Start::add, rows);
 #endif
   constexpr int W = Lanes<R>::W;
   for (int v = n / W; v > 0;) {

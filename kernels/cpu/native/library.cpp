@@ -42,7 +42,7 @@ struct Typed final : Handle {
     const auto& types = in.at("types");
     const double* about = in.at("series").data();  // lo, hi, sets, terms
     const int r = int(in.at("span").size() / model->m), sets = int(about[2]), terms = int(about[3]);
-    b->r = r, b->span = {cast<R>(in.at("span")), model->m, model->brain};
+    b->r = r, b->span = {cast<R>(in.at("span")), model->m, model->bfloat16};
     b->series.reserve(types.size());
     b->of_type.resize(model->ntypes);
     const size_t each = size_t(sets) * terms * r;
@@ -54,7 +54,7 @@ struct Typed final : Handle {
     const FullLayer<R>& full = model->attention.at(0);
     ReducedLayer<R>& l = b->layer;
     l.m = model->m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
-    l.a = {cast<R>(in.at("a")), l.rows(), model->brain}, l.w_y = {cast<R>(in.at("w_y")), model->m, model->brain};
+    l.a = {cast<R>(in.at("a")), l.rows(), model->bfloat16}, l.w_y = {cast<R>(in.at("w_y")), model->m, model->bfloat16};
     model->bases.push_back(std::move(b));
     return int(model->bases.size()) - 1;
   }

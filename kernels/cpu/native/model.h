@@ -43,7 +43,7 @@ template <class R>
 struct Model {
   int ntypes, m, axis, nsel, extras;
   bool smooth, dotr, strip, vacuum;
-  bool brain;              // whether products take bfloat16 operands
+  bool bfloat16;  // whether products take bfloat16 operands
   double nearest;  // Å; neighbours closer than this were not sampled by series and bases
   Smoothing smoothing;
   std::vector<double> davg, dstd, bias, out_bias, silent;  // (ntypes, 4) twice, (ntypes) three times
@@ -75,8 +75,8 @@ struct Model {
     ntypes = int(one("ntypes")), m = int(one("m")), axis = int(one("axis")), nsel = int(one("nsel"));
     extras = int(one("extras"));
     smooth = one("smooth") != 0, dotr = one("dotr") != 0, strip = one("strip") != 0, vacuum = one("vacuum") != 0;
-    brain = one("brain") != 0;
-    if (brain && !Brain::available()) throw std::invalid_argument("this build has no bfloat16 products");
+    bfloat16 = one("bfloat16") != 0;
+    if (bfloat16 && !Bfloat16Products::available()) throw std::invalid_argument("this build has no bfloat16 products");
     nearest = one("nearest");
     smoothing = {one("rcut_smth"), one("rcut"), one("protection")};
     davg = get("davg"), dstd = get("dstd"), bias = get("bias"), out_bias = get("out_bias"), silent = get("silent");
@@ -89,7 +89,7 @@ struct Model {
         Layer<R> l;
         l.bias = cast<R>(get(at + ".bias")), l.idt = maybe(at + ".idt");
         l.n_out = int(l.bias.size()), l.n_in = int(get(at + ".weight").size() / l.bias.size());
-        l.weight = {cast<R>(get(at + ".weight")), l.n_out, brain};
+        l.weight = {cast<R>(get(at + ".weight")), l.n_out, bfloat16};
         net.layers.push_back(std::move(l));
       }
       return net;
@@ -105,7 +105,7 @@ struct Model {
       FullLayer<R> l;
       l.m = m, l.depth = int(one(at + ".depth")), l.rest = int(one(at + ".rest"));
       l.normalize = one("normalize") != 0, l.scale = R(one("scale"));
-      l.weight = {cast<R>(get(at + ".weight")), l.rows(), brain, l.kept()}, l.bias = cast<R>(get(at + ".bias"));
+      l.weight = {cast<R>(get(at + ".weight")), l.rows(), bfloat16, l.kept()}, l.bias = cast<R>(get(at + ".bias"));
       l.p_row = cast<R>(get(at + ".p_row")), l.p_one = R(one(at + ".p_one"));
       l.norm = {cast<R>(get(at + ".gamma")), cast<R>(get(at + ".beta")), R(one("ln_eps"))};
       attention.push_back(std::move(l));

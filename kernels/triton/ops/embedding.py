@@ -22,30 +22,35 @@ from .products import SHORTEST, activate, at_least, dot, load_matrix, load_rows,
 
 
 @triton.jit
-def _first_layer(s, pair, net, W1: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr):
-    """Layer one and its slope in s, (R, W1). net: w_s, idt, r_s (W1 each), then tables over pairs: bias, residual."""
-    cols = tl.arange(0, W1)
-    w_s, idt = tl.load(net + cols), tl.load(net + W1 + cols)
-    at = pair[:, None] * (2 * W1) + 3 * W1 + cols[None, :]
-    y, slope = activate(s[:, None] * w_s[None, :] + tl.load(net + at), KIND, T)
+def _first_layer(
+    s, pair, net, WIDTH: tl.constexpr, RESIDUAL: tl.constexpr, KIND: tl.constexpr, THRESHOLD: tl.constexpr
+):
+    """Layer one and its slope in s, (rows, WIDTH). net: w_s, idt, r_s (WIDTH each), then tables over pairs: bias,
+    residual."""
+    cols = tl.arange(0, WIDTH)
+    w_s, idt = tl.load(net + cols), tl.load(net + WIDTH + cols)
+    at = pair[:, None] * (2 * WIDTH) + 3 * WIDTH + cols[None, :]
+    y, slope = activate(s[:, None] * w_s[None, :] + tl.load(net + at), KIND, THRESHOLD)
     y, slope = y * idt[None, :], slope * (idt * w_s)[None, :]
     if RESIDUAL:
-        r_s = tl.load(net + 2 * W1 + cols)
-        y += s[:, None] * r_s[None, :] + tl.load(net + at + W1)
+        r_s = tl.load(net + 2 * WIDTH + cols)
+        y += s[:, None] * r_s[None, :] + tl.load(net + at + WIDTH)
         slope += r_s[None, :]
     return y, slope
 
 
 @triton.jit
 def _layer_fwd(
-    x, net, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr, RESIDUAL: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
+    x, net, N_IN: tl.constexpr, N_OUT: tl.constexpr, REAL_IN: tl.constexpr, REAL_OUT: tl.constexpr,
+    RESIDUAL: tl.constexpr, KIND: tl.constexpr, THRESHOLD: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """One layer and act′·idt, (R, N). net: bias, idt (N each), W (K, N), Wᵀ (N, K), of which (KR, NR) count."""
-    cols = tl.arange(0, N)
-    idt = tl.load(net + N + cols)[None, :]
-    z = dot(x, load_matrix(net + 2 * N, 0, 0, KR, NR, N, K, N), tl.zeros([x.shape[0], N], x.dtype), PREC)
-    y, slope = activate(z + tl.load(net + cols)[None, :], KIND, T)
+    """One layer and act′·idt, (rows, N_OUT). net: bias, idt (N_OUT each), W (N_IN, N_OUT), Wᵀ
+    (N_OUT, N_IN), of which (REAL_IN, REAL_OUT) count."""
+    cols = tl.arange(0, N_OUT)
+    idt = tl.load(net + N_OUT + cols)[None, :]
+    weight = load_matrix(net + 2 * N_OUT, 0, 0, REAL_IN, REAL_OUT, N_OUT, N_IN, N_OUT)
+    z = dot(x, weight, tl.zeros([x.shape[0], N_OUT], x.dtype), PREC)
+    y, slope = activate(z + tl.load(net + cols)[None, :], KIND, THRESHOLD)
     y = y * idt
     if RESIDUAL == 1:
         y += x
@@ -56,16 +61,18 @@ def _layer_fwd(
 
 @triton.jit
 def _layer_bwd(
-    d_y, slope, net, K: tl.constexpr, N: tl.constexpr, KR: tl.constexpr, NR: tl.constexpr,
+    d_y, slope, net, N_IN: tl.constexpr, N_OUT: tl.constexpr, REAL_IN: tl.constexpr, REAL_OUT: tl.constexpr,
     RESIDUAL: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     # Half of the channels at a time, every other one, so that the operands of a product fit in registers.
-    even, odd = tl.split(tl.reshape(d_y, (d_y.shape[0], N // 2, 2)))
-    slope_even, slope_odd = tl.split(tl.reshape(slope, (d_y.shape[0], N // 2, 2)))
-    weight = net + 2 * N + K * N
-    d_x = tl.zeros([d_y.shape[0], K], d_y.dtype)
-    d_x = dot(even * slope_even, load_matrix(weight, 0, 0, (NR + 1) // 2, KR, 2 * K, N // 2, K), d_x, PREC)
-    d_x = dot(odd * slope_odd, load_matrix(weight + K, 0, 0, NR // 2, KR, 2 * K, N // 2, K), d_x, PREC)
+    even, odd = tl.split(tl.reshape(d_y, (d_y.shape[0], N_OUT // 2, 2)))
+    slope_even, slope_odd = tl.split(tl.reshape(slope, (d_y.shape[0], N_OUT // 2, 2)))
+    weight = net + 2 * N_OUT + N_IN * N_OUT
+    d_x = tl.zeros([d_y.shape[0], N_IN], d_y.dtype)
+    d_z = even * slope_even
+    d_x = dot(d_z, load_matrix(weight, 0, 0, (REAL_OUT + 1) // 2, REAL_IN, 2 * N_IN, N_OUT // 2, N_IN), d_x, PREC)
+    d_z = odd * slope_odd
+    d_x = dot(d_z, load_matrix(weight + N_IN, 0, 0, REAL_OUT // 2, REAL_IN, 2 * N_IN, N_OUT // 2, N_IN), d_x, PREC)
     if RESIDUAL == 1:
         d_x += d_y
     if RESIDUAL == 2:
@@ -76,14 +83,14 @@ def _layer_bwd(
 @triton.jit
 def embed_fwd(
     s, pair, net, WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """The net at s (R,): its last layer (R, MP), and the slopes of all layers for the backward pass."""
-    x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, T)
+    """The net at s (rows,): its last layer (rows, MP), and the slopes of all layers for the backward pass."""
+    x, slope = _first_layer(s, pair, net, WIDTHS[0], RESIDUALS[0], KIND, THRESHOLD)
     slopes = (slope,)
     for k in tl.static_range(1, len(WIDTHS)):
         x, slope = _layer_fwd(
-            x, net + STARTS[k], WIDTHS[k - 1], WIDTHS[k], REAL[k - 1], REAL[k], RESIDUALS[k], KIND, T, PREC
+            x, net + STARTS[k], WIDTHS[k - 1], WIDTHS[k], REAL[k - 1], REAL[k], RESIDUALS[k], KIND, THRESHOLD, PREC
         )  # fmt: skip
         slopes = slopes + (slope,)
     return x, slopes
@@ -94,7 +101,7 @@ def embed_bwd(
     d_g, slopes, net,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """dE/ds (R,) from dE/dg (R, MP)."""
+    """dE/ds (rows,) from dE/dg (rows, MP)."""
     for m in tl.static_range(0, len(WIDTHS) - 1):
         d_g = _layer_bwd(
             d_g, slopes[len(WIDTHS) - 1 - m], net + STARTS[len(WIDTHS) - 1 - m],
@@ -106,39 +113,48 @@ def embed_bwd(
 
 @triton.jit
 def pairs_of_types(neighbor_type, rows, mask, center_type, TYPES: tl.constexpr):
-    """t_i·ntypes + t_j of each edge. (R,)"""
+    """t_i·ntypes + t_j of each edge. (rows,)"""
     return center_type * TYPES + tl.load(neighbor_type + rows, mask=mask, other=0)
 
 
 @triton.jit
 def strip_factor(factors, pair, sw, MP: tl.constexpr, SMOOTH: tl.constexpr):
-    """g_t·sw, or g_t, and what stands beside sw. (R, MP)"""
+    """g_t·sw, or g_t, and what stands beside sw. (rows, MP)"""
     f = tl.load(factors + (pair[:, None] * MP + tl.arange(0, MP)[None, :]))
     return (f * sw[:, None] if SMOOTH else f), f
 
 
 @triton.jit
 def lengths_of(
-    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr,
-    LW: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    g, rows, mask, lengths, factors, biases, M: tl.constexpr, MP: tl.constexpr, FACTOR_REAL: tl.constexpr,
+    FACTOR_WIDTH: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """|q|, |k| and |v| of rows of g in memory, through factors L with |ĝL| = |ĝŴ|; stored as (…, 3).
 
-    factors: L (MP, LW) of q, k and v, lower triangles of which LM columns count; biases (LW) likewise.
+    factors: L (MP, FACTOR_WIDTH) of q, k and v, lower triangles of which FACTOR_REAL columns count; biases
+    (FACTOR_WIDTH) likewise.
     """
-    LC: tl.constexpr = 64 if LW > 64 else LW
+    BLOCK_FACTORS: tl.constexpr = 64 if FACTOR_WIDTH > 64 else FACTOR_WIDTH
     work = biases.dtype.element_ty
-    q_squares, k_squares, v_squares = tl.zeros([R], work), tl.zeros([R], work), tl.zeros([R], work)
-    for n in range(0, LW, LC):
-        at = biases + n + tl.arange(0, LC)
-        q = tl.zeros([R, LC], work) + tl.load(at)[None, :]
-        k = tl.zeros([R, LC], work) + tl.load(at + LW)[None, :]
-        v = tl.zeros([R, LC], work) + tl.load(at + 2 * LW)[None, :]
-        for c in range(n, MP, W):
-            a = load_rows(g, rows, mask, c, M, M, W)
-            q = dot(a, load_matrix(factors, c, n, M, LM, LW, W, LC), q, PREC)
-            k = dot(a, load_matrix(factors + MP * LW, c, n, M, LM, LW, W, LC), k, PREC)
-            v = dot(a, load_matrix(factors + 2 * (MP * LW), c, n, M, LM, LW, W, LC), v, PREC)
+    q_squares, k_squares = tl.zeros([BLOCK_ROWS], work), tl.zeros([BLOCK_ROWS], work)
+    v_squares = tl.zeros([BLOCK_ROWS], work)
+    for n in range(0, FACTOR_WIDTH, BLOCK_FACTORS):
+        at = biases + n + tl.arange(0, BLOCK_FACTORS)
+        q = tl.zeros([BLOCK_ROWS, BLOCK_FACTORS], work) + tl.load(at)[None, :]
+        k = tl.zeros([BLOCK_ROWS, BLOCK_FACTORS], work) + tl.load(at + FACTOR_WIDTH)[None, :]
+        v = tl.zeros([BLOCK_ROWS, BLOCK_FACTORS], work) + tl.load(at + 2 * FACTOR_WIDTH)[None, :]
+        for c in range(n, MP, BLOCK_INNER):
+            a = load_rows(g, rows, mask, c, M, M, BLOCK_INNER)
+            part = load_matrix(factors, c, n, M, FACTOR_REAL, FACTOR_WIDTH, BLOCK_INNER, BLOCK_FACTORS)
+            q = dot(a, part, q, PREC)
+            part = load_matrix(
+                factors + MP * FACTOR_WIDTH, c, n, M, FACTOR_REAL, FACTOR_WIDTH, BLOCK_INNER, BLOCK_FACTORS
+            )
+            k = dot(a, part, k, PREC)
+            part = load_matrix(
+                factors + 2 * (MP * FACTOR_WIDTH), c, n, M, FACTOR_REAL, FACTOR_WIDTH, BLOCK_INNER, BLOCK_FACTORS
+            )
+            v = dot(a, part, v, PREC)
         q_squares += tl.sum(q * q, axis=1)
         k_squares += tl.sum(k * k, axis=1)
         v_squares += tl.sum(v * v, axis=1)
@@ -160,7 +176,7 @@ def store_moments(moments, g, s, a, b, c, MP: tl.constexpr):
 
 @triton.jit
 def moments_bwd(d_x, s, a, b, c, MP: tl.constexpr):
-    """dE/dg (R, MP) from dE/dX (4, MP) in memory."""
+    """dE/dg (rows, MP) from dE/dX (4, MP) in memory."""
     cols = tl.arange(0, MP)
     d_g = s[:, None] * tl.load(d_x + cols)[None, :]
     d_g += a[:, None] * tl.load(d_x + MP + cols)[None, :]
@@ -170,7 +186,7 @@ def moments_bwd(d_x, s, a, b, c, MP: tl.constexpr):
 
 @triton.jit
 def rows_bwd(d_x, g, MP: tl.constexpr):
-    """dE/d(row), four columns (R,), from dE/dX (4, MP) in memory and g (R, MP)."""
+    """dE/d(row), four columns (rows,), from dE/dX (4, MP) in memory and g (rows, MP)."""
     cols = tl.arange(0, MP)
     d_s = tl.sum(g * tl.load(d_x + cols)[None, :], axis=1)
     d_a = tl.sum(g * tl.load(d_x + MP + cols)[None, :], axis=1)
@@ -182,22 +198,22 @@ def rows_bwd(d_x, g, MP: tl.constexpr):
 def _embedding_fwd_kernel(
     vector,  # (edges of the batch, 3) Å, float64
     neighbor_type,  # (edges of the batch,) int32
-    first, at, count, center_type,  # (B,) first edge in the batch, at − at[0] in the chunk (int64), neighbours, type
+    first, at, count, center_type,  # (atoms,) first edge in the batch, at − at[0] in the chunk, int64; neighbours; type
     statistics,  # (types, 8) float64
     net, factors,  # see packing.py
     row, gate, g,  # (edges of the chunk, 4), (…, 4), (…, M) out; with attention
-    moments,  # (B, blocks, 4, MP) out; without attention
+    moments,  # (atoms, blocks, 4, MP) out; without attention
     blocks,
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, STRIP: tl.constexpr, ATTENTION: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * R < n:
-        rows = block * R + tl.arange(0, R)
+    if block * BLOCK_ROWS < n:
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         type_i = tl.load(center_type + b)
         edge = tl.load(first + b).to(tl.int64)
@@ -207,7 +223,7 @@ def _embedding_fwd_kernel(
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
         work = row.dtype.element_ty
         s, x, y, z, sw = s.to(work), x.to(work), y.to(work), z.to(work), sw.to(work)
-        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw, MP, SMOOTH)
             e = e * factor + e
@@ -225,10 +241,10 @@ def _embedding_fwd_kernel(
 def edges_bwd(
     d_g, s, sw, pair, net, factors, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """From dE/dg (R, MP) of some edges to dE/ds and, in strip mode, dE/d(sw)."""
-    e, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+    """From dE/dg (rows, MP) of some edges to dE/ds and, in strip mode, dE/d(sw)."""
+    e, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
     d_sw = tl.zeros_like(sw)
     if STRIP:
         factor, bare = strip_factor(factors, pair, sw, MP, SMOOTH)
@@ -242,18 +258,18 @@ def edges_bwd(
 def _embedding_bwd_kernel(
     vector, gradient,  # (edges of the batch, 3), float64; gradient out
     neighbor_type, first, count, center_type, statistics, net, factors,
-    d_x,  # (B, 4, MP) dE/dX
+    d_x,  # (atoms, 4, MP) dE/dX
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, TYPES: tl.constexpr,
     SMOOTH: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr,
-    MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr,
+    MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """The backward pass of a model without attention."""
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * R < n:
-        rows = block * R + tl.arange(0, R)
+    if block * BLOCK_ROWS < n:
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         type_i = tl.load(center_type + b)
         edge = tl.load(first + b).to(tl.int64)
@@ -262,14 +278,14 @@ def _embedding_bwd_kernel(
         s, x, y, z, sw = environment_fwd(vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
         s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
-        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, PREC)
+        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
             e = e * factor + e
         d_s, d_a, d_b, d_c = rows_bwd(moment, e, MP)
         d_s_of_g, d_sw = edges_bwd(
             moments_bwd(moment, s, x, y, z, MP), s, sw.to(work), pair, net, factors, SMOOTH, STRIP,
-            WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
+            WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, MP, PREC,
         )  # fmt: skip
         d_s += d_s_of_g
         environment_bwd(

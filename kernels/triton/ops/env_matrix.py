@@ -38,7 +38,7 @@ def switch(u, zero):
 
 @triton.jit
 def distances(vector, edge, rows, mask, SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr):
-    """d (three times (R,)) in Å, r, q, sw and sw′ of each edge, float64; a length past the cut-off if masked.
+    """d (three times (rows,)) in Å, r, q, sw and sw′ of each edge, float64; a length past the cut-off if masked.
 
     edge: the first one, int64; rows of vector are counted from it.
     """
@@ -59,7 +59,7 @@ def distances(vector, edge, rows, mask, SMTH: tl.constexpr, RCUT: tl.constexpr, 
 def environment_fwd(
     vector, edge, rows, mask, statistics, SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr
 ):  # fmt: skip
-    """The four columns of row and the switch (R,), float64, zero where masked.
+    """The four columns of row and the switch (rows,), float64, zero where masked.
 
     statistics: davg (4) and dstd (4) of the centre's type, one after the other.
     """
@@ -77,7 +77,7 @@ def environment_bwd(
     vector, gradient, edge, rows, mask, statistics, d_s, d_a, d_b, d_c, d_sw,
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr,
 ):  # fmt: skip
-    """Stores dE/dd (R, 3) eV/Å from dE/d(row) and dE/d(sw)."""
+    """Stores dE/dd (rows, 3) eV/Å from dE/d(row) and dE/d(sw)."""
     x, y, z, r, q, sw, slope = distances(vector, edge, rows, mask, SMTH, RCUT, PROTECTION)
     hs = d_s.to(tl.float64) / tl.load(statistics + 4)
     ha = d_a.to(tl.float64) / tl.load(statistics + 5)
@@ -123,15 +123,15 @@ def gate_bwd(a, b, c, sw, d_u0, d_u1, d_u2, d_sw, SMOOTH: tl.constexpr, DOTR: tl
 @triton.jit
 def _environment_bwd_kernel(
     vector, gradient,  # (edges of the batch, 3), float64; gradient out
-    first, at, count, center_type,  # (B,)
+    first, at, count, center_type,  # (atoms,)
     statistics,  # (types, 8) float64
     d_row, d_gate,  # (edges of the chunk, 4); dE/d(sw) is the last column of d_gate
-    SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, R: tl.constexpr,
+    SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * R < n:
-        rows = block * R + tl.arange(0, R)
+    if block * BLOCK_ROWS < n:
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         local = tl.load(at + b) - tl.load(at)
         edge = tl.load(first + b).to(tl.int64)

@@ -136,19 +136,19 @@ def _logits(s, a, w_a, b, w_b, SMOOTH: tl.constexpr):
 @triton.jit
 def _logit_rows(
     g, own_operands, rows, mask, matrices, vectors, NARROW: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """t (R, MP) and r (R,) of rows of g, which are put among the operands where those are narrower."""
+    """t (rows, MP) and r (rows,) of rows of g, which are put among the operands where those are narrower."""
     work = vectors.dtype.element_ty
     cols = tl.arange(0, MP)
-    t = tl.zeros([R, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
-    rest = tl.zeros([R], work) + tl.load(vectors + REST * MP)
-    for k in range(0, MP, W):
-        a = load_rows(g, rows, mask, k, M, M, W)
+    t = tl.zeros([BLOCK_ROWS, MP], work) + tl.load(vectors + TO_KEY * MP + cols)[None, :]
+    rest = tl.zeros([BLOCK_ROWS], work) + tl.load(vectors + REST * MP)
+    for k in range(0, MP, BLOCK_INNER):
+        a = load_rows(g, rows, mask, k, M, M, BLOCK_INNER)
         if NARROW:
-            store_rows(own_operands + 2 * MP, rows, mask, a, M, KEPT * MP, W, k)
-        rest += tl.sum(a.to(work) * tl.load(vectors + TO_REST * MP + k + tl.arange(0, W))[None, :], axis=1)
-        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, M, M, MP, W, MP), t, PREC)
+            store_rows(own_operands + 2 * MP, rows, mask, a, M, KEPT * MP, BLOCK_INNER, k)
+        rest += tl.sum(a.to(work) * tl.load(vectors + TO_REST * MP + k + tl.arange(0, BLOCK_INNER))[None, :], axis=1)
+        t = dot(a, load_matrix(matrices + LOGITS * MP * MP, k, 0, M, M, MP, BLOCK_INNER, MP), t, PREC)
     return t, rest
 
 
@@ -156,9 +156,10 @@ def _logit_rows(
 def _attend(
     g, gate, own_operands, stats, n, empty, rows, mask, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
     M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr, BLOCK_KEYS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Attention of Q rows, whose t lies among the operands, to all n neighbours: y = w g (Q, MP), Σ w, log Z."""
+    """Attention of BLOCK_QUERIES rows, whose t lies among the operands, to all n neighbours: y = w g
+    (queries, MP), Σ w, log Z."""
     work = gate.dtype.element_ty
     own = stats + place(rows)
     rest = tl.load(own + REST_Q * STEP, mask=mask, other=0.0)
@@ -166,25 +167,25 @@ def _attend(
     q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
     # The softmax starts from its empty slots, which have logit 0. Where there are none (exactly ``sel`` neighbours, or
     # a hard softmax) it starts from nothing, however low the first logits lie; every block has a key that is real.
-    top = tl.full([Q], float("-inf"), work)
-    total, total_w = tl.zeros([Q], work), tl.zeros([Q], work)
+    top = tl.full([BLOCK_QUERIES], float("-inf"), work)
+    total, total_w = tl.zeros([BLOCK_QUERIES], work), tl.zeros([BLOCK_QUERIES], work)
     if SMOOTH:
         total += empty
         top = tl.where(total > 0, 0.0, top)
-    y = tl.zeros([Q, MP], work)
-    if C == MP:
+    y = tl.zeros([BLOCK_QUERIES, MP], work)
+    if BLOCK_INNER == MP:
         t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
-    for k0 in range(0, n, K):
-        keys = k0 + tl.arange(0, K)
+    for k0 in range(0, n, BLOCK_KEYS):
+        keys = k0 + tl.arange(0, BLOCK_KEYS)
         real = keys < n
-        s = tl.zeros([K, Q], work)
-        if C == MP:
+        s = tl.zeros([BLOCK_KEYS, BLOCK_QUERIES], work)
+        if BLOCK_INNER == MP:
             key = load_rows(g, keys, real, 0, M, STRIDE, MP)
             s = dot(key, tl.trans(t), s, PREC)
         else:
-            for c in range(0, MP, C):
-                part = load_columns(own_operands, rows, mask, c, M, KEPT * MP, C)
-                s = dot(load_rows(g, keys, real, c, M, STRIDE, C), part, s, PREC)
+            for c in range(0, MP, BLOCK_INNER):
+                part = load_columns(own_operands, rows, mask, c, M, KEPT * MP, BLOCK_INNER)
+                s = dot(load_rows(g, keys, real, c, M, STRIDE, BLOCK_INNER), part, s, PREC)
         other = stats + place(keys)
         a_k = tl.load(other + A_K * STEP, mask=real, other=0.0)
         w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
@@ -198,7 +199,7 @@ def _attend(
         k_2 = tl.load(other + (BETA_K + 2) * STEP, mask=real, other=0.0)
         w = e * _outer(k_0, k_1, k_2, q_0, q_1, q_2, DOTR)
         total_w = total_w * less + tl.sum(w, axis=0)
-        if C < MP:
+        if BLOCK_INNER < MP:
             key = load_rows(g, keys, real, 0, M, STRIDE, MP)
         y = dot(tl.trans(w), key, y * less[:, None], PREC)
         top = higher
@@ -217,57 +218,60 @@ def _normalize(z, cols, M: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def _attention_project_kernel(
-    at, count, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, type
+    at, count, center_type,  # (atoms,) first edge in the chunk: at − at[0], int64; neighbours, type
     g, gate,  # (edges of the chunk, M), (…, 4)
     lengths,  # (…, 3) out
     operands, stats,  # (…, KEPT, MP), (…, NUMBERS) out
     matrices, vectors,  # this layer's
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, NARROW: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, LM: tl.constexpr, LW: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, FACTOR_REAL: tl.constexpr, FACTOR_WIDTH: tl.constexpr,
     MATRICES: tl.constexpr, VECTORS: tl.constexpr, FACTORS: tl.constexpr, BIASES: tl.constexpr,
-    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """W: chunk of the inner dimension. MATRICES, VECTORS: numbers of one centre type, 0 where all have the same;
+    """BLOCK_INNER: of the inner dimension. MATRICES, VECTORS: numbers of one centre type, 0 where all have the same;
     FACTORS, BIASES: where in them stands how lengths are found."""
-    b, r = tl.program_id(0), tl.program_id(1) * B
+    b, r = tl.program_id(0), tl.program_id(1) * BLOCK_ROWS
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = r + tl.arange(0, B)
+        rows = r + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         if MATRICES > 0:
             matrices += tl.load(center_type + b) * MATRICES
             vectors += tl.load(center_type + b) * VECTORS
         if NORMALIZE:
             lengths_of(
-                g + e0 * M, rows, mask, lengths + e0 * 3, matrices + FACTORS, vectors + BIASES, M, MP, LM, LW,
-                B, W, PREC,
+                g + e0 * M, rows, mask, lengths + e0 * 3, matrices + FACTORS, vectors + BIASES, M, MP,
+                FACTOR_REAL, FACTOR_WIDTH, BLOCK_ROWS, BLOCK_INNER, PREC,
             )  # fmt: skip
             tl.debug_barrier()
         own_operands, own_stats = operands + e0 * (KEPT * MP), stats + e0 * NUMBERS
         _prepare(gate + e0 * 4, lengths + e0 * 3, own_stats, rows, mask, SCALE, NORMALIZE)
-        t, rest = _logit_rows(g + e0 * M, own_operands, rows, mask, matrices, vectors, NARROW, M, MP, B, W, PREC)
+        t, rest = _logit_rows(
+            g + e0 * M, own_operands, rows, mask, matrices, vectors, NARROW, M, MP, BLOCK_ROWS, BLOCK_INNER, PREC
+        )
         store_rows(own_operands, rows, mask, t, M, KEPT * MP, MP)
         tl.store(own_stats + place(rows) + REST_Q * STEP, rest, mask=mask)
 
 
 @triton.jit
 def _attention_scores_kernel(
-    at, count, empty,  # (B,), (B,), (B,) empty slots that the softmax sees
+    at, count, empty,  # (atoms,), (atoms,), (atoms,) empty slots that the softmax sees
     g, gate, operands, stats,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    B: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr, BLOCK_KEYS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """B queries, which K keys pass by at a time; C: chunk of the inner dimension."""
-    b, q = tl.program_id(0), tl.program_id(1) * B
+    """BLOCK_QUERIES queries, which BLOCK_KEYS keys pass by at a time; BLOCK_INNER: of the inner dimension."""
+    b, q = tl.program_id(0), tl.program_id(1) * BLOCK_QUERIES
     n = tl.load(count + b)
     if q < n:
         e0 = tl.load(at + b) - tl.load(at)
         own_operands, own_stats = operands + e0 * (KEPT * MP), stats + e0 * NUMBERS
-        rows = q + tl.arange(0, B)
+        rows = q + tl.arange(0, BLOCK_QUERIES)
         y, total_w, log_z = _attend(
             own_operands + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, own_operands, own_stats, n,
-            tl.load(empty + b), rows, rows < n, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP, B, K, C, PREC,
+            tl.load(empty + b), rows, rows < n, SMOOTH, DOTR, M, KEPT * MP if NARROW else M, MP,
+            BLOCK_QUERIES, BLOCK_KEYS, BLOCK_INNER, PREC,
         )  # fmt: skip
         store_rows(own_operands + MP, rows, rows < n, y, M, KEPT * MP, MP)
         tl.store(own_stats + place(rows) + TOTAL_W * STEP, total_w, mask=rows < n)
@@ -279,23 +283,23 @@ def _attention_output_kernel(
     at, count, g, row, operands, stats,
     attended,  # (edges of the chunk, MP) out: (w g) W_vo + (Σ w) b_vo, for the backward pass
     g_out,  # (edges of the chunk, M) out, not for the last layer
-    moments,  # (B, blocks, 4, MP) out, for the last layer
+    moments,  # (atoms, blocks, 4, MP) out, for the last layer
     matrices, vectors, blocks,
     EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * B < n:
+    if block * BLOCK_ROWS < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = block * B + tl.arange(0, B)
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         cols = tl.arange(0, MP)
         norm = vectors + NORM * MP
         total_w = tl.load(stats + e0 * NUMBERS + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)
         added = times_matrix(
             total_w[:, None] * tl.load(norm + TO_VALUE * MP + cols)[None, :], operands + e0 * (KEPT * MP) + MP,
-            rows, mask, matrices + VALUES * MP * MP, M, KEPT * MP, MP, W, PREC,
+            rows, mask, matrices + VALUES * MP * MP, M, KEPT * MP, MP, BLOCK_INNER, PREC,
         )  # fmt: skip
         store_rows(attended + e0 * MP, rows, mask, added, M, MP, MP)
         z = added + load_rows(g + e0 * M, rows, mask, 0, M, M, MP) + tl.load(norm + OUT * MP + cols)[None, :]

@@ -68,7 +68,7 @@ def _norm_bwd(
     z, attended, to_value, row, d_g, d_row, d_x, stats, rows, mask, norm,
     EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
 ):  # fmt: skip
-    """z̄ (R, MP) from z and what attention adds to it; puts down δ and z̄·b_vo. norm: four vectors, see NORM."""
+    """z̄ (rows, MP) from z and what attention adds to it; puts down δ and z̄·b_vo. norm: four vectors, see NORM."""
     cols = tl.arange(0, MP)
     normed, rstd = _normalize(z, cols, M, EPS)
     gamma = tl.load(norm + GAMMA * MP + cols)
@@ -94,9 +94,10 @@ def _norm_bwd(
 def _pairs(
     g, gate, own_rows, own_operands, stats, n, keys, real, again,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, M: tl.constexpr, STRIDE: tl.constexpr,
-    MP: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    MP: tl.constexpr, BLOCK_KEYS: tl.constexpr, BLOCK_QUERIES: tl.constexpr, BLOCK_INNER: tl.constexpr,
+    PREC: tl.constexpr,
 ):  # fmt: skip
-    """What Q rows receive as keys, on top of z̄, and what they send to all queries, K of which pass by at a time.
+    """What BLOCK_KEYS rows receive as keys, on top of z̄, and what they send to all queries, BLOCK_QUERIES at a time.
 
     Queries collect S g and numbers from all blocks of keys; ``again``: whether this is not the first one.
     """
@@ -105,24 +106,24 @@ def _pairs(
     k_0, k_1, k_2 = _load_three(own + BETA_K * STEP, real)
     a_k = _load(own, A_K, real)
     w_k = tl.load(gate + keys * 4 + 3, mask=real, other=0.0) if SMOOTH else a_k
-    along, shifts = tl.zeros([Q], work), tl.zeros([Q], work)
-    d_0, d_1, d_2 = tl.zeros([Q], work), tl.zeros([Q], work), tl.zeros([Q], work)
-    acc = tl.zeros([Q, MP], work)
-    if C == MP:
+    along, shifts = tl.zeros([BLOCK_KEYS], work), tl.zeros([BLOCK_KEYS], work)
+    d_0, d_1, d_2 = tl.zeros([BLOCK_KEYS], work), tl.zeros([BLOCK_KEYS], work), tl.zeros([BLOCK_KEYS], work)
+    acc = tl.zeros([BLOCK_KEYS, MP], work)
+    if BLOCK_INNER == MP:
         key = load_rows(g, keys, real, 0, M, STRIDE, MP)
-    for q in range(0, n, K):
-        rows = q + tl.arange(0, K)
+    for q in range(0, n, BLOCK_QUERIES):
+        rows = q + tl.arange(0, BLOCK_QUERIES)
         mask = rows < n
-        s, v = tl.zeros([K, Q], work), tl.zeros([K, Q], work)
-        if C == MP:
+        s, v = tl.zeros([BLOCK_QUERIES, BLOCK_KEYS], work), tl.zeros([BLOCK_QUERIES, BLOCK_KEYS], work)
+        if BLOCK_INNER == MP:
             t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
             d_y = load_rows(own_operands + MP, rows, mask, 0, M, KEPT * MP, MP)
             s, v = dot(t, tl.trans(key), s, PREC), dot(d_y, tl.trans(key), v, PREC)
         else:
-            for c in range(0, MP, C):
-                part = load_columns(g, keys, real, c, M, STRIDE, C)
-                s = dot(load_rows(own_operands, rows, mask, c, M, KEPT * MP, C), part, s, PREC)
-                v = dot(load_rows(own_operands + MP, rows, mask, c, M, KEPT * MP, C), part, v, PREC)
+            for c in range(0, MP, BLOCK_INNER):
+                part = load_columns(g, keys, real, c, M, STRIDE, BLOCK_INNER)
+                s = dot(load_rows(own_operands, rows, mask, c, M, KEPT * MP, BLOCK_INNER), part, s, PREC)
+                v = dot(load_rows(own_operands + MP, rows, mask, c, M, KEPT * MP, BLOCK_INNER), part, v, PREC)
         numbers = stats + place(rows)
         a_q = _load(numbers, A_Q, mask)
         q_0, q_1, q_2, w_q = load_four(gate, rows, mask)
@@ -148,13 +149,13 @@ def _pairs(
             _collect(numbers + 4 * STEP, tl.sum(d_x * w_k[None, :], axis=1), kept, mask)
         d_x = d_x * a_q[:, None] * a_k[None, :]
         _collect(stats + place(rows) + D_REST * STEP, tl.sum(d_x, axis=1), kept, mask)
-        if C < MP:
+        if BLOCK_INNER < MP:
             t = load_rows(own_operands, rows, mask, 0, M, KEPT * MP, MP)
             d_y = load_rows(own_operands + MP, rows, mask, 0, M, KEPT * MP, MP)
-        here = key if C == MP else load_rows(g, keys, real, 0, M, STRIDE, MP)
+        here = key if BLOCK_INNER == MP else load_rows(g, keys, real, 0, M, STRIDE, MP)
         acc = dot(tl.trans(d_x), t, acc, PREC)
         acc = dot(tl.trans(w), d_y, acc, PREC)
-        d_t = dot(d_x, here, tl.zeros([K, MP], work), PREC)
+        d_t = dot(d_x, here, tl.zeros([BLOCK_QUERIES, MP], work), PREC)
         if again:
             d_t += load_rows(own_rows + MP, rows, mask, 0, M, WIDE * MP, MP)
         store_rows(own_rows + MP, rows, mask, d_t, M, WIDE * MP, MP)
@@ -241,23 +242,25 @@ def _gates_back(
 @triton.jit
 def _back_to_rows(
     g, own_rows, stats, rows, mask, matrices, vectors, NORMALIZE: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """dE/dg (B, MP) of rows: what came to them directly and as keys, as queries, and through the three lengths."""
+    """dE/dg (atoms, MP) of rows: what came to them directly and as keys, as queries, and through the three lengths."""
     cols = tl.arange(0, MP)
     own = stats + place(rows)
     d_rest = tl.load(own + D_REST * STEP, mask=mask, other=0.0)
     acc = load_rows(own_rows, rows, mask, 0, M, WIDE * MP, MP)
     acc += d_rest[:, None] * tl.load(vectors + TO_REST * MP + cols)[None, :]
-    acc = times_matrix(acc, own_rows + MP, rows, mask, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, W, PREC)
+    acc = times_matrix(
+        acc, own_rows + MP, rows, mask, matrices + LOGITS_T * MP * MP, M, WIDE * MP, MP, BLOCK_INNER, PREC
+    )
     if NORMALIZE:
         for side in tl.static_range(0, 3):
             square_row = tl.load(vectors + (SQUARES_ROW + side) * MP + cols)
             acc += _load(own, PULL + side, mask)[:, None] * square_row[None, :]
-        for k in range(0, MP, W):
-            a = load_rows(g, rows, mask, k, M, M, W)
+        for k in range(0, MP, BLOCK_INNER):
+            a = load_rows(g, rows, mask, k, M, M, BLOCK_INNER)
             for which in range(0, 3):
-                square = load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, M, M, MP, W, MP)
+                square = load_matrix(matrices + (SQUARES + which) * (MP * MP), k, 0, M, M, MP, BLOCK_INNER, MP)
                 acc = dot(a * _load(own, PULL + which, mask)[:, None], square, acc, PREC)
     return acc
 
@@ -268,17 +271,17 @@ def _attention_norm_bwd_kernel(
     attended,  # (edges of the chunk, MP) what the forward pass put there
     d_g,  # (edges of the chunk, M) dE/d(this layer's output), not for the last layer
     d_row,  # (…, 4) out, for the last layer
-    d_x,  # (B, 4, MP) dE/dX, for the last layer
+    d_x,  # (atoms, 4, MP) dE/dX, for the last layer
     scratch,  # (…, WIDE, MP) out: z̄
     stats, vectors,  # out δ and z̄·b_vo
-    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr,
+    EPS: tl.constexpr, LAST: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
     """Row by row, and few rows at a time: a thread then has few of the vectors over channels."""
-    b, r = tl.program_id(0), tl.program_id(1) * R
+    b, r = tl.program_id(0), tl.program_id(1) * BLOCK_ROWS
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = r + tl.arange(0, R)
+        rows = r + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         cols = tl.arange(0, MP)
         norm = vectors + NORM * MP
@@ -294,18 +297,18 @@ def _attention_norm_bwd_kernel(
 @triton.jit
 def _attention_output_bwd_kernel(
     at, count, scratch, operands, matrices,
-    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """ȳ, where y was."""
-    b, r = tl.program_id(0), tl.program_id(1) * B
+    b, r = tl.program_id(0), tl.program_id(1) * BLOCK_ROWS
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = r + tl.arange(0, B)
+        rows = r + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         d_y = times_matrix(
-            tl.zeros([B, MP], scratch.dtype.element_ty), scratch + e0 * (WIDE * MP), rows, mask,
-            matrices + VALUES_T * MP * MP, M, WIDE * MP, MP, W, PREC,
+            tl.zeros([BLOCK_ROWS, MP], scratch.dtype.element_ty), scratch + e0 * (WIDE * MP), rows, mask,
+            matrices + VALUES_T * MP * MP, M, WIDE * MP, MP, BLOCK_INNER, PREC,
         )  # fmt: skip
         store_rows(operands + e0 * (KEPT * MP) + MP, rows, mask, d_y, M, KEPT * MP, MP)
 
@@ -314,18 +317,18 @@ def _attention_output_bwd_kernel(
 def _attention_scores_bwd_kernel(
     at, count, g, gate, scratch, operands, stats,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, NARROW: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
-    Q: tl.constexpr, K: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr, BLOCK_QUERIES: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """One program an atom: blocks of Q keys, which K queries pass by at a time."""
+    """One program an atom: blocks of BLOCK_KEYS keys, which BLOCK_QUERIES queries pass by at a time."""
     b = tl.program_id(0)
     n = tl.load(count + b)
     e0 = tl.load(at + b) - tl.load(at)
-    for k in range(0, n, Q):
-        keys = k + tl.arange(0, Q)
+    for k in range(0, n, BLOCK_KEYS):
+        keys = k + tl.arange(0, BLOCK_KEYS)
         _pairs(
             operands + e0 * (KEPT * MP) + 2 * MP if NARROW else g + e0 * M, gate + e0 * 4, scratch + e0 * (WIDE * MP),
             operands + e0 * (KEPT * MP), stats + e0 * NUMBERS, n, keys, keys < n, k > 0, SMOOTH, DOTR,
-            M, KEPT * MP if NARROW else M, MP, Q, K, C, PREC,
+            M, KEPT * MP if NARROW else M, MP, BLOCK_KEYS, BLOCK_QUERIES, BLOCK_INNER, PREC,
         )  # fmt: skip
         tl.debug_barrier()
 
@@ -337,13 +340,13 @@ def _attention_project_bwd_kernel(
     d_row, d_gate,  # (…, 4); added up from layer to layer
     scratch, stats, matrices, vectors,
     SMOOTH: tl.constexpr, DOTR: tl.constexpr, NORMALIZE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
-    M: tl.constexpr, MP: tl.constexpr, B: tl.constexpr, W: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, MP: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    b, r = tl.program_id(0), tl.program_id(1) * B
+    b, r = tl.program_id(0), tl.program_id(1) * BLOCK_ROWS
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = r + tl.arange(0, B)
+        rows = r + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         own_stats = stats + e0 * NUMBERS
         _gates_back(
@@ -354,27 +357,28 @@ def _attention_project_bwd_kernel(
             tl.debug_barrier()
         acc = _back_to_rows(
             g + e0 * M, scratch + e0 * (WIDE * MP), own_stats, rows, mask, matrices, vectors, NORMALIZE,
-            M, MP, B, W, PREC,
+            M, MP, BLOCK_ROWS, BLOCK_INNER, PREC,
         )  # fmt: skip
         store_rows(d_g + e0 * M, rows, mask, acc, M, M, MP)
 
 
 @triton.jit
 def _embedding_edges_bwd_kernel(
-    at, count, first, center_type, neighbor_type,  # (B,) …; (edges of the batch,)
+    at, count, first, center_type, neighbor_type,  # (atoms,) …; (edges of the batch,)
     d_g, row, gate,
     d_row, d_gate,  # (edges of the chunk, 4) in and out: the first column, and with STRIP the last
     net, factors,
     SMOOTH: tl.constexpr, TYPES: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, T: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr, M: tl.constexpr, MP: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """dE/ds, and in strip mode dE/d(sw), from dE/dg."""
-    b, r = tl.program_id(0), tl.program_id(1) * R
+    b, r = tl.program_id(0), tl.program_id(1) * BLOCK_ROWS
     n = tl.load(count + b)
     if r < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = r + tl.arange(0, R)
+        rows = r + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         s = tl.load(row + e0 * 4 + rows * 4, mask=mask, other=0.0)
         sw = tl.load(gate + e0 * 4 + 3 + rows * 4, mask=mask, other=0.0)
@@ -382,7 +386,7 @@ def _embedding_edges_bwd_kernel(
         pair = pairs_of_types(neighbor_type + edge, rows, mask, tl.load(center_type + b), TYPES)
         d_s, d_sw = edges_bwd(
             load_rows(d_g + e0 * M, rows, mask, 0, M, M, MP), s, sw, pair, net, factors,
-            SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, KIND, T, MP, PREC,
+            SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, MP, PREC,
         )  # fmt: skip
         at_s = d_row + e0 * 4 + rows * 4
         tl.store(at_s, tl.load(at_s, mask=mask, other=0.0) + d_s, mask=mask)

@@ -29,7 +29,7 @@ def at_least(x, limit: tl.constexpr):
 
 @triton.jit
 def _settled(x):
-    """x (R, C) itself, as the sum over an axis of one number.
+    """x (rows, columns) itself, as the sum over an axis of one number.
 
     Up to Triton 3.8 the compiler takes an operand's width from the narrowest number in all that it is computed from; a
     mask has one bit, and float64 products then end in ``MMAv2.cpp: PassManager::run failed``. It does not look behind
@@ -55,17 +55,17 @@ def dot(a, b, acc, PREC: tl.constexpr):
 
 
 @triton.jit
-def load_rows(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr):
-    """Columns c0 … c0 + C of the rows of an array (…, STRIDE) of which the first WIDTH columns count. (R, C)."""
-    cols = c0 + tl.arange(0, C)
+def load_rows(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, COLUMNS: tl.constexpr):
+    """(rows, COLUMNS) from column c0 on, of the rows of an array (…, STRIDE) of which the first WIDTH columns count."""
+    cols = c0 + tl.arange(0, COLUMNS)
     keep = mask[:, None] & (cols < WIDTH)[None, :]
     return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
 
 
 @triton.jit
-def load_columns(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr):
-    """The same, transposed. (C, R)."""
-    cols = c0 + tl.arange(0, C)
+def load_columns(base, rows, mask, c0, WIDTH: tl.constexpr, STRIDE: tl.constexpr, COLUMNS: tl.constexpr):
+    """The same, transposed. (COLUMNS, rows)."""
+    cols = c0 + tl.arange(0, COLUMNS)
     keep = (cols < WIDTH)[:, None] & mask[None, :]
     return tl.load(base + (rows[None, :] * STRIDE + cols[:, None]), mask=keep, other=0.0)
 
@@ -90,10 +90,11 @@ def load_four(base, rows, mask):
 
 @triton.jit
 def load_matrix(
-    base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, N: tl.constexpr
-):
-    """Part (K, N) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count."""
-    rows, cols = k0 + tl.arange(0, K), n0 + tl.arange(0, N)
+    base, k0, n0, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Part (ROWS, COLUMNS) from (k0, n0) of a weight matrix of which HEIGHT rows and WIDTH columns count."""
+    rows, cols = k0 + tl.arange(0, ROWS), n0 + tl.arange(0, COLUMNS)
     keep = (rows < HEIGHT)[:, None] & (cols < WIDTH)[None, :]
     return tl.load(base + (rows[:, None] * STRIDE + cols[None, :]), mask=keep, other=0.0)
 
@@ -101,18 +102,18 @@ def load_matrix(
 @triton.jit
 def times_matrix(
     acc, base, rows, mask, w_ptr,
-    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, C: tl.constexpr, PREC: tl.constexpr,
+    M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, BLOCK_INNER: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """acc (R, MP) + rows (R, M) of an array in memory times a matrix (M, M)."""
-    for k in range(0, MP, C):
-        a = load_rows(base, rows, mask, k, M, STRIDE, C)
-        acc = dot(a, load_matrix(w_ptr, k, 0, M, M, MP, C, MP), acc, PREC)
+    """acc (rows, MP) + rows (rows, M) of an array in memory times a matrix (M, M)."""
+    for k in range(0, MP, BLOCK_INNER):
+        a = load_rows(base, rows, mask, k, M, STRIDE, BLOCK_INNER)
+        acc = dot(a, load_matrix(w_ptr, k, 0, M, M, MP, BLOCK_INNER, MP), acc, PREC)
     return acc
 
 
 @triton.jit
 def store_rows(base, rows, mask, x, M: tl.constexpr, STRIDE: tl.constexpr, MP: tl.constexpr, c0=0):
-    """Rows x (R, MP) into an array (…, STRIDE) from column c0 on, of whose columns the first M count."""
+    """Rows x (rows, MP) into an array (…, STRIDE) from column c0 on, of whose columns the first M count."""
     cols = c0 + tl.arange(0, MP)
     tl.store(base + (rows[:, None] * STRIDE + cols[None, :]), x, mask=mask[:, None] & (cols < M)[None, :])
 
@@ -131,8 +132,8 @@ def _sigmoid(x):
 
 
 @triton.jit
-def activate(x, KIND: tl.constexpr, T: tl.constexpr):
-    """Value and slope of an activation function; T is silut's threshold. Formulas: ``reference.ACTIVATIONS``."""
+def activate(x, KIND: tl.constexpr, THRESHOLD: tl.constexpr):
+    """Value and slope of an activation function; THRESHOLD is silut's. Formulas: ``reference.ACTIVATIONS``."""
     if KIND == "tanh":
         y = _tanh(x)
         return y, 1.0 - y * y
@@ -151,18 +152,18 @@ def activate(x, KIND: tl.constexpr, T: tl.constexpr):
         return x * y, y * (1.0 + x * (1.0 - y))
     elif KIND == "silut":
         y = _sigmoid(x)
-        at = tl.sigmoid(tl.full(x.shape, T, x.dtype))
-        slope = at + T * at * (1.0 - at)
-        high = _tanh(slope * (x - T))
+        at = tl.sigmoid(tl.full(x.shape, THRESHOLD, x.dtype))
+        slope = at + THRESHOLD * at * (1.0 - at)
+        high = _tanh(slope * (x - THRESHOLD))
         return (
-            tl.where(x >= T, high + T * at, x * y),
-            tl.where(x >= T, slope * (1.0 - high * high), y * (1.0 + x * (1.0 - y))),
+            tl.where(x >= THRESHOLD, high + THRESHOLD * at, x * y),
+            tl.where(x >= THRESHOLD, slope * (1.0 - high * high), y * (1.0 + x * (1.0 - y))),
         )
     elif KIND == "gelu":
-        A: tl.constexpr = 0.7978845608028654
-        C: tl.constexpr = 0.044715
-        t = _tanh(A * (x + C * x * x * x))
-        return 0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * A * (1.0 + 3.0 * C * x * x)
+        INNER: tl.constexpr = 0.7978845608028654
+        CUBIC: tl.constexpr = 0.044715
+        t = _tanh(INNER * (x + CUBIC * x * x * x))
+        return 0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * INNER * (1.0 + 3.0 * CUBIC * x * x)
     elif KIND == "linear":
         return x, tl.full(x.shape, 1.0, x.dtype)
     else:

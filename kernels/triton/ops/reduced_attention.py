@@ -30,7 +30,7 @@ WIDE_MATRICES: tl.constexpr = tl.constexpr(4)
 def _widened(
     phi, own_operands, stats, rows, mask, wide, norm, NP: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr
 ):  # fmt: skip
-    """z of rows, and what attention adds to it. (R, NP) twice, and b_vo (1, NP)."""
+    """z of rows, and what attention adds to it. (rows, NP) twice, and b_vo (1, NP)."""
     cols = tl.arange(0, NP)
     to_value = tl.load(norm + TO_VALUE * NP + cols)[None, :]
     attended = tl.load(stats + place(rows) + TOTAL_W * STEP, mask=mask, other=0.0)[:, None] * to_value
@@ -43,22 +43,22 @@ def _widened(
 
 @triton.jit(do_not_specialize=["blocks"])
 def _reduced_output_kernel(
-    at, count, center_type,  # (B,) first edge in the chunk: at − at[0], int64; neighbours, type
+    at, count, center_type,  # (atoms,) first edge in the chunk: at − at[0], int64; neighbours, type
     phi, row,  # (edges of the chunk, M), (…, 4)
     operands, stats,  # (…, KEPT, M), (…, NUMBERS)
     g_out,  # (edges of the chunk, N) out, not for the last layer
-    moments,  # (B, blocks, 4, NP) out, for the last layer
+    moments,  # (atoms, blocks, 4, NP) out, for the last layer
     wide, norm,  # of each centre type; (4, NP)
     blocks,
     EPS: tl.constexpr, LAST: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr,
-    B: tl.constexpr, PREC: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """What the first layer gives, in N channels: as ``_attention_output_kernel``."""
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * B < n:
+    if block * BLOCK_ROWS < n:
         e0 = tl.load(at + b) - tl.load(at)
-        rows = block * B + tl.arange(0, B)
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         cols = tl.arange(0, NP)
         z, _attended, _to_value = _widened(

@@ -20,7 +20,7 @@ from .products import dot, load_matrix, store_four, store_rows
 
 @triton.jit
 def polynomials(x, TERMS: tl.constexpr):
-    """T_k and U_(k−1) at x (R,), k below TERMS, a power of two. (R, TERMS) twice."""
+    """T_k and U_(k−1) at x (rows,), k below TERMS, a power of two. (rows, TERMS) twice."""
     powers = ((x, tl.full(x.shape, 1.0, x.dtype)),)
     for _ in tl.static_range(1, TERMS.bit_length() - 1):
         t, u = powers[len(powers) - 1]
@@ -49,7 +49,7 @@ def series_fwd(
     x, sw, kind, series,
     TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """φ (R, M) of neighbours of types ``kind``. series: (TYPES, SETS, TERMS, M)."""
+    """φ (rows, M) of neighbours of types ``kind``. series: (TYPES, SETS, TERMS, M)."""
     t, _u = polynomials(x, TERMS)
     phi = tl.zeros([x.shape[0], M], x.dtype)
     for j in tl.static_range(0, TYPES):
@@ -67,7 +67,7 @@ def series_bwd(
     d_phi, x, sw, kind, series_t,
     TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """dE/dx and dE/d(sw) (R,) from dE/dφ (R, M). series_t: (TYPES, SETS, M, TERMS)."""
+    """dE/dx and dE/d(sw) (rows,) from dE/dφ (rows, M). series_t: (TYPES, SETS, M, TERMS)."""
     t, u = polynomials(x, TERMS)
     u = u * tl.arange(0, TERMS).to(x.dtype)[None, :]
     d_x, d_sw = tl.zeros_like(x), tl.zeros_like(x)
@@ -89,18 +89,18 @@ def series_bwd(
 def _coordinates_kernel(
     vector,  # (edges of the batch, 3) Å, float64
     neighbor_type,  # (edges of the batch,) int32
-    first, at, count, center_type,  # (B,) first edge in the batch, at − at[0] in the chunk (int64), neighbours, type
+    first, at, count, center_type,  # (atoms,) first edge in the batch, at − at[0] in the chunk, int64; neighbours; type
     statistics,  # (types, 8) float64
     series, ranges,  # (types, TYPES, SETS, TERMS, M), (types, 2): scale and shift
     row, gate, phi,  # (edges of the chunk, 4), (…, 4), (…, M) out
     SMTH: tl.constexpr, RCUT: tl.constexpr, PROTECTION: tl.constexpr, SMOOTH: tl.constexpr, DOTR: tl.constexpr,
-    TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, R: tl.constexpr,
+    TYPES: tl.constexpr, SETS: tl.constexpr, TERMS: tl.constexpr, M: tl.constexpr, BLOCK_ROWS: tl.constexpr,
     SERIES_PREC: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0), tl.program_id(1)
     n = tl.load(count + b)
-    if block * R < n:
-        rows = block * R + tl.arange(0, R)
+    if block * BLOCK_ROWS < n:
+        rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         mask = rows < n
         type_i = tl.load(center_type + b)
         edge = tl.load(first + b).to(tl.int64)

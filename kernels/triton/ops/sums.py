@@ -16,16 +16,16 @@ def _forces_kernel(
     arriving, first_arriving,  # (edges,) edges sorted by neighbour, (n + 1,) where each atom's begin
     forces,  # (n, 3) out
     virials,  # (n, 3, 3) out
-    R: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
     """One program an atom."""
     i = tl.program_id(0).to(tl.int64)
     xyz = tl.arange(0, 4)
-    force = tl.zeros([R, 4], tl.float64)
+    force = tl.zeros([BLOCK_ROWS, 4], tl.float64)
     w_x, w_y, w_z = tl.zeros_like(force), tl.zeros_like(force), tl.zeros_like(force)
     stop = tl.load(first_edge + i + 1)
-    for e in range(tl.load(first_edge + i), stop, R):
-        edges = e + tl.arange(0, R)
+    for e in range(tl.load(first_edge + i), stop, BLOCK_ROWS):
+        edges = e + tl.arange(0, BLOCK_ROWS)
         real = edges < stop
         keep = real[:, None] & (xyz < 3)[None, :]
         at = edges[:, None] * 3 + xyz[None, :]
@@ -35,9 +35,9 @@ def _forces_kernel(
         w_y -= g * tl.load(vector + edges * 3 + 1, mask=real, other=0.0)[:, None]
         w_z -= g * tl.load(vector + edges * 3 + 2, mask=real, other=0.0)[:, None]
     stop = tl.load(first_arriving + i + 1)
-    for e in range(tl.load(first_arriving + i), stop, R):
-        real = e + tl.arange(0, R) < stop
-        edges = tl.load(arriving + e + tl.arange(0, R), mask=real, other=0)
+    for e in range(tl.load(first_arriving + i), stop, BLOCK_ROWS):
+        real = e + tl.arange(0, BLOCK_ROWS) < stop
+        edges = tl.load(arriving + e + tl.arange(0, BLOCK_ROWS), mask=real, other=0)
         keep = real[:, None] & (xyz < 3)[None, :]
         force -= tl.load(gradient + (edges[:, None] * 3 + xyz[None, :]), mask=keep, other=0.0)
     tl.store(forces + i * 3 + xyz, tl.sum(force, axis=0), mask=xyz < 3)
@@ -52,15 +52,15 @@ def _virials_kernel(
     virials,  # (n, 3, 3) eV, of each atom, float64
     offsets,  # (S + 1,) where structures begin
     out,  # (S, 3, 3) out
-    R: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
     """One program a structure."""
     k = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, 16)
-    total = tl.zeros([R, 16], tl.float64)
+    total = tl.zeros([BLOCK_ROWS, 16], tl.float64)
     stop = tl.load(offsets + k + 1)
-    for i in range(tl.load(offsets + k), stop, R):
-        rows = i + tl.arange(0, R)
+    for i in range(tl.load(offsets + k), stop, BLOCK_ROWS):
+        rows = i + tl.arange(0, BLOCK_ROWS)
         keep = (rows < stop)[:, None] & (cols < 9)[None, :]
         total += tl.load(virials + (rows[:, None] * 9 + cols[None, :]), mask=keep, other=0.0)
     tl.store(out + k * 9 + cols, tl.sum(total, axis=0), mask=cols < 9)

@@ -15,7 +15,7 @@
 namespace dpa1 {
 
 /// Whether this thread's float32 products take bfloat16 operands; a worker says so for its model.
-struct Brain {
+struct Bfloat16Products {
   static bool available() {
 #ifdef __AVX512BF16__
     return true;
@@ -38,8 +38,8 @@ struct Packed {
 /// Products in full float32 while it lives: for sums that cancel.
 class Exact {
  public:
-  Exact() : was_(Brain::on()) { Brain::on() = false; }
-  ~Exact() { Brain::on() = was_; }
+  Exact() : was_(Bfloat16Products::on()) { Bfloat16Products::on() = false; }
+  ~Exact() { Bfloat16Products::on() = was_; }
   Exact(const Exact&) = delete;
 
  private:
@@ -77,8 +77,8 @@ inline void pack_columns(int m, int k, const float* in, ptrdiff_t ld, uint32_t* 
 }
 
 template <int MR, int NV>
-inline void brain_block(int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_t col, const uint32_t* b, ptrdiff_t ldb,
-                        float* c, ptrdiff_t ldc, bool add, const float* rows) {
+inline void bfloat16_block(int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_t col, const uint32_t* b, ptrdiff_t ldb,
+                           float* c, ptrdiff_t ldc, bool add, const float* rows) {
   __m512 sum[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
@@ -103,25 +103,25 @@ inline void brain_block(int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_t col,
 }
 
 template <int MR, int NV>
-inline void brain_rows(int m, int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_t col, const uint32_t* b, ptrdiff_t ldb,
-                       float* c, ptrdiff_t ldc, bool add, const float* rows) {
+inline void bfloat16_rows(int m, int k2, const uint32_t* a, ptrdiff_t row, ptrdiff_t col, const uint32_t* b,
+                          ptrdiff_t ldb, float* c, ptrdiff_t ldc, bool add, const float* rows) {
   if constexpr (MR >= 1) {
     for (; m >= MR; m -= MR) {
       if (row == 1)
-        brain_block<MR, NV>(k2, a, 1, col, b, ldb, c, ldc, add, rows);
+        bfloat16_block<MR, NV>(k2, a, 1, col, b, ldb, c, ldc, add, rows);
       else
-        brain_block<MR, NV>(k2, a, row, 1, b, ldb, c, ldc, add, rows);
+        bfloat16_block<MR, NV>(k2, a, row, 1, b, ldb, c, ldc, add, rows);
       a += MR * row;
       c += MR * ldc;
       rows = rows ? rows + MR : rows;
     }
-    if (m > 0) brain_rows<MR / 2, NV>(m, k2, a, row, col, b, ldb, c, ldc, add, rows);
+    if (m > 0) bfloat16_rows<MR / 2, NV>(m, k2, a, row, col, b, ldb, c, ldc, add, rows);
   }
 }
 
 /// As gemm, with operands rounded to bfloat16; ``packed`` is A already packed, or null.
-inline void brain_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdiff_t col, const Packed* packed,
-                       const float* b, ptrdiff_t ldb, float* c, ptrdiff_t ldc, bool add, const float* rows) {
+inline void bfloat16_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdiff_t col, const Packed* packed,
+                          const float* b, ptrdiff_t ldb, float* c, ptrdiff_t ldc, bool add, const float* rows) {
   static thread_local std::vector<uint32_t> a2, b2;
   const int k2 = (k + 1) / 2;
   const uint32_t* x;
@@ -145,11 +145,11 @@ inline void brain_gemm(int m, int n, int k, const float* a, ptrdiff_t row, ptrdi
     const int take = v >= 3 && v != 4 ? 3 : v >= 2 ? 2 : 1;
     const uint32_t* y = b2.data() + at;
     if (take == 3)
-      brain_rows<8, 3>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
+      bfloat16_rows<8, 3>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     else if (take == 2)
-      brain_rows<8, 2>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
+      bfloat16_rows<8, 2>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     else
-      brain_rows<16, 1>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
+      bfloat16_rows<16, 1>(m, k2, x, r, s, y, n, c + at, ldc, add, rows);
     at += 16 * take;
     v -= take;
   }

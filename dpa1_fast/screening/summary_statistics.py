@@ -20,7 +20,7 @@ LITTLE: dict[str, Any] = {"batch_size": 8192, "batch_readahead": 1, "fragment_re
 
 
 @dataclass
-class Totals:
+class SummaryStatistics:
     """How a job went.
 
     Attributes:
@@ -43,13 +43,13 @@ class Totals:
         return 2 if self.ok == 0 else 1 if self.failed else 0
 
 
-def total(summary: Path, by: str, top: int, failures: int = 10) -> Totals:
+def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummaryStatistics:
     """Reads a summary.
 
     Args:
         summary: its folder. by, top: so many rows with the smallest such column. failures: how many to remember.
     """
-    out = Totals()
+    out = SummaryStatistics()
     data = ds.dataset(summary, format="parquet")
     columns = list(dict.fromkeys(["index", "natoms", "status", by]))
     columns += ["converged"] if "converged" in data.schema.names else []

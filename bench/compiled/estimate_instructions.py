@@ -35,7 +35,7 @@ def by_loops(measured: dict[str, Any], runs: float, phases: list[Loop] | None) -
     return None if phases is None else _followed(measured["nest"], runs, phases)
 
 
-def roughly(measured: dict[str, Any], runs: float, flops: float, warps: int) -> dict[str, float]:
+def by_products(measured: dict[str, Any], runs: float, flops: float, warps: int) -> dict[str, float]:
     """Instructions of all warps by class, from their products.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @contextmanager
-def ahead(batch: Any, stream: torch.cuda.Stream | None) -> Iterator[Callable[..., None]]:
+def on_side_stream(batch: Any, stream: torch.cuda.Stream | None) -> Iterator[Callable[..., None]]:
     """Work on ``stream`` as soon as the batch is there; where no one said when that is, on the current stream.
 
     Yields:

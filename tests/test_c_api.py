@@ -241,7 +241,7 @@ def test_the_header_is_what_the_tests_speak(tmp_path: Path) -> None:
     assert [int(x) for x in told] == [c.sizeof(x) for x in names.values()]
     text = (NATIVE / "c_api.cpp").read_text(encoding="utf-8")
     said = [int(a) << int(b) for a, b in re.findall(r"CHUNK_BYTES = (\d+) << (\d+)", text)]
-    assert said == [library.CHUNK_BYTES, library.BRAIN_CHUNK_BYTES]
+    assert said == [library.CHUNK_BYTES, library.BFLOAT16_CHUNK_BYTES]
     assert f"CHUNK_ATOMS = {library.CHUNK_ATOMS};" in text
 
 

@@ -10,7 +10,7 @@ namespace {
 thread_local std::string error;
 
 // What kernels/cpu/library.py says of a chunk and of bfloat16's holds here too; a test compares them.
-constexpr int64_t CHUNK_BYTES = 5 << 20, BRAIN_CHUNK_BYTES = 2 << 20;
+constexpr int64_t CHUNK_BYTES = 5 << 20, BFLOAT16_CHUNK_BYTES = 2 << 20;
 constexpr int CHUNK_ATOMS = 32;
 
 template <class F>
@@ -70,7 +70,7 @@ struct dpa1_fast_model {
         h.n_filled.data(), h.first_type.data(), extras.data(), basis.data(), energy.data(), gradient.data(), a.atoms, 1,
         offset, force.data(), virial,
     };
-    const int64_t chunk = prepared.brain ? BRAIN_CHUNK_BYTES : CHUNK_BYTES;
+    const int64_t chunk = prepared.bfloat16 ? BFLOAT16_CHUNK_BYTES : CHUNK_BYTES;
     const int outcome = dpa1_evaluate(prepared.engine.get(), &q, prepared.threads, chunk, CHUNK_ATOMS);
     if (outcome) throw Failure(outcome, dpa1_error());
     finite(a, out);
@@ -141,7 +141,7 @@ int dpa1_fast_load(const char* path, const dpa1_fast_options* options, dpa1_fast
     const std::string precision = chosen.precision ? chosen.precision : "float64";
     if (precision != "float64" && precision != "float32" && precision != "bfloat16")
       throw Failure(DPA1_FAST_UNAVAILABLE, "there is no precision " + precision + "; available: float64, float32, bfloat16");
-    if (precision == "bfloat16" && !Brain::available())
+    if (precision == "bfloat16" && !Bfloat16Products::available())
       throw Failure(DPA1_FAST_UNAVAILABLE, "precision bfloat16 needs a processor with AVX512-BF16; use float32");
     if (chosen.threads < 0 || chosen.threads > 1024)
       throw Failure(DPA1_FAST_BAD_ARGUMENT, std::to_string(chosen.threads) + " threads cannot be had");

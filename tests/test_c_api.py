@@ -235,7 +235,7 @@ def test_the_header_is_what_the_tests_speak(tmp_path: Path) -> None:
     names = {"options": c.Options, "info": c.Info, "atoms": c.AtomsGiven, "results": c.Results}
     printed = "".join(f'printf("%zu ", sizeof(dpa1_fast_{name}));' for name in names)
     source.write_text(f'#include <stdio.h>\n#include "dpa1_fast.h"\nint main(void) {{ {printed} return 0; }}\n')
-    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{NATIVE}"]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{NATIVE / 'include'}"]
     subprocess.run(["cc", *flags, str(source), "-o", str(tmp_path / "sizes")], check=True)
     told = subprocess.run([tmp_path / "sizes"], check=True, capture_output=True, text=True).stdout.split()
     assert [int(x) for x in told] == [c.sizeof(x) for x in names.values()]

@@ -64,7 +64,7 @@ def test_every_file_of_the_wheel_is_under_dpa1_fast(tmp_path: Path) -> None:
         "checkpoint/pth.py",
         "models/almgcu-demo.safetensors",
         "py.typed",
-        "kernels/cpu/native/dpa1_fast.h",
+        "kernels/cpu/native/include/dpa1_fast.h",
         "kernels/cpu/native/c_api.cpp",
         "kernels/cpu/native/dpa1_fast-config.cmake",
     ):

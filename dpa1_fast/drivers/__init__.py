@@ -1,1 +1,1 @@
-"""Thin doors for programs that move atoms: ASE, TorchSim."""
+"""Thin doors for programs that move atoms: ASE, TorchSim, LAMMPS."""

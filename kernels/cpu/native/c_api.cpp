@@ -1,5 +1,5 @@
 // dpa1_fast.h over the compiled engine.
-#include "dpa1_fast.h"
+#include "include/dpa1_fast.h"
 
 #include "neighborhood.h"
 

@@ -12,7 +12,7 @@ add_library(dpa1_fast STATIC
   ${CMAKE_CURRENT_LIST_DIR}/library.cpp ${CMAKE_CURRENT_LIST_DIR}/c_api.cpp)
 target_compile_features(dpa1_fast PRIVATE cxx_std_17)
 target_compile_options(dpa1_fast PRIVATE ${DPA1_FAST_FLAGS} -fno-math-errno -Wno-psabi)
-target_include_directories(dpa1_fast PUBLIC ${CMAKE_CURRENT_LIST_DIR})
+target_include_directories(dpa1_fast PUBLIC ${CMAKE_CURRENT_LIST_DIR}/include)
 target_link_libraries(dpa1_fast PUBLIC Threads::Threads)
 set_target_properties(dpa1_fast PROPERTIES POSITION_INDEPENDENT_CODE ON)
 add_library(dpa1_fast::dpa1_fast ALIAS dpa1_fast)

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "check_numbers.h"
-#include "dpa1_fast.h"
+#include "include/dpa1_fast.h"
 #include "library.h"
 
 namespace dpa1 {

@@ -274,6 +274,31 @@ def train(
     raise typer.Exit(code)
 
 
+@app.command()
+def warm(
+    model: Annotated[str, typer.Argument(help="a model file, or the name of a bundled model")],
+    head: HeadOption = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 (the default), float64, tf32, bfloat16 or float16; may be repeated"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="for which card of this machine: auto, cuda, cuda:1 …")] = "auto",
+    architecture: Annotated[
+        str | None, typer.Option(help="for cards that need not be here: sm_80 (A100), sm_90 (H100), sm_100 (B200) …")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="processes that compile; by default one a core", min=1)] = None,
+) -> None:
+    """Compile a model's GPU kernels before they are needed, into Triton's cache folder.
+
+    An engine does this by itself when it is made, for what is missing. Where GPU nodes share a home folder with one
+    that has none, this one can do it for them.
+    """
+    with one_line_errors():
+        from .warm_command import warm_command
+
+        raise typer.Exit(warm_command(model, head, precision or ["float32"], device, architecture, workers))
+
+
 @app.command(cls=ManyModels)
 def screen(
     inputs: Annotated[

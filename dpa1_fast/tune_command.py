@@ -9,7 +9,6 @@ from . import tuning
 from .errors import BackendError
 from .kernels import dispatch
 from .kernels.triton import configuration_cache, kernel_clock
-from .kernels.triton.kernel_clock import Kernel
 from .kernels.triton.launch_configurations import LaunchConfiguration
 from .tuning import Trial, Tuner
 
@@ -17,26 +16,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-PARTS = {"layer": "", "coordinates": " in coordinates", "": ""}
-"""What a user reads of a kernel's part."""
-
 
 def words(configuration: LaunchConfiguration | None) -> str:
-    """A configuration in short: rows × chunk, or rows × chunk × keys."""
-    if configuration is None:
-        return "–"
-    c = configuration
-    sides = " × ".join(str(x) for x in (c.rows, c.chunk, c.keys) if x)
-    return f"{sides}, {c.warps} warps" + (f", {c.stages} stages" if c.stages > 1 else "")
-
-
-def name(kernel: Kernel) -> str:
-    """A kernel in a user's table."""
-    return kernel.name + PARTS[kernel.part]
+    """A configuration in short."""
+    return "–" if configuration is None else configuration.words()
 
 
 def _head(trial: Trial) -> str:
-    return f"{trial.precision}, ≤ {trial.bucket}, {name(trial.kernel)}"
+    return f"{trial.precision}, ≤ {trial.bucket}, {trial.kernel.words()}"
 
 
 def table(trials: Sequence[Trial]) -> Table:
@@ -49,7 +36,7 @@ def table(trials: Sequence[Trial]) -> Table:
     for own in (t for t in trials if t.shipped):
         same = (own.precision, own.bucket, own.kernel)
         best = next((t for t in trials if t.chosen and (t.precision, t.bucket, t.kernel) == same), None)
-        head = (own.precision, f"≤ {own.bucket}", name(own.kernel), words(own.launched))
+        head = (own.precision, f"≤ {own.bucket}", own.kernel.words(), words(own.launched))
         if own.us is None:
             out.add_row(*head, "–", own.why, "–", "–")
         elif best is None or best.us is None:

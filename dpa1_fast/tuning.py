@@ -21,11 +21,12 @@ from .config import DPA1Config
 from .errors import BackendError
 from .kernels import dispatch
 from .kernels.precision import PRECISIONS
-from .kernels.triton.kernel_clock import Clock, Kernel, by_kernel
+from .kernels.triton.kernel_clock import Clock, by_kernel
 from .kernels.triton.launch_candidates import Candidates, candidates_for
 from .kernels.triton.launch_configurations import (
     BUCKETS,
     Configurations,
+    Kernel,
     LaunchConfiguration,
     configurations_for,
 )
@@ -188,22 +189,23 @@ class Tuner:
         out: list[Trial] = []
         for kernel, us in known.us.items():
             trials: list[Trial] = []
-            own: LaunchConfiguration = getattr(getattr(shipped, kernel.part), kernel.name)
+            own: LaunchConfiguration = shipped.of(kernel)
             for tried in (own, *candidates[kernel.part][kernel.name]):
-                trial = Trial(run.precision, bucket, kernel, tried, _launched(run, shipped, kernel, tried, n))
+                variant = shipped.changed(kernel, tried)
+                trial = Trial(run.precision, bucket, kernel, tried, variant.launched(kernel, n, run.model))
                 if not trials:
                     trial = replace(trial, us=us, shipped=True)
                 elif trial.launched in [t.launched for t in trials]:
                     continue
                 else:
-                    found = self._measure(run, batch, _changed(shipped, kernel, tried), known.forces)
+                    found = self._measure(run, batch, variant, known.forces)
                     trial = replace(trial, why=found) if isinstance(found, str) else replace(trial, us=found.us[kernel])
                 tell(trial)
                 trials.append(trial)
                 if trial.why and not answers(self.device):
                     return Outcome([*out, *trials], lost=True)
             fastest = _fastest(trials)
-            best = _changed(best, kernel, fastest.configuration or own)
+            best = best.changed(kernel, fastest.configuration or own)
             out += [replace(t, chosen=t is fastest) for t in trials]
         together = known if best == shipped else self._measure(run, batch, best, known.forces)
         if isinstance(together, str):
@@ -235,22 +237,6 @@ class Tuner:
             return f"{type(error).__name__}: {reason}"
         seconds = by_kernel(launches, self.model.config.attn_layer, coordinates)
         return Measured(forces, {k: 1e6 * s / len(batch.types) for k, s in seconds.items()})
-
-
-def _changed(all_: Configurations, kernel: Kernel, to: LaunchConfiguration) -> Configurations:
-    part = replace(getattr(all_, kernel.part), **{kernel.name: to})
-    return replace(all_, **{kernel.part: part})
-
-
-def _launched(
-    run: Any, all_: Configurations, kernel: Kernel, tried: LaunchConfiguration, most: int
-) -> LaunchConfiguration:
-    """A configuration as the evaluator launches it for atoms with up to ``most`` neighbours."""
-    m = run.model
-    channels = m.coordinates.width if kernel.part == "coordinates" else m.mp
-    fitted = getattr(_changed(all_, kernel, tried), kernel.part).fitted(most, channels)
-    found: LaunchConfiguration = getattr(fitted, kernel.name)
-    return found
 
 
 def _fastest(trials: list[Trial]) -> Trial:

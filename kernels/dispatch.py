@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,16 +131,29 @@ def load_triton(device: torch.device) -> None:
 
     if (device.type == "cpu") != ops.INTERPRETED:
         raise ValueError(TOO_LATE if device.type == "cpu" else INTERPRETED)
+    if not ops.INTERPRETED:
+        from .triton.compiling.functions import settled
+
+        settled()
+
+
+def say(line: str) -> None:
+    """For whoever waits."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, fixed_shape: bool = False) -> Any:
     """The Triton kernels, on a GPU or in the interpreter.
 
+    On a GPU all kernels for atoms with as many neighbours as the model foresees are compiled here, unless they were
+    before; those for fewer when there are such atoms.
+
     Args:
         fixed_shape: capture what is evaluated, see ``cuda_graph.py``; on a GPU.
 
     Raises:
-        ValueError: triton was loaded for the other kind of device, see ``load_triton``.
+        ValueError: triton was loaded for the other kind of device, see ``load_triton``; a kernel does not compile, or
+            does not fit, however it is launched.
     """
     load_triton(device)
     from .triton import cuda_graph
@@ -148,7 +164,39 @@ def triton_evaluator(weights: Weights, precision: str, device: torch.device, *, 
         configuration_cache.read(configuration_cache.path_for(card.name, weights.config)) if card.architecture else None
     )
     evaluator = TritonEvaluator(weights, precision, device, card.architecture, card.chunk_bytes, tuned=tuned)
+    if device.type != "cpu":
+        evaluator.choose = chooser(card, device)
+        evaluator.compile(weights.config.nsel)
     return cuda_graph.GraphedEvaluator(evaluator, cuda_graph.CudaCapture()) if fixed_shape else evaluator
+
+
+def is_architecture(name: str) -> bool:
+    """Whether a name is an architecture's, as Triton's compiler knows them."""
+    return re.fullmatch(r"sm_\d{2,3}|gfx[0-9a-f]{3,4}", name) is not None
+
+
+def chooser(card: Card, device: torch.device | None, workers: int | None = None) -> Any:
+    """What compiles for a GPU, and chooses how kernels are launched there.
+
+    Args:
+        device: of this machine; None where the GPU may be elsewhere. workers: processes that compile, at most.
+    """
+    from triton import knobs
+
+    from .triton.compiling import cards
+    from .triton.compiling.choice import Chooser, Target
+
+    assert card.architecture is not None
+    may_take = cards.shared_bytes(card.architecture) if device is None else _shared_bytes(device)
+    return Chooser(Target(card.name, card.architecture, may_take), Path(knobs.cache.dir), say, workers)
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """That a program may take, by Triton, which asks the driver."""
+    from triton.runtime import driver
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 class ReferenceEvaluator:

@@ -12,9 +12,9 @@ import pytest
 from conftest import make_model, molecule
 
 import dpa1_fast
-from bench.stand_ins import standing_in
 from dpa1_fast import Engine
 from dpa1_fast.kernels.cpu.library import NativeModel
+from dpa1_fast.kernels.triton.stand_ins import standing_in
 
 PACKAGE = Path(dpa1_fast.__file__).parent.resolve()
 FRAMES, FILES = 8, 6

@@ -13,8 +13,8 @@ import triton.language as tl
 from race_checker.settings import MODES, everything, quick, smallest
 from race_checker.watch import Finding, Watch
 
-from bench.stand_ins import kernels
 from dpa1_fast.kernels.triton import evaluator
+from dpa1_fast.kernels.triton.stand_ins import kernels
 
 OPS = Path(evaluator.__file__).parent / "ops"
 EVERYTHING = dict(everything())

@@ -83,7 +83,7 @@ def test_float64_compiles() -> None:
 
 
 def test_code_in_which_a_shift_runs_over_into_the_number_beside_it_is_refused() -> None:
-    from bench.compiled.sass import runs_over
+    from dpa1_fast.kernels.triton.compiling.binary import mistake
 
     # From what Triton 3.6 makes of the backward pass in coordinates: column 2·(thread % 4) gets thread // 2 besides.
     wrong = """
@@ -93,6 +93,6 @@ def test_code_in_which_a_shift_runs_over_into_the_number_beside_it_is_refused() 
         shl.b64 \t%rd55, %rd54, 33;
         or.b64 \t%rd56, %rd53, %rd55;
         mov.b64 \t{_, %r28}, %rd56;"""
-    assert "2147483648" in (runs_over(wrong) or "")
-    assert runs_over(wrong.replace("2147483648", "16")) is None
-    assert runs_over("mul.wide.s32 \t%rd1, %r2, 4194304;") is None
+    assert "2147483648" in (mistake(wrong) or "")
+    assert mistake(wrong.replace("2147483648", "16")) is None
+    assert mistake("mul.wide.s32 \t%rd1, %r2, 4194304;") is None

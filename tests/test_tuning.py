@@ -284,7 +284,7 @@ def test_launches_are_told_apart_by_their_order() -> None:
 
 def test_an_evaluation_s_launches_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What two layers launch, the first one in coordinates, in the order in which the evaluator does so."""
-    from bench.stand_ins import standing_in
+    from dpa1_fast.kernels.triton.stand_ins import standing_in
 
     model = make_model(attn_layer=2, neuron=(32, 64, 128), axis_neuron=4)
     tuner = Tuner(model, torch.device("cpu"), MADE_UP, lambda call: [], atoms=3)
@@ -389,4 +389,4 @@ def test_an_evaluator_is_made_with_what_was_tuned_on_its_card(monkeypatch: pytes
     configuration_cache.write(configuration_cache.path_for(MADE_UP.name, model.config), {"float32": {"16": TUNED}})
     engine = Engine(model, device="cpu", backend="triton", precision="float32")
     assert engine.evaluator.tuned == {"16": TUNED}  # type: ignore[attr-defined]
-    assert Engine(model, device="cpu", backend="triton").evaluator.tuned is None  # type: ignore[attr-defined]
+    assert Engine(model, device="cpu", backend="triton").evaluator.tuned == {}  # type: ignore[attr-defined]

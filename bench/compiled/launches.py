@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bench import cases
-from bench.stand_ins import kernels, standing_in
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
 from dpa1_fast.kernels.triton.launch_configurations import Configurations
+from dpa1_fast.kernels.triton.stand_ins import kernels, standing_in
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
 

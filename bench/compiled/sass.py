@@ -7,7 +7,6 @@ assembly says it in its own text.
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.compiled.launches import Launch
+from dpa1_fast.kernels.triton.compiling.binary import mistake, needs, tool
 
 TENSOR_SHAPE = {"16816": (16, 8, 16), "1688": (16, 8, 8), "1684": (16, 8, 4), "884": (8, 8, 4)}
 """Rows, columns and inner dimension of one product of a warp, as SASS spells them."""
@@ -50,8 +50,6 @@ AMD_CLASSES = {
 OUTER = {"_attention_scores_bwd_kernel": 1}
 """Loops that walk over blocks of rows, around all products."""
 NOTHING = ("NOP", "s_nop")
-OVERFLOWS = 1 << 22
-"""A thread's number, of up to 1,024, no longer fits in 32 bits when it is multiplied by more."""
 
 
 def classify(names: Counter[str], classes: dict[str, str]) -> dict[str, int]:
@@ -139,40 +137,19 @@ def nest_of(code: list[Instruction], labels: dict[str, int]) -> Nest:
     return build(0, len(code) - 1, loops(code, labels))
 
 
-def _run(tool: str, *args: str) -> str:
-    import triton
-
-    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
-    return subprocess.run([str(path), *args], capture_output=True, text=True, check=True).stdout
-
-
 def _nvidia(compiled: Any, outer: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(compiled.asm["cubin"])
-        usage = _run("cuobjdump", "-res-usage", str(file))
-        text = _run("nvdisasm", "-c", str(file))
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump said nothing of registers: {usage[:200]}")
+        text = tool("nvdisasm", "-c", str(file))
     code, labels = _read(text, NVIDIA_LINE, r"^(\.L\w+):", r"`\((\.L\w+)\)")
-    summary = _summary(code, labels, CLASSES, _nvidia_shape, outer)
-    return summary | {"registers": int(found[1]), "stack_bytes": int(found[2])}
+    return _summary(code, labels, CLASSES, _nvidia_shape, outer)
 
 
 def _amd(compiled: Any, outer: int) -> dict[str, Any]:
     text = compiled.asm["amdgcn"]
-
-    def number(name: str) -> int:
-        found = re.search(rf"^\s*\.{name}:\s*(\d+)", text, re.M)
-        return int(found[1]) if found else 0
-
     code, labels = _read(text[: text.find(".amdgpu_metadata")], AMD_LINE, r"^(\.LBB\w+):", r"(\.LBB\w+)")
-    return _summary(code, labels, AMD_CLASSES, _amd_shape, outer) | {
-        "registers": number("vgpr_count"),  # of the vector file; .agpr_count is part of it on this family
-        "stack_bytes": number("private_segment_fixed_size"),
-        "spills": number("vgpr_spill_count") + number("sgpr_spill_count"),
-    }
+    return _summary(code, labels, AMD_CLASSES, _amd_shape, outer)
 
 
 NVIDIA_LINE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.[A-Za-z0-9_]+)*)(.*)")
@@ -255,37 +232,23 @@ def compiled(launch: Launch, function: Any) -> Any:
     return triton.compile(source, target=target, options=launch.options)
 
 
-def runs_over(ptx: str) -> str | None:
-    """The line in which LLVM shifts a 32-bit number into the one that it has packed beside it, where there is one.
-
-    Its vectorizer makes a pair of shifts of two unlike ones, in which a number that nobody needs may overflow; its
-    back end (as in Triton 3.6) then holds the pair in 64 bits and shifts the lower half by ``mul.wide``. On an H100 the
-    backward pass in coordinates ended in a misaligned address, and would give wrong numbers where none is an address.
-    """
-    for found in re.finditer(r"mul\.wide\.u32\s+\S+, %\w+, (\d+);", ptx):
-        by = int(found[1])
-        if by >= OVERFLOWS and by & (by - 1) == 0:
-            return found[0]
-    return None
-
-
 def measure(launch: Launch) -> dict[str, Any]:
     """Compiles a launch and reads what came out; ``error`` where the compiler refuses, or has made a mistake."""
     import triton
     from triton.compiler.errors import CompilationError
 
-    from bench.stand_ins import kernels
+    from dpa1_fast.kernels.triton.stand_ins import kernels
 
     amd = launch.architecture.startswith("gfx")
     try:
         binary = compiled(launch, kernels()[launch.kernel])
     except (CompilationError, RuntimeError, ValueError, triton.runtime.errors.OutOfResources) as e:
         return {"error": " ".join(str(e).split())[-300:]}
-    if wrong := runs_over(binary.asm.get("ptx", "")):
+    if wrong := mistake(binary.asm.get("ptx", "")):
         return {"error": f"the compiler's mistake: {wrong} runs over into the number beside it"}
     ttgir = binary.asm["ttgir"]
     return (_amd if amd else _nvidia)(binary, OUTER.get(launch.kernel, 0)) | {
-        "shared_bytes": binary.metadata.shared,
+        **needs(binary),
         "fma_products": len(re.findall(r"tt\.dot .*-> tensor<[^>]*#blocked", ttgir)),
         "dots": len(re.findall(r"tt\.dot |warp_group_dot |tc_gen5_mma ", ttgir)),
         "shapes": dot_shapes(binary.asm["ttir"]),

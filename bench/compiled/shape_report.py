@@ -18,6 +18,7 @@ from typing import Any
 from bench.compiled.compile_all import Compiler, elsewhere
 from bench.compiled.launches import WATER_BUCKET, neighbors, variants
 from bench.compiled.static_report import PRECISIONS
+from dpa1_fast.kernels.triton.compiling.cards import SHARED_KB
 from dpa1_fast.kernels.triton.launch_configurations import BUCKETS
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -32,13 +33,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "no dotr": {"attn_dotr": False},
 }
 """Options of models, where they differ from the se_atten example."""
-
-SHARED_KB = {
-    "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227, "sm_120": 99,
-    "sm_121": 99, "gfx942": 64, "gfx950": 160,
-}  # fmt: skip
-"""Shared memory that a program may take. NVIDIA: "Technical Specifications per Compute Capability" of its CUDA C++
-Programming Guide; AMD: LDS of a compute unit, CDNA 3 and CDNA 4 architecture white papers."""
 
 
 def wrong(architecture: str, found: dict[str, Any], stack: int) -> str:

@@ -9,7 +9,7 @@ choice of chunks reads anything back from the device, once a batch; ``run`` does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from .configuration_cache import Tuned
 from .coordinates import Coordinates
 from .device_model import DeviceModel
 from .energy import energies, values_per_atom
-from .launch_configurations import Configurations, configurations_for, power_of_two
+from .launch_configurations import Configurations, bucket, configurations_for, power_of_two
 from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
 from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .ops.env_matrix import _environment_bwd_kernel
@@ -48,6 +48,10 @@ class TritonEvaluator:
         architecture: "sm_90" and the like; None in the interpreter.
         chunk_bytes: device memory for one chunk. configurations: for all atoms, whatever is shipped.
         tuned: what was measured on this card, see ``configuration_cache.py``.
+
+    Attributes:
+        choose: compiles ahead and finds configurations, see ``compiling/choice.py``: asked once for each bucket of
+            neighbour counts, before it is launched; None for those that are tuned or shipped, compiled when launched.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class TritonEvaluator:
         self.model = DeviceModel(weights, precision, device, architecture)
         self.precision, self.device, self.architecture = precision, device, architecture
         self.chunk_bytes, self.configurations = chunk_bytes, configurations
-        self.tuned = (tuned or {}).get(precision)
+        self.tuned = dict((tuned or {}).get(precision, {}))
+        self.choose: Callable[[TritonEvaluator, int], Configurations] | None = None
+        self._chosen: set[int] = set()
         cuda = device.type == "cuda"
         self._reading = torch.cuda.Stream(device, priority=-1) if cuda else None  # type: ignore[no-untyped-call]
 
@@ -89,7 +95,23 @@ class TritonEvaluator:
         """Chunks of atoms with so many edges; see ``chunks.cut``."""
         m = self.model
         per_atom = m.work.itemsize * (values_per_atom(m) + 16 * m.mp)
-        return chunks.cut(sizes, bytes_per_row(m), per_atom, self.chunk_bytes)
+        found = chunks.cut(sizes, bytes_per_row(m), per_atom, self.chunk_bytes)
+        if self.choose is not None:
+            for chunk in found:
+                if bucket(chunk.most) not in self._chosen:
+                    self.compile(chunk.most)
+        return found
+
+    def compile(self, most: int) -> None:
+        """Makes what atoms with up to ``most`` neighbours need, where that was not done yet.
+
+        Raises:
+            ValueError: a kernel does not compile, or does not fit, however it is launched.
+        """
+        b = bucket(most)
+        if self.choose is not None and b not in self._chosen:
+            self.tuned = {**self.tuned, str(b): self.choose(self, b)}
+            self._chosen.add(b)
 
     def run(self, batch: Any, order: Order, chunks: Sequence[Chunk], *, near: bool = False) -> Outputs:
         """What a call gives, by a choice of chunks. Reads nothing back from the device: a CUDA graph can capture it.

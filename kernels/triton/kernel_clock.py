@@ -9,19 +9,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from .launch_configurations import LayerConfigurations
-
-
-class Kernel(NamedTuple):
-    """A kernel as launch configurations name it. part: "layer" or "coordinates", see ``Configurations``."""
-
-    part: str
-    name: str
-
+from .launch_configurations import Kernel, LayerConfigurations
 
 Launches = Sequence[tuple[str, float]]
 """Function and seconds of each launch of an evaluation, in order."""

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 BUCKETS = (16, 32, 64, 128, 256)
 """Neighbour counts that are tuned for; an atom goes by the next one up, or the last."""
+
+
+class Kernel(NamedTuple):
+    """A kernel as launch configurations name it. part: "layer" or "coordinates", see ``Configurations``."""
+
+    part: str
+    name: str
+
+    def words(self) -> str:
+        """What a user reads."""
+        return self.name + {"coordinates": " in coordinates"}.get(self.part, "")
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,11 @@ class LaunchConfiguration:
         """As a kernel takes them, by its names for the three."""
         named = {rows: self.rows, chunk: self.chunk, keys: self.keys}
         return {**{k: v for k, v in named.items() if k}, "num_warps": self.warps, "num_stages": self.stages}
+
+    def words(self) -> str:
+        """What a user reads: rows × chunk, or rows × chunk × keys."""
+        sides = " × ".join("all" if x == ALL else str(x) for x in (self.rows, self.chunk, self.keys) if x)
+        return f"{sides}, {self.warps} warps" + (f", {self.stages} stages" if self.stages > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,22 @@ class Configurations:
 
     layer: LayerConfigurations
     coordinates: LayerConfigurations
+
+    def of(self, kernel: Kernel) -> LaunchConfiguration:
+        """A kernel's."""
+        found: LaunchConfiguration = getattr(getattr(self, kernel.part), kernel.name)
+        return found
+
+    def changed(self, kernel: Kernel, to: LaunchConfiguration) -> Configurations:
+        """The same but for one kernel's."""
+        part = replace(getattr(self, kernel.part), **{kernel.name: to})
+        return replace(self, **{kernel.part: part})
+
+    def launched(self, kernel: Kernel, most: int, model: Any) -> LaunchConfiguration:
+        """A kernel's as a ``DeviceModel`` needs it for atoms with up to ``most`` neighbours."""
+        channels = model.coordinates.width if kernel.part == "coordinates" else model.mp
+        found: LaunchConfiguration = getattr(getattr(self, kernel.part).fitted(most, channels), kernel.name)
+        return found
 
 
 def power_of_two(most: int) -> int:

@@ -21,11 +21,11 @@ import torch
 from ase import Atoms
 from kernel_cases import random_model, run
 
-from bench.stand_ins import kernels, standing_in
 from dpa1_fast import DPA1, DPA1Config, Engine
 from dpa1_fast.kernels import reference
 from dpa1_fast.kernels.prepare import bases
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
+from dpa1_fast.kernels.triton.stand_ins import kernels, standing_in
 from dpa1_fast.structures.batch import Batch, collate, neighborhood
 from dpa1_fast.structures.structure import from_ase
 

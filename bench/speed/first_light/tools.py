@@ -192,11 +192,11 @@ def main() -> None:
     data, scratch, device, precision, case, count = sys.argv[1:7]
     place = Place(Path(data), Path(scratch), Path(scratch), device)
     from bench.speed.gpu import prepare
+    from dpa1_fast.kernels.triton.compiling.functions import settled
 
-    from . import keys
     from .place import structures
 
-    keys.settle()
+    settled()
     model = place.model()
     chosen = structures(case)[: int(count) or None]
     out = place.engine(model, precision).run(prepare(model, chosen).to(device))

@@ -21,7 +21,7 @@ setup(
     ext_modules=[
         Extension(
             f"dpa1_fast.kernels.cpu._native_{build}",
-            [str(SOURCES / "library.cpp"), str(SOURCES / "c_api.cpp")],
+            [str(SOURCES / name) for name in ("library.cpp", "c_api.cpp", "training.cpp")],
             depends=[str(path) for path in sorted(SOURCES.rglob("*.h"))],
             language="c++",
             extra_compile_args=["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-g0", "-pthread", *flags],

@@ -201,12 +201,16 @@ class DPA1(nn.Module):
         """Σ over the empty slots of g ⊗ row, which davg ≠ 0 leaves behind (spec, section 6.2). (B, M, 4) or None."""
         if not self.davg.any():
             return None
-        row = (-self.davg / self.dstd)[tile.center_type].to(table.dtype)
-        tebd_j, tebd_i = table[tile.first_type], table[tile.center_type]
-        g = self.embed(row[:, :1], tebd_j, tebd_i, torch.zeros_like(row[:, 0]))
-        g = ref.padding_after_attention(g, self.attention_tensors(), self.config.ln_eps)
         weight = tile.n_empty_row.to(table.dtype).view(-1, 1, 1)
-        return weight * g.unsqueeze(-1) * row.unsqueeze(-2)
+        return weight * self.empty_slot(tile.first_type, tile.center_type, table)
+
+    def empty_slot(self, first_type: Tensor, center_type: Tensor, table: Tensor) -> Tensor:
+        """g ⊗ row of one empty slot for each pair of types (B,), of the structure's first atom and of the centre.
+        (B, M, 4)."""
+        row = (-self.davg / self.dstd)[center_type].to(table.dtype)
+        g = self.embed(row[:, :1], table[first_type], table[center_type], torch.zeros_like(row[:, 0]))
+        g = ref.padding_after_attention(g, self.attention_tensors(), self.config.ln_eps)
+        return g.unsqueeze(-1) * row.unsqueeze(-2)
 
     def descriptor(self, tile: Tile) -> Tensor:
         """The descriptor of each centre: environment, embedding, attention, contraction. (B, dim_descrpt)."""
@@ -220,8 +224,12 @@ class DPA1(nn.Module):
         width = tile.mask.shape[1]
         g = self.embed(row[..., :1], table[tile.neighbor_type], tebd_i.unsqueeze(1).expand(-1, width, -1), sw)
         g = self.attend(g, row, tile, sw)
-        d = ref.contraction(g, row, self.empty_slots(tile, table), c.nsel, c.axis_neuron)
-        return torch.cat([d, tebd_i], dim=-1) if c.concat_output_tebd else d
+        return self.contract(ref.moments(g, row, self.empty_slots(tile, table)), tebd_i)
+
+    def contract(self, x: Tensor, tebd_i: Tensor) -> Tensor:
+        """The descriptor from the moments x (B, M, 4) of ``reference.moments``. (B, dim_descrpt)."""
+        d = ref.contraction(x, self.config.nsel, self.config.axis_neuron)
+        return torch.cat([d, tebd_i], dim=-1) if self.config.concat_output_tebd else d
 
     def parameters_of(self, tile: Tile, dtype: torch.dtype) -> list[Tensor]:
         """What the energy net reads besides the descriptor: fparam and aparam, scaled, and case_embd, as they exist."""
@@ -243,9 +251,12 @@ class DPA1(nn.Module):
         )
 
     def atomic_energies(self, tile: Tile) -> Tensor:
+        """The energies of the tile's centres, eV, float64. (B,)."""
+        return self.energies_of(self.descriptor(tile), tile)
+
+    def energies_of(self, descriptor: Tensor, tile: Tile) -> Tensor:
         """E_i = net([D | fparam | aparam | case_embd]) + bias_atom_e + out_bias, eV, float64. (B,)."""
         f, fit = self.config.fitting, self.fitting
-        descriptor = self.descriptor(tile)
         parameters = self.parameters_of(tile, descriptor.dtype)
         layers, act = fit.layers.tensors(), ref.activation(f.activation_function)
         energy = ref.energy_network(torch.cat([descriptor, *parameters], dim=-1), layers, act)

@@ -278,17 +278,20 @@ def padding_after_attention(g_empty: Tensor, layers: Sequence[AttentionLayer], e
 # --- contraction --------------------------------------------------------------------------------------------------
 
 
-def contraction(g: Tensor, row: Tensor, empty: Tensor | None, nsel: int, axis_neuron: int) -> Tensor:
-    """D = X · X[:A]ᵀ, X = Σ_j g_j ⊗ row_j / nsel (paper, eq. 5), flattened row-major.
+def moments(g: Tensor, row: Tensor, empty: Tensor | None) -> Tensor:
+    """X = Σ_j g_j ⊗ row_j, what a neighbourhood comes to (paper, eq. 5, before its division by ``nsel``).
 
     Args:
         g: (B, N, M). row: (B, N, 4). empty: (B, M, 4) Σ over the empty slots, where davg ≠ 0 leaves something.
 
     Returns:
-        (B, M·A)
+        (B, M, 4)
     """
     x = g.transpose(-1, -2) @ row
-    if empty is not None:
-        x = x + empty
+    return x if empty is None else x + empty
+
+
+def contraction(x: Tensor, nsel: int, axis_neuron: int) -> Tensor:
+    """D = X · X[:A]ᵀ / nsel² (paper, eq. 5), flattened row-major. x (B, M, 4) → (B, M·A)."""
     x = x / nsel
     return (x @ x[:, :axis_neuron].transpose(-1, -2)).flatten(1)

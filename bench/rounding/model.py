@@ -110,7 +110,7 @@ class RoundedModel:
         padding = None
         if self.empty is not None:
             padding = self.empty[tile.first_type, tile.center_type].mT * tile.n_empty_row.to(sw).view(-1, 1, 1)
-        descriptor = ref.contraction(g, row, padding, c.nsel, c.axis_neuron)
+        descriptor = ref.contraction(ref.moments(g, row, padding), c.nsel, c.axis_neuron)
         if c.concat_output_tebd:
             descriptor = torch.cat([descriptor, w.type_table[tile.center_type].to(descriptor)], dim=-1)
         *hidden, last = w.fitting

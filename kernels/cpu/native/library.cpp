@@ -1,6 +1,7 @@
 // The C interface, as kernels/cpu/library.py calls it. A call that fails leaves its reason in dpa1_error().
 #include "candidates.h"
 #include "library.h"
+#include "outcome.h"
 
 #include <new>
 
@@ -8,7 +9,6 @@ using namespace dpa1;
 
 namespace {
 
-thread_local std::string error;
 thread_local Found found;  // by the last search of this thread
 
 struct Handle {
@@ -69,34 +69,11 @@ struct Typed final : Handle {
   }
 };
 
-/// What a call came to; kernels/cpu/library.py makes of each the Python error of its kind.
-enum Outcome { done = 0, out_of_memory = 1, bad_argument = 2, failed = 3 };
-
-template <class F>
-int guarded(F f) {
-  try {
-    f();
-    return done;
-  } catch (const std::bad_alloc&) {
-    error = "the CPU engine ran out of memory";
-    return out_of_memory;
-  } catch (const std::logic_error& e) {  // invalid_argument, out_of_range, length_error
-    error = e.what();
-    return bad_argument;
-  } catch (const std::exception& e) {
-    error = e.what();
-    return failed;
-  } catch (...) {
-    error = "the CPU engine failed for a reason that it does not know";
-    return failed;
-  }
-}
-
 }  // namespace
 
 extern "C" {
 
-const char* dpa1_error() { return error.c_str(); }
+const char* dpa1_error() { return last_error().c_str(); }
 
 int dpa1_lanes() { return DPA1_BYTES; }
 

@@ -40,29 +40,28 @@ struct Activation {
     }
   }
 
-  template <class R>
-  Vec<R> at(Vec<R> x, Vec<R>& d) const {
-    using V = Vec<R>;
-    const V one = splat(R(1)), none = V{};
+  /// act(x) and its slope. T is a vector, or a vector of dual numbers: then both come with their own derivatives.
+  template <class R, class T = Vec<R>>
+  T at(T x, T& d) const {
+    const T one = number<T>(R(1)), none = number<T>(R(0));
+    const Vec<R> v = value_of(x);
     switch (kind) {
       case tanh_: {
-        const V t = tanh<R>(x);
+        const T t = tanh<R>(x);
         d = one - t * t;
         return t;
       }
       case relu:
-        d = x > 0 ? one : none;
-        return x < 0 ? none : x;  // NaN stays NaN, here and below
-      case relu6: {
-        const V y = x < 0 ? none : x;
-        d = x > 0 ? (x < 6 ? one : none) : none;
-        return y > 6 ? splat(R(6)) : y;
-      }
+        d = select(v > 0, one, none);
+        return select(v < 0, none, x);  // NaN stays NaN, here and below
+      case relu6:
+        d = select(v > 0, select(v < 6, one, none), none);
+        return select(v > 6, number<T>(R(6)), select(v < 0, none, x));
       case softplus:
-        d = x > 20 ? one : sigmoid<R>(x);
-        return x > 20 ? x : lanewise<R>(exp(x), [](R e) { return std::log1p(e); });
+        d = select(v > 20, one, sigmoid<R>(x));
+        return select(v > 20, x, log_one_plus<R>(exp(x)));
       case sigmoid_: {
-        const V y = sigmoid<R>(x);
+        const T y = sigmoid<R>(x);
         d = y * (one - y);
         return y;
       }
@@ -70,16 +69,16 @@ struct Activation {
         return silu_at<R>(x, d);
       case gelu: {
         const R a = R(0.79788456080286535588), b = R(0.044715);
-        const V t = tanh<R>((x + x * x * x * b) * a);
+        const T t = tanh<R>((x + x * x * x * b) * a);
         d = (one + t) * R(0.5) + x * R(0.5) * (one - t * t) * (one + x * x * (R(3) * b)) * a;
         return x * (one + t) * R(0.5);
       }
       case silut: {
         const R s = R(1.0 / (1.0 + std::exp(-threshold))), slope = s + R(threshold) * s * (R(1) - s);
-        V inner;
-        const V below = silu_at<R>(x, inner), t = tanh<R>((x - R(threshold)) * slope);
-        d = x >= R(threshold) ? (one - t * t) * slope : inner;
-        return x >= R(threshold) ? t + R(threshold) * s : below;
+        T inner;
+        const T below = silu_at<R>(x, inner), t = tanh<R>((x - R(threshold)) * slope);
+        d = select(v >= R(threshold), (one - t * t) * slope, inner);
+        return select(v >= R(threshold), t + R(threshold) * s, below);
       }
       case linear:
         d = one;
@@ -89,9 +88,9 @@ struct Activation {
   }
 
  private:
-  template <class R>
-  static Vec<R> silu_at(Vec<R> x, Vec<R>& d) {
-    const Vec<R> s = sigmoid<R>(x);
+  template <class R, class T>
+  static T silu_at(T x, T& d) {
+    const T s = sigmoid<R>(x);
     d = s * (R(1) + x * (R(1) - s));
     return x * s;
   }

@@ -98,6 +98,24 @@ inline Vec<R> larger(Vec<R> a, Vec<R> b) {
   return a > b ? a : b;
 }
 
+// What formulas call so that they also serve vectors of dual numbers (dual.h).
+
+template <class M, class T>
+inline T select(M mask, T a, T b) {
+  return mask ? a : b;
+}
+
+template <class V>
+inline V value_of(V v) {
+  return v;
+}
+
+/// The same number in all lanes of a T.
+template <class T, class R>
+inline T number(R x) {
+  return x - T{};
+}
+
 template <class R>
 inline Vec<R> root(Vec<R> v) {
   R lane[Lanes<R>::W];
@@ -175,6 +193,11 @@ inline Vec<R> tanh(Vec<R> x) {
 template <class R>
 inline Vec<R> sigmoid(Vec<R> x) {
   return R(1) / (R(1) + exp(-x));
+}
+
+template <class R>
+inline Vec<R> log_one_plus(Vec<R> x) {
+  return lanewise<R>(x, [](R e) { return std::log1p(e); });
 }
 
 }  // namespace dpa1

@@ -252,8 +252,8 @@ def train(
     ],
     device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
     backend: Annotated[
-        str, typer.Option("--backend", "-b", help="reference: the formulas, differentiated twice")
-    ] = "reference",
+        str, typer.Option("--backend", "-b", help="auto, compiled (CPU) or reference (formulas differentiated twice)")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", "-t", help="by default one a core", min=1)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier training first")] = False,
 ) -> None:

@@ -6,5 +6,5 @@ VIRIAL = 1e-8  # eV
 FLOAT32_MODEL = 5e-5  # DeePMD-kit's own nets are float32 there: eV, eV/Å
 FLOAT32_FORCE = 1e-4  # of the float64 RMS force, float32 against float64
 BATCHING = 1e-10  # eV, eV/Å: batched against one by one
-TRAINING_FLOAT64 = 1e-11  # compiled parameter gradients against twice differentiated ones, of each array's largest number
+TRAINING_FLOAT64 = 1e-11  # compiled against twice differentiated parameter gradients, of each array's largest
 TRAINING_FLOAT32 = 1e-5

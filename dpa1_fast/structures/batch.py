@@ -44,6 +44,11 @@ class Tile:
     fparam: Tensor | None
     aparam: Tensor | None
 
+    def span(self, start: int, stop: int) -> Tile:
+        """Centres [start, stop)."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return Tile(*(None if v is None else v[start:stop] for v in values))
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -1,7 +1,7 @@
-"""Predictions whose parameter gradients are computed by compiled code, in constant memory and without a second backward.
+"""Predictions with compiled parameter gradients, in constant memory and without a second backward.
 
-A loss L(E, F, W) on energies, forces and virials needs ∂θ of forces, which are derivatives themselves. With g_e = dE/dd_e
-of each edge vector d_e, F and W are linear in g, so one direction v_e = ∂L/∂g_e says all that the loss wants of them:
+A loss L(E, F, W) on energies, forces and virials needs ∂θ of forces, which are derivatives themselves. F and W are
+linear in g_e = dE/dd_e of the edge vectors d_e, so one direction v_e = ∂L/∂g_e says all that the loss wants of them:
 
     dL/dθ = ∂θ [ Σ_i c_i E_i + D_v E ],   c_i = ∂L/∂E_i,   D_v E = d/dε E(d + ε v).
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -148,14 +149,7 @@ class Job:
 
     def energies(self, x: Tensor, empty: Tensor | None, table: Tensor, start: int, stop: int) -> Tensor:
         """(B,) float64, eV."""
-        t = self.tile
-        some = Tile(
-            *(getattr(t, name)[start:stop] for name in ("center_type", "neighbor_type", "d", "mask")),
-            n_empty_row=t.n_empty_row[start:stop], n_empty_key=t.n_empty_key[start:stop],
-            first_type=t.first_type[start:stop],
-            fparam=None if t.fparam is None else t.fparam[start:stop],
-            aparam=None if t.aparam is None else t.aparam[start:stop],
-        )  # fmt: skip
+        some = self.tile.span(start, stop)
         moments = self.moments(x, empty, start, stop)
         return self.model.energies_of(self.model.contract(moments, table[some.center_type]), some)
 
@@ -199,7 +193,7 @@ class _Predict(torch.autograd.Function):
         c = g_energies[job.atoms]
         v = g_forces[center] - g_forces[neighbor]
         v = v - (g_virials[batch.structure[center]] @ d.unsqueeze(-1)).squeeze(-1)
-        values, slopes = torch.func.jvp(job.environment, (d,), (v,))
+        values, slopes = torch.func.jvp(job.environment, (d,), (v,))[:2]
         near, tables = job.neighbors(values, slopes), Tables(first_types, first_returns, factors)
         job.native.set(flat)
         g_flat = torch.zeros_like(flat)
@@ -224,6 +218,10 @@ class _Predict(torch.autograd.Function):
         return None, g_flat, g_table, *g_tables, g_empty, *(of.get(id(p)) for p in parameters)
 
 
+_natives: WeakKeyDictionary[DPA1, NativeTraining] = WeakKeyDictionary()
+"""Of each model the compiled code's memory, which the next batch takes over."""
+
+
 class CompiledGradients:
     """A model's predictions as ``DPA1.forward`` gives them, with compiled passes forward and backward.
 
@@ -239,7 +237,10 @@ class CompiledGradients:
 
     def __init__(self, model: DPA1, threads: int | None = None) -> None:
         self.model = model
-        self.native = NativeTraining(shape_of(model), model.dtype)
+        shape, native = shape_of(model), _natives.get(model)
+        if native is None or native.numbers != shape.numbers() or native.dtype != model.dtype:
+            native = _natives[model] = NativeTraining(shape, model.dtype)
+        self.native = native
         self.threads = torch.get_num_threads() if threads is None else threads
 
     def __call__(self, batch: Batch) -> Prediction:
@@ -250,9 +251,7 @@ class CompiledGradients:
         tables = pair_tables(model, table, pairs)
         empty = None if empties is None else model.empty_slot(*empties, table)
         fitting: list[nn.Parameter] = list(model.fitting.parameters())
-        energies, forces, virial = _Predict.apply(
-            job, flat_parameters(model), table, *tables.all(), empty, *fitting
-        )  # type: ignore[no-untyped-call]
+        energies, forces, virial = _Predict.apply(job, flat_parameters(model), table, *tables.all(), empty, *fitting)  # type: ignore[no-untyped-call]
         return Prediction(batch.sum_structures(energies), forces, virial, energies)
 
     def _job(self, batch: Batch) -> Job:

@@ -56,7 +56,7 @@ class Loop:
         prepared: Prepared,
         folder: Path,
         world: World,
-        backend: str = "reference",
+        backend: str = "auto",
         factors: dict[str, float] | None = None,
     ) -> None:
         self.prepared, self.options, self.folder, self.world = prepared, prepared.options, folder, world

@@ -111,8 +111,8 @@ class NativeTraining:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"training in {dtype} is not possible; use float32 or float64")
         self._lib = _declared(library(build))
-        self.shape, self.dtype = shape, dtype
-        numbers = torch.tensor(shape.numbers(), dtype=torch.float64)
+        self.shape, self.dtype, self.numbers = shape, dtype, shape.numbers()
+        numbers = torch.tensor(self.numbers, dtype=torch.float64)
         self._handle = self._lib.dpa1_training_new(int(dtype == torch.float64), numbers.data_ptr(), len(numbers))
         if self._handle is None:
             raise ValueError(self._lib.dpa1_error().decode())

@@ -21,6 +21,7 @@ struct Training {
 template <class R>
 struct Typed final : Training {
   Parameters<R> parameters;
+  Memory memory;
   std::unique_ptr<Pass<R, 1>> plain;
   std::unique_ptr<Pass<R, 2>> dual;
 
@@ -34,10 +35,10 @@ struct Typed final : Training {
     forget();
     R* out[2] = {static_cast<R*>(x[0]), static_cast<R*>(x[1])};
     if (slopes) {
-      dual = std::make_unique<Pass<R, 2>>(parameters, q, threads);
+      dual = std::make_unique<Pass<R, 2>>(parameters, q, threads, memory);
       dual->forward(out);
     } else {
-      plain = std::make_unique<Pass<R, 1>>(parameters, q, threads);
+      plain = std::make_unique<Pass<R, 1>>(parameters, q, threads, memory);
       plain->forward(out);
     }
   }

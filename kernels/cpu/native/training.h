@@ -125,12 +125,23 @@ class Task {
 
 constexpr int TASK_EDGES = 128;  // neighbours evaluated together, unless one atom has more
 
+/// Memory of each thread, for one pass after the other: what a backward needs, and what is needed for a moment.
+struct Memory {
+  std::vector<Arena> keep, scratch;
+
+  void provide(int threads) {
+    if (int(keep.size()) < threads) keep.resize(threads), scratch.resize(threads);
+    for (Arena& a : keep) a.release({0, 0});
+  }
+};
+
 /// A pass over all atoms of a request by some threads; which thread takes what depends on the request alone.
 template <class R, int P>
 class Pass {
  public:
-  Pass(const Parameters<R>& w, const TrainingRequest<R>& q, int threads)
-      : w_(w), q_(q), keep_(threads), scratch_(threads), tasks_(threads) {
+  Pass(const Parameters<R>& w, const TrainingRequest<R>& q, int threads, Memory& memory)
+      : w_(w), q_(q), keep_(memory.keep), scratch_(memory.scratch), tasks_(threads) {
+    memory.provide(threads);
     int64_t begin = 0;
     const int64_t edges = q.atoms ? q.first_edge[q.atoms] - q.first_edge[0] : 0;
     while (begin < q.atoms) {
@@ -181,7 +192,7 @@ class Pass {
  private:
   const Parameters<R>& w_;
   TrainingRequest<R> q_;
-  std::vector<Arena> keep_, scratch_;
+  std::vector<Arena>&keep_, &scratch_;
   std::vector<std::vector<std::unique_ptr<Task<R, P>>>> tasks_;
 
   template <class F>

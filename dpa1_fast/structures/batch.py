@@ -46,8 +46,9 @@ class Tile:
 
     def span(self, start: int, stop: int) -> Tile:
         """Centres [start, stop)."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return Tile(*(None if v is None else v[start:stop] for v in values))
+        values: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
+        some: dict[str, Any] = {name: None if v is None else v[start:stop] for name, v in values.items()}
+        return Tile(**some)
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ class Pass {
     const int n = int(tasks_.size());
     std::vector<std::exception_ptr> errors(n);
     const auto guarded = [&](int t) {
-      Brain::on() = false;
+      Bfloat16Products::on() = false;
       try {
         f(t);
       } catch (...) {

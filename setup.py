@@ -3,10 +3,13 @@
 Without a C++ compiler the package installs all the same, and models run on the (much slower) reference backend.
 """
 
+import copy
 import platform
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("kernels/cpu/native")
 X86 = {
@@ -17,7 +20,19 @@ X86 = {
 }
 BUILDS = X86 if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
 
+
+class BuildApart(build_ext):
+    """Objects of each build in a folder of its own: all have the same sources, and are compiled at the same time."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """See setuptools."""
+        own: Any = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
+        super(BuildApart, own).build_extension(ext)
+
+
 setup(
+    cmdclass={"build_ext": BuildApart},
     ext_modules=[
         Extension(
             f"dpa1_fast.kernels.cpu._native_{build}",
@@ -29,5 +44,5 @@ setup(
             optional=True,
         )
         for build, flags in BUILDS.items()
-    ]
+    ],
 )

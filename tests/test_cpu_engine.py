@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from typing import Any
 
@@ -145,6 +146,16 @@ def test_neighbour_counts_around_the_width_of_a_vector(name: str, n: int) -> Non
 def test_more_neighbours_than_sel() -> None:
     with pytest.warns(DPA1Warning, match="more than sel"):
         assert_same(make_model(sel=(6,)), [molecule(12)])
+
+
+@pytest.mark.parametrize("build", library.BUILDS)
+def test_each_build_is_compiled_for_what_its_name_says(build: str) -> None:
+    """All have the same sources, and are compiled at the same time."""
+    if build not in library.usable() or library.find(build) is None:
+        pytest.skip(f"this machine has no {build}")
+    told = library.library(build).dpa1_instructions
+    told.restype = ctypes.c_char_p
+    assert told().decode() == build
 
 
 @pytest.mark.parametrize("build", library.BUILDS)

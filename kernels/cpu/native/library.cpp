@@ -77,6 +77,19 @@ const char* dpa1_error() { return last_error().c_str(); }
 
 int dpa1_lanes() { return DPA1_BYTES; }
 
+/// Which of setup.py's builds this is, by what it was compiled for.
+const char* dpa1_instructions() {
+#if defined(__AVX512BF16__)
+  return "avx512bf16";
+#elif defined(__AVX512F__)
+  return "avx512";
+#elif defined(__AVX2__)
+  return "avx2";
+#else
+  return "baseline";
+#endif
+}
+
 /// Null where there is no memory for it.
 void* dpa1_new(int is_double) {
   if (is_double) return static_cast<Handle*>(new (std::nothrow) Typed<double>());

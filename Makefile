@@ -28,7 +28,7 @@ help:
 	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
 	@echo "make kernel-report  compile the Triton kernels for all architectures and report (20 minutes, no GPU)"
 	@echo "make peer        install DeePMD-kit 3.2.0 in an environment of its own (5 GB)"
-	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare; renew the record of its DeepPot"
+	@echo "make peer-check  evaluate files that we wrote with DeePMD-kit and compare; renew the records of its DeepPot and its trainer"
 
 # A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/* kernels/cpu/native/include/*)
@@ -107,6 +107,7 @@ peer-check: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python bench/speed/peer_check.py write build/peer_check
 	$(PEER)/bin/python bench/speed/peer_check.py compare build/peer_check
 	$(PEER)/bin/python bench/speed/peer_check.py record tests/data/deep_pot
+	$(PEER)/bin/python tests/data/make_training_fixtures.py
 
 clean:
 	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache

@@ -8,3 +8,5 @@ FLOAT32_FORCE = 1e-4  # of the float64 RMS force, float32 against float64
 BATCHING = 1e-10  # eV, eV/Å: batched against one by one
 TRAINING_FLOAT64 = 1e-11  # compiled against twice differentiated parameter gradients, of each array's largest
 TRAINING_FLOAT32 = 1e-5
+STATISTICS = 1e-10  # davg, dstd, biases against DeePMD-kit's
+GRADIENT = 1e-8  # relative, of loss and parameter gradients, against DeePMD-kit's, float64

@@ -143,7 +143,7 @@ def make_atoms(numbers: Array, coord: Array, box: Array | None, labels: dict[str
 
     Args:
         coord: 3n numbers. box: 9 numbers, or None for open boundaries.
-        labels: ``energy``, ``force``, ``virial``, ``fparam`` and ``aparam``, as far as there are any.
+        labels: ``energy``, ``force``, ``virial``, ``atom_ener``, ``fparam`` and ``aparam``, as far as there are any.
     """
     n = len(numbers)
     cell = None if box is None else np.array(box, np.float64).reshape(3, 3)
@@ -153,6 +153,8 @@ def make_atoms(numbers: Array, coord: Array, box: Array | None, labels: dict[str
         atoms.info["fparam"] = have["fparam"]
     if "aparam" in have:
         atoms.arrays["aparam"] = have["aparam"].reshape(n, -1)
+    if "atom_ener" in have:
+        atoms.arrays["atom_ener"] = have["atom_ener"].astype(np.float64).reshape(n)
     if "virial" in have:
         atoms.info["virial"] = have["virial"].astype(np.float64).reshape(3, 3)
     results: dict[str, Any] = {}
@@ -197,7 +199,7 @@ class _Set:
             where = f"{system.tree.name}/{part}"
             raise StructureError(where, "has no box.npy; put a file named nopbc beside it for open boundaries")
         self.mixed = self._load("real_atom_types", n, frames)
-        widths = {"energy": 1, "force": 3 * n, "virial": 9, "fparam": None, "aparam": None}
+        widths = {"energy": 1, "force": 3 * n, "virial": 9, "fparam": None, "aparam": None, "atom_ener": n}
         self.labels = {name: self._load(name, width, frames) for name, width in widths.items()}
 
     def __len__(self) -> int:

@@ -123,7 +123,7 @@ def _atoms(record: dict[str, Any]) -> tuple[Atoms, NDArray[np.int64]]:
     if atype.dtype.kind not in "iu" or coord.size != 3 * len(atype):
         raise Damaged(f"has {coord.size} coordinates for {len(atype)} atoms, whose types are {atype.dtype}")
     labels = {k: fields.get(k) for k in ("energy", "force", "virial")}
-    labels |= {k: _array(record[k]) for k in ("fparam", "aparam") if record.get(k) is not None}
+    labels |= {k: _array(record[k]) for k in ("fparam", "aparam", "atom_ener") if record.get(k) is not None}
     if box is not None and not box.any():  # which is how DeePMD-kit takes it
         box = None
     return make_atoms(np.zeros(len(atype), int), coord, box, labels), atype.astype(np.int64)

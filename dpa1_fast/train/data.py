@@ -164,7 +164,7 @@ class Dataset:
     def batch(self, chosen: Sequence[int]) -> tuple[Batch, Labels]:
         """The samples of these numbers, one after another, and their labels."""
         batch = collate(self.config, [self.neighborhood(k) for k in chosen])
-        return batch, labels([self.samples[k] for k in chosen])
+        return batch, labels([self.samples[k] for k in chosen], self.config.atom_exclude_types)
 
     def keep(self, wanted: Callable[[int], bool]) -> None:
         """Leaves out all systems but those wanted, by their number."""
@@ -174,21 +174,29 @@ class Dataset:
         self.systems, self._kept = [self.systems[k] for k in left], {}
 
 
-def labels(samples: Sequence[Sample]) -> Labels:
-    """Labels of samples in a row."""
+def labels(samples: Sequence[Sample], excluded: Sequence[int] = ()) -> Labels:
+    """Labels of samples in a row.
+
+    Args:
+        excluded: types without an energy of their own: they do not count as atoms, nor do their forces.
+    """
 
     def row(values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> torch.Tensor:
         full = [np.full(s, np.nan) if v is None else v for v, s in zip(values, shapes, strict=True)]
         return torch.from_numpy(np.concatenate(full))
 
     sizes = [len(s.structure) for s in samples]
-    return Labels(
+    active = [~np.isin(s.structure.types, excluded) for s in samples]
+    left_out = torch.from_numpy(~np.concatenate(active))
+    out = Labels(
         energy=torch.tensor([np.nan if s.energy is None else s.energy for s in samples], dtype=torch.float64),
         force=row([s.force for s in samples], [(n, 3) for n in sizes]),
         virial=row([s.virial for s in samples], [(3, 3)] * len(samples)).reshape(-1, 3, 3),
         atomic=row([s.atomic for s in samples], [(n,) for n in sizes]),
-        atoms=torch.tensor(sizes, dtype=torch.float64),
+        atoms=torch.tensor([max(int(a.sum()), 1) for a in active], dtype=torch.float64),
     )
+    out.force[left_out], out.atomic[left_out] = torch.nan, torch.nan
+    return out
 
 
 def _small(found: Neighborhood) -> Neighborhood:

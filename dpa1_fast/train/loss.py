@@ -23,7 +23,7 @@ class Labels:
 
     Attributes:
         energy (S,) eV, force (n, 3) eV/Å, virial (S, 3, 3) eV, atomic (n,) eV.
-        atoms (S,): real atoms of each structure.
+        atoms (S,): atoms of each structure that have an energy of their own.
     """
 
     energy: Tensor

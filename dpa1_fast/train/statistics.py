@@ -23,7 +23,8 @@ SMALLEST, UNSEEN = 1e-2, 1e-1
 def environment_statistics(config: DPA1Config, parts: Iterable[Neighborhood]) -> tuple[Array, Array]:
     """Mean and standard deviation of the environment matrix by type of the centre, over all slots of ``sel``.
 
-    Empty slots count as zeros. The mean is that of the radial entry alone; x, y and z share one deviation.
+    Empty slots count as zeros, and so do those of excluded pairs. The mean is that of the radial entry alone; x, y and
+    z share one deviation.
 
     Returns:
         davg, dstd: (ntypes, 4).
@@ -39,9 +40,7 @@ def environment_statistics(config: DPA1Config, parts: Iterable[Neighborhood]) ->
         for k in range(4):
             sums[:, k] += np.bincount(center, row[:, k], minlength=n)
             squares[:, k] += np.bincount(center, row[:, k] ** 2, minlength=n)
-        # A pair of pair_exclude_types has no slot here, as in DeePMD-kit it has no row that counts.
-        free = config.nsel - part.n_filled if not config.pair_exclude_types else np.zeros(len(types))
-        slots += np.bincount(types, part.n_filled + free, minlength=n)
+        slots += np.bincount(types, np.full(len(types), config.nsel), minlength=n)
     davg, dstd = np.zeros((n, 4)), np.full((n, 4), UNSEEN)
     seen = slots > 0
     count = slots[seen]
@@ -104,8 +103,8 @@ def set_statistics(model: DPA1, data: Dataset, options: Options, per_system: Seq
         counts = data.compositions()[labelled].astype(np.float64)
         counts[:, [t for t in c.atom_exclude_types if 0 <= t < c.ntypes]] = 0.0
         energies = np.array([data.samples[k].energy for k in labelled])
-        preset = options.preset_bias or f.atom_ener
-        model.out_bias.copy_(torch.from_numpy(energy_bias(counts, energies, preset, options.rcond)))
+        bias = energy_bias(counts, energies, options.preset_bias, options.rcond)
+        model.out_bias.copy_(torch.from_numpy(bias))
     structures = [data.samples[k].structure for k in chosen]
     if f.numb_fparam:
         _scale(model, "fparam", np.stack([s.fparam for s in structures if s.fparam is not None]), options.protection)

@@ -256,6 +256,7 @@ def train(
     ] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", "-t", help="by default one a core", min=1)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier training first")] = False,
+    check: Annotated[bool, typer.Option(help="refuse data with labels that cannot be right")] = True,
 ) -> None:
     """Train a model: weights for dpa1-fast and DeePMD-kit, learning curve, checkpoints.
 
@@ -268,7 +269,7 @@ def train(
         from .train.command import train_command
 
         try:
-            code = train_command(input, output, device, backend, threads, overwrite)
+            code = train_command(input, output, device, backend, threads, overwrite, check)
         except OSError as error:
             raise fail(f"{error.filename or output}: {error.strerror or error}") from None
     raise typer.Exit(code)

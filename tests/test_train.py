@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(source: Path, output: Path, overwrite: bool = False) -> None:
     """Trains in this process."""
-    assert train_command(source, output, "cpu", "reference", 1, overwrite) == 0
+    assert train_command(source, output, "cpu", "auto", 1, overwrite) == 0
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -100,3 +100,28 @@ def test_a_folder_with_another_training_is_refused_until_it_may_go(data: Path, t
         run(other, tmp_path / "out")
     run(other, tmp_path / "out", overwrite=True)
     assert read_options(other).steps == 4
+
+
+def in_processes(count: int, source: Path, output: Path) -> None:
+    """Trains in processes that torchrun starts."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "29541"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path), "OMP_NUM_THREADS": "1"}
+    words = ["-m", "dpa1_fast", "train", str(source), "-o", str(output), "-t", "1"]
+    subprocess.run([*command, *words], check=True, capture_output=True, env=environment)
+
+
+def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+    source = write_toml(data, steps=6)
+    text = source.read_text().replace("rcut = 4.0", 'precision = "float64"\nrcut = 4.0')
+    source.write_text(text)
+    in_processes(2, source, tmp_path / "two")
+    source.write_text(text.replace("batch_atoms = 16", "batch_atoms = 32"))
+    run(source, tmp_path / "one")
+    one, two = (newest(tmp_path / name / "checkpoints") for name in ("one", "two"))
+    assert one is not None
+    assert two is not None
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-9, atol=1e-9)
+    curves = [read_curve(tmp_path / name / "lcurve.out") for name in ("one", "two")]
+    for name in (n for n in curves[0] if n.endswith("_trn")):
+        assert curves[0][name] == curves[1][name]

@@ -62,7 +62,7 @@ def model_of(case: str, folders: list[str]) -> tuple[DPA1, Dataset]:
     folders = folders[2:] if case == "parameters" else folders[:2]
     model = DPA1(told.config).set_dtype(torch.float64)
     data = Dataset(told.config, folders)
-    set_statistics(model, data, options)
+    set_statistics(model, data, options, range(len(data)))
     return model, data
 
 
@@ -93,13 +93,13 @@ def test_statistics(case: str, folders: list[str]) -> None:
     assert {"davg", "dstd", "out_bias"} <= compared
 
 
-def compare(case: str, kind: str, folders: list[str]) -> None:
+def compare(case: str, kind: str, folders: list[str], backend: str) -> None:
     """Our loss and gradients of a recorded batch beside DeePMD-kit's."""
     model, data = model_of(case, folders)
     load(model, case)
     options = _loss(section("loss", {**PREFACTORS, **LOSSES[kind]}))
     batch, labels = data.batch([k for k, s in enumerate(data.samples) if s.system == 0])
-    sums = errors(options, predict(model, batch), labels, batch)
+    sums = errors(options, predict(model, batch, backend), labels, batch)
     factors = prefactors(options, float(RECORD["share"]))
     loss = total(sums, sums.counts, factors)
     loss.backward()
@@ -124,14 +124,15 @@ def compare(case: str, kind: str, folders: list[str]) -> None:
             assert mine == pytest.approx(float(recorded[f"more.{key}"]), rel=1e-10), key
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("case", CASES)
-def test_loss_and_gradients_for_every_option_of_the_model(case: str, folders: list[str]) -> None:
-    compare(case, "mse", folders)
+def test_loss_and_gradients_for_every_option_of_the_model(case: str, backend: str, folders: list[str]) -> None:
+    compare(case, "mse", folders, backend)
 
 
 @pytest.mark.parametrize("kind", [k for k in LOSSES if k != "mse"])
 def test_every_kind_of_loss(kind: str, folders: list[str]) -> None:
-    compare("plain", kind, folders)
+    compare("plain", kind, folders, "reference")
 
 
 @pytest.mark.parametrize("name", [k.split("/")[1] for k in RECORD if k.startswith("schedule/")])

@@ -44,7 +44,9 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def train_command(input: Path, output: Path, device: str, backend: str, threads: int | None, overwrite: bool) -> int:
+def train_command(
+    input: Path, output: Path, device: str, backend: str, threads: int | None, overwrite: bool, checked: bool = True
+) -> int:
     """Trains, or goes on where a killed training was. Returns the exit code."""
     options = read_options(input)
     deterministic(threads)
@@ -54,7 +56,7 @@ def train_command(input: Path, output: Path, device: str, backend: str, threads:
             if overwrite:
                 clear(output)
         here.wait()
-        prepared = prepare(options)
+        prepared = prepare(options, checked)
         loop = Loop(prepared, output, here, backend)
         if here.first:
             print(told(loop), file=sys.stderr)

@@ -11,9 +11,10 @@ import torch
 from ..model import DPA1
 from ..structures.neighbors import neighbor_edges
 from .batches import Order, SystemOrder, make_order
+from .check import check, note_beyond_sel
 from .data import Dataset, elements
 from .options import Options, TrainingError
-from .statistics import set_statistics
+from .statistics import chosen_for_statistics, set_statistics
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,11 @@ class Prepared:
     valid_order: Order | None
 
 
-def prepare(options: Options) -> Prepared:
-    """Reads the data and makes the model.
+def prepare(options: Options, checked: bool = True) -> Prepared:
+    """Reads the data, looks at it and makes the model.
+
+    Args:
+        checked: whether data is refused for what ``check`` finds.
 
     Raises:
         TrainingError, SourceError, StructureError: data that nothing can be trained on, by its name.
@@ -53,11 +57,15 @@ def prepare(options: Options) -> Prepared:
     valid_order = None
     if valid is not None and options.valid is not None:
         valid_order = make_order(valid, options.valid.batch, options.seed)
+    if checked:
+        check(train, valid, options.loss)
     model = new_model(options)
     per_system = None
     if options.statistics_batches is not None and isinstance(order, SystemOrder):
         per_system = [options.statistics_batches * size for size in order.sizes]
-    set_statistics(model, train, options, per_system)
+    chosen = chosen_for_statistics(train, per_system)
+    set_statistics(model, train, options, chosen)
+    note_beyond_sel(train, chosen)
     return Prepared(options, model, train, order, valid, valid_order)
 
 

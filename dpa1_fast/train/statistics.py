@@ -84,14 +84,16 @@ def chosen_for_statistics(data: Dataset, per_system: Sequence[int] | None) -> li
     return out
 
 
-def set_statistics(model: DPA1, data: Dataset, options: Options, per_system: Sequence[int] | None = None) -> None:
+def set_statistics(model: DPA1, data: Dataset, options: Options, chosen: Sequence[int]) -> None:
     """Sets davg, dstd, the energy bias, and the scales of frame and atomic parameters.
+
+    Args:
+        chosen: the samples that they are made of.
 
     Raises:
         TrainingError: no structure has an energy.
     """
     c, f = model.config, model.config.fitting
-    chosen = chosen_for_statistics(data, per_system)
     davg, dstd = environment_statistics(c, (data.neighborhood(k) for k in chosen))
     if not c.set_davg_zero:
         model.davg.copy_(torch.from_numpy(davg))

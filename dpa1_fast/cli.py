@@ -300,6 +300,36 @@ def warm(
         raise typer.Exit(warm_command(model, head, precision or ["float32"], device, architecture, workers))
 
 
+@app.command(name="test")
+def errors(
+    model: Annotated[str, typer.Argument(help="a model file, or the name of a bundled model")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="labelled structures, as screen and train take")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="folder for errors.json, parity.png, dp test's details"),
+    ] = None,
+    head: HeadOption = None,
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", "-b", help="auto, cpu, triton or reference")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", "-p", help="float64, float32 or bfloat16")] = "float64",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, in dp test's names")] = False,
+) -> None:
+    """Errors of a model against labels: RMSE and MAE for all, each system, each element and each kind.
+
+    Exit code: 0 done, 2 nothing could be done.
+    """
+    with one_line_errors():
+        from .loading import load
+        from .testing.command import errors_command
+
+        engine = load(model, head=head, device=device, backend=backend, precision=precision)
+        try:
+            code = errors_command(engine, model, data, output, as_json)
+        except OSError as error:
+            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
+    raise typer.Exit(code)
+
+
 @app.command(cls=ManyModels)
 def screen(
     inputs: Annotated[

@@ -165,6 +165,18 @@ def test_where_the_next_frame_cannot_be_found_the_source_ends(tail: str, why: st
     assert str(last.error).startswith(f"cannot be read after 1 structures: {why}")
 
 
+@pytest.mark.parametrize("columns", ["99999999999999999999", "4294967296", "+1_000_000_000"])
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_columns_that_no_line_has_are_refused_before_anything_is_made_for_them(
+    columns: str, quote: str, tmp_path: Path
+) -> None:
+    comment = f"Properties={quote}species:S:1:pos:R:3:forces:R:{columns}{quote}"
+    (tmp_path / "a.xyz").write_text(f"1\n{comment}\nH 0 0 0\n1\n\nO 0 0 0\n")
+    bad, good = find_sources([str(tmp_path / "a.xyz")], ("H", "O"))[0].read()
+    assert f"promise {columns} columns" in str(bad.error)
+    assert good.error is None
+
+
 def test_an_empty_file_says_so(tmp_path: Path) -> None:
     [item] = items(tmp_path, " \n\n")
     assert (item.frame, item.error, item.mark) == (-1, "holds no structure", None)

@@ -22,6 +22,9 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 XYZ = re.compile(rb"[0-9]+[ \t\r]*\n[^\n]*\n[ \t]*[A-Z][a-z]?(?:[ \t]+[-+0-9.eE]+){3}[^\n]*\n")
 """A number, any line, then a symbol and its coordinates."""
 
+LAMMPS_DATA = re.compile(rb"^[^\n]*\n(?s:.*?)^[ \t]*[0-9]+[ \t]+atoms\b(?s:.*?)\bxlo[ \t]+xhi\b", re.MULTILINE)
+"""A first line that says nothing, how many atoms there are, and a box: by its ending ASE takes ``.data`` for n2p2's."""
+
 JSON_KINDS = ("", "json", "jsonl", "ndjson", "extxyz")
 """What ASE calls files that may hold JSON: by such endings, or none. Its other formats may begin with a brace too."""
 
@@ -125,6 +128,8 @@ class FileSource:
             return "db", text
         if XYZ.match(text):  # ASE's own guess takes longer than reading a small file, and there may be very many
             return "extxyz", text
+        if LAMMPS_DATA.match(head):
+            return "lammps-data", text
         kind = format_of(self.path, head)
         if text[:1] in (b"{", b"[") and kind in JSON_KINDS:
             return "json", text

@@ -22,8 +22,10 @@ from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from .names import Kinds, kinds_of
+from .reading import Damaged
 
 PAIR = re.compile(r"""([A-Za-z_][\w.-]*)=(?:"([^"\\]+)"|([^\s"'{}\[\]\\=]+))(?:\s+|$)""")
+PROMISED = re.compile(rb"""Properties\s*=\s*["'{\[]?([^\s"'}\]]*)""")
 FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?", re.ASCII)
 INTEGER = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 PLAIN_PROPERTIES = "species:S:1:pos:R:3"
@@ -82,6 +84,7 @@ def parse_frame(lines: list[bytes]) -> Atoms:
     Raises:
         Exception: whatever ASE raises for a frame that it does not understand.
     """
+    _check_columns(lines)
     text = b"".join(lines).decode("utf-8").replace("\r\n", "\n")
     try:
         atoms = None if "\r" in text else _plain(text.split("\n"), int(lines[0]))
@@ -93,6 +96,21 @@ def parse_frame(lines: list[bytes]) -> Atoms:
         except KeyError as error:
             raise ValueError(f"{error} is not a chemical symbol") from None
     return atoms
+
+
+def _check_columns(lines: list[bytes]) -> None:
+    """Refuses a frame whose comment promises more columns than its longest line has characters, before anything is made
+    for each.
+
+    Raises:
+        Damaged: it does.
+    """
+    most = max(map(len, lines), default=0)
+    for properties in PROMISED.findall(lines[1] if len(lines) > 1 else b""):
+        for digits in properties.split(b":")[2::3]:
+            if len(digits.lstrip(b"+0_")) > len(str(most)):
+                told = digits[:30].decode("utf-8", "replace")
+                raise Damaged(f"its Properties promise {told} columns of one name; its lines have fewer")
 
 
 def _plain(lines: list[str], natoms: int) -> Atoms | None:

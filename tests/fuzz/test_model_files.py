@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DATA, make_model
+from mutations import mutated
 
 from dpa1_fast.checkpoint import read_model, write_model
 from dpa1_fast.errors import DPA1Error
@@ -28,30 +29,6 @@ def sound(suffix: str, folder: Path) -> bytes:
     path = folder / f"sound{suffix}"
     write_model(make_model(neuron=(2, 4), axis_neuron=2, attn=4, attn_layer=1), path)
     return path.read_bytes()
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes flipped, cut out, doubled, exchanged, or the end cut off; headers and ends are preferred."""
-    out = bytearray(data)
-    for _ in range(int(rng.integers(1, 4))):
-        n = len(out)
-        at = int(rng.choice([rng.integers(n), rng.integers(min(n, 400)), n - 1 - rng.integers(min(n, 4000))]))
-        length = int(2 ** rng.uniform(0, 8))
-        kind = int(rng.integers(6))
-        if kind < 2:
-            out[at] = int(rng.integers(256))
-        elif kind == 2:
-            del out[at : at + length]
-        elif kind == 3:
-            out[at:at] = out[at : at + length]
-        elif kind == 4:
-            other = int(rng.integers(n))
-            out[at : at + length] = out[other : other + length]
-        else:
-            del out[n - min(n - 1, length) :]
-        if len(out) < 2:
-            break
-    return bytes(out)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

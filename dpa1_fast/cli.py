@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from . import __version__
-from .printable import forgiving_output
+from .cli_base import HeadOption, app, fail, one_line_errors, words
 
-
-class Command(TyperGroup):
-    """The whole command."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        """Whatever is printed, help too, is printed in any terminal."""
-        forgiving_output()
-        return super().main(*args, **options)
-
-
-app = typer.Typer(
-    name="dpa1-fast",
-    help="Run DPA-1 models: fast, on any structures, to DeePMD-kit's last digit.",
-    cls=Command,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["app"]
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 """That a prepared model file can have."""
-
-HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
 
 
 class ManyModels(TyperCommand):
@@ -55,31 +33,6 @@ class ManyModels(TyperCommand):
             else:
                 spelled += ["--models", word] if taking else [word]
         return super().parse_args(ctx, spelled)
-
-
-def fail(message: object) -> typer.Exit:
-    """Prints one line on stderr and makes the exit that says that nothing could be done."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    return typer.Exit(2)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns this package's errors into one line on stderr and exit code 2, and its warnings into one line each."""
-    from .errors import DPA1Error, DPA1Warning
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, DPA1Warning):
-            print(f"note: {message}", file=sys.stderr)
-
-    original: Callable[..., Any] = warnings.showwarning
-    warnings.showwarning = show
-    try:
-        yield
-    except DPA1Error as error:
-        raise fail(error) from None
-    finally:
-        warnings.showwarning = original
 
 
 def _version(value: bool) -> None:
@@ -171,8 +124,8 @@ def compile_(
         from .prepared import write_prepared
 
         loaded = read_model(source, head)
-        chosen = None if elements is None else _list(elements)
-        done = write_prepared(loaded.model, target, chosen, _list(precision))
+        chosen = None if elements is None else words(elements)
+        done = write_prepared(loaded.model, target, chosen, words(precision))
         print(f"{target}: {done.size / 1e6:.1f} MB for {' '.join(done.elements)}, {', '.join(done.precisions)}")
         if done.note:
             print(f"note: {done.note}", file=sys.stderr)
@@ -245,37 +198,6 @@ def tune(
 
 
 @app.command()
-def train(
-    input: Annotated[Path, typer.Argument(help="DeePMD-kit's input.json, or a .toml of ours")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="folder for the model; the same command goes on where one stopped")
-    ],
-    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
-    backend: Annotated[
-        str, typer.Option("--backend", "-b", help="auto, compiled (CPU) or reference (formulas differentiated twice)")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", "-t", help="by default one a core", min=1)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier training first")] = False,
-    check: Annotated[bool, typer.Option(help="refuse data with labels that cannot be right")] = True,
-) -> None:
-    """Train a model: weights for dpa1-fast and DeePMD-kit, learning curve, checkpoints.
-
-    Killed at any moment, the same command goes on from its newest checkpoint, to the same weights, bit for bit.
-    Several processes or devices: torchrun --nproc-per-node N -m dpa1_fast train …
-
-    Exit code: 0 done, 2 nothing could be done.
-    """
-    with one_line_errors():
-        from .train.command import train_command
-
-        try:
-            code = train_command(input, output, device, backend, threads, overwrite, check)
-        except OSError as error:
-            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
-    raise typer.Exit(code)
-
-
-@app.command()
 def warm(
     model: Annotated[str, typer.Argument(help="a model file, or the name of a bundled model")],
     head: HeadOption = None,
@@ -298,36 +220,6 @@ def warm(
         from .warm_command import warm_command
 
         raise typer.Exit(warm_command(model, head, precision or ["float32"], device, architecture, workers))
-
-
-@app.command(name="test")
-def errors(
-    model: Annotated[str, typer.Argument(help="a model file, or the name of a bundled model")],
-    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="labelled structures, as screen and train take")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="folder for errors.json, parity.png, dp test's details"),
-    ] = None,
-    head: HeadOption = None,
-    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
-    backend: Annotated[str, typer.Option("--backend", "-b", help="auto, cpu, triton or reference")] = "auto",
-    precision: Annotated[str, typer.Option("--precision", "-p", help="float64, float32 or bfloat16")] = "float64",
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, in dp test's names")] = False,
-) -> None:
-    """Errors of a model against labels: RMSE and MAE for all, each system, each element and each kind.
-
-    Exit code: 0 done, 2 nothing could be done.
-    """
-    with one_line_errors():
-        from .loading import load
-        from .testing.command import errors_command
-
-        engine = load(model, head=head, device=device, backend=backend, precision=precision)
-        try:
-            code = errors_command(engine, model, data, output, as_json)
-        except OSError as error:
-            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
-    raise typer.Exit(code)
 
 
 @app.command(cls=ManyModels)
@@ -413,16 +305,16 @@ def screen(
             inputs=tuple(inputs),
             models=tuple(chosen),
             output=output,
-            type_map=_list(type_map),
+            type_map=words(type_map),
             format=format,
             head=head,
             device=device,
             backend=backend,
             precision=precision,
             threads=threads,
-            fields=_list(fields),
-            write=_list(write),
-            keep=_list(keep),
+            fields=words(fields),
+            write=words(write),
+            keep=words(keep),
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,
@@ -441,9 +333,7 @@ def screen(
     raise typer.Exit(code)
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(x.strip() for x in text.split(",") if x.strip())
-
+from . import cli_making  # noqa: E402, F401 (its commands come after these)
 
 if __name__ == "__main__":
     app()

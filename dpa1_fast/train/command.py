@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .. import devices
-from .distributed import world
+from .distributed import World, world
 from .input_json import read_json
 from .input_toml import read_toml
 from .loop import CHECKPOINTS, CURVE, PICTURE, VALIDATIONS, Loop
@@ -49,6 +51,15 @@ def train_command(
 ) -> int:
     """Trains, or goes on where a killed training was. Returns the exit code."""
     options = read_options(input)
+    with started(output, device, threads, overwrite) as here:
+        prepared = prepare(options, checked)
+        train(Loop(prepared, output, here, backend))
+    return 0
+
+
+@contextmanager
+def started(output: Path, device: str, threads: int | None, overwrite: bool) -> Iterator[World]:
+    """The processes of a training, and its folder as the first of them leaves it."""
     deterministic(threads)
     with world(devices.resolve(device)) as here:
         if here.first:
@@ -56,18 +67,19 @@ def train_command(
             if overwrite:
                 clear(output)
         here.wait()
-        prepared = prepare(options, checked)
-        loop = Loop(prepared, output, here, backend)
-        if here.first:
-            print(told(loop), file=sys.stderr)
-        if not here.first:
-            loop.run()
-            return 0
-        with Watch(loop.used) as watch:
-            loop.run(watch)
-        names = [name for name in (*OURS,) if (output / name).exists()]
-        print("wrote " + ", ".join(str(output / name) for name in names))
-    return 0
+        yield here
+
+
+def train(loop: Loop) -> None:
+    """Trains to the end; the first process shows how far it is."""
+    if not loop.world.first:
+        loop.run()
+        return
+    print(told(loop), file=sys.stderr)
+    with Watch(loop.used) as watch:
+        loop.run(watch)
+    names = [name for name in OURS if (loop.folder / name).exists()]
+    print("wrote " + ", ".join(str(loop.folder / name) for name in names))
 
 
 def deterministic(threads: int | None) -> None:

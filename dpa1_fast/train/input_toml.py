@@ -21,35 +21,73 @@ def read_toml(path: Path) -> Options:
     Raises:
         TrainingError: an option that is wrong or unknown, by its name.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read as TOML ({error})") from None
-    top = Fields(path, "", data)
+    top = _read(path)
     model = top.section("model")
     type_map = model.take("type_map", many(text), None)
     sel = model.take("sel", _sizes, None)
-    data_section, training = top.section("data"), top.section("training")
-    train, valid = _data(data_section)
+    train, valid = _data(top.section("data"))
+    config = _model(model, type_map, sel)
+    return _options(top, config, train, valid, sel_auto=None if sel else 1.1, type_map_auto=type_map is None)
+
+
+def read_settings(path: Path | None, config: DPA1Config, train: tuple[str, ...], valid: tuple[str, ...]) -> Options:
+    """The training of a model that is there already, on data that is named; a TOML without ``model`` says the rest.
+
+    Args:
+        path: the TOML; None: defaults, for a fine-tuning. train, valid: data, in place of what the TOML names.
+
+    Raises:
+        TrainingError: an option that is wrong or unknown, by its name; no data is named.
+    """
+    top = Fields(Path("the defaults"), "", {}) if path is None else _read(path)
+    data = top.section("data", {})
+    if train:
+        batch = BatchOptions("atoms", data.take("batch_atoms", integer, 256))
+        count = data.take("valid_batches", integer, 8)
+        data.without_effect("train", "valid")
+        data.done()
+        named = DataOptions(train, batch), DataOptions(valid, batch, count) if valid else None
+    else:
+        named = _data(data)
+    return _options(top, config, *named, steps=2000, rates=ScheduleOptions(start_lr=5e-4, decay_steps=1, smooth=True))
+
+
+def _read(path: Path) -> Fields:
+    try:
+        return Fields(path, "", tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read as TOML ({error})") from None
+
+
+def _options(
+    top: Fields,
+    config: DPA1Config,
+    train: DataOptions,
+    valid: DataOptions | None,
+    steps: int | None = None,
+    rates: ScheduleOptions | None = None,
+    **given: Any,
+) -> Options:
+    """What all but the model and the data says. steps, rates: defaults."""
+    training = _training(top.section("training", {} if steps else MISSING), steps)
     options = Options(
-        model=_model(model, type_map, sel),
+        model=config,
         train=train,
         valid=valid,
-        loss=_same(top.section("loss", {}), LossOptions),
-        schedule=_same(top.section("learning_rate", {}), ScheduleOptions),
-        optimizer=_same(top.section("optimizer", {}), OptimizerOptions),
-        sel_auto=None if sel else 1.1,
-        type_map_auto=type_map is None,
-        **_training(training),
+        loss=_same(top.section("loss", {}), LossOptions()),
+        schedule=_same(top.section("learning_rate", {}), rates or ScheduleOptions()),
+        optimizer=_same(top.section("optimizer", {}), OptimizerOptions()),
+        **given,
+        **training,
     )
     top.done()
     return options
 
 
-def _training(f: Fields) -> dict[str, Any]:
+def _training(f: Fields, steps: int | None) -> dict[str, Any]:
     save = f.take("save", integer, 1000)
     out = {
-        "steps": f.take("steps", integer),
+        "steps": f.take("steps", integer, steps or MISSING),
         "seed": f.take("seed", integer, 1),
         "display": f.take("display", integer, 100),
         "save": save,
@@ -85,9 +123,9 @@ def _model(f: Fields, type_map: tuple[str, ...] | None, sel: tuple[int, ...] | N
         raise TrainingError(f"{f.path}: the section model is not complete ({error}); give rcut and rcut_smth") from None
 
 
-def _same(f: Fields, kind: type[Any]) -> Any:
-    """A dataclass out of a section that has its names."""
-    return kind(**_given(f, kind))
+def _same(f: Fields, default: Any) -> Any:
+    """A dataclass like another one, with what a section of its names gives."""
+    return dataclasses.replace(default, **_given(f, type(default)))
 
 
 def _given(f: Fields, kind: type[Any], without: tuple[str, ...] = ()) -> dict[str, Any]:

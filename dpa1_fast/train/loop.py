@@ -14,6 +14,7 @@ import torch
 from .. import __version__
 from ..checkpoint import write_model
 from . import checkpoint, picture
+from .adapters import merged
 from .distributed import World, trainable
 from .ema import Average
 from .lcurve import Curve
@@ -208,14 +209,14 @@ class Loop:
                 self.best[name] = value
                 told = f"best in validation ({self.options.metric} {value:.4g}) at step {self.step}"
                 target = self.folder / ("best.safetensors" if name == "model" else "best_ema.safetensors")
-                write_model(model, target, told)
+                write_model(merged(model), target, told)
         if log is not None:
             log.write(self.step, columns, rate)
 
     def _finish(self) -> None:
         told = f"trained for {self.options.steps} steps"
         for suffix in (".safetensors", ".dp"):
-            write_model(self.model, self.folder / f"model{suffix}", told)
+            write_model(merged(self.model), self.folder / f"model{suffix}", told)
             if self.average is not None:
-                write_model(self.average.model, self.folder / f"model_ema{suffix}", f"{told}, average")
+                write_model(merged(self.average.model), self.folder / f"model_ema{suffix}", f"{told}, average")
         picture.draw(self.folder / CURVE, self.folder / PICTURE)

@@ -188,6 +188,7 @@ class Options:
         protection: smallest standard deviation of frame and atomic parameters.
         preset_bias: eV, by type; None where least squares finds it.
         frozen: beginnings of the names of parameters that stay as they are.
+        origin: of fine-tuning: which model it starts from, and what is done to it first.
     """
 
     model: DPA1Config
@@ -212,6 +213,7 @@ class Options:
     rcond: float | None = None
     preset_bias: tuple[float | None, ...] = ()
     frozen: tuple[str, ...] = ()
+    origin: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "display", "save", "validate", "keep"):
@@ -233,4 +235,6 @@ class Options:
         told = dataclasses.asdict(self)
         for name in ("display", "save", "keep"):
             del told[name]
+        if not self.origin:
+            del told["origin"]
         return told

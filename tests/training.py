@@ -68,6 +68,24 @@ def write_system(folder: Path, rows: list[dict[str, np.ndarray]], mixed: bool = 
             np.save(part / f"{name}.npy", np.stack([np.ravel(row[name]) for row in rows]))
 
 
+def write_lmdb(folder: Path, rows: list[dict[str, np.ndarray]]) -> None:
+    """The same structures as a DeePMD-kit LMDB data set."""
+    import lmdb
+    import msgpack
+
+    def packed(x: np.ndarray) -> dict[str, Any]:
+        return {"type": x.dtype.str, "shape": list(x.shape), "data": x.tobytes()}
+
+    theirs = {"coord": "coords", "box": "cells", "energy": "energies", "force": "forces", "virial": "virials"}
+    meta = {"nframes": len(rows), "frame_idx_fmt": "012d", "type_map": NAMES}
+    with lmdb.open(str(folder), map_size=2**22) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"__metadata__", msgpack.packb(meta))
+        for k, row in enumerate(rows):
+            record = {theirs[name]: packed(np.asarray(row[name], np.float64)) for name in theirs}
+            record["atom_types"] = packed(row["real_atom_types"].astype(np.int64))
+            transaction.put(f"{k:012d}".encode(), msgpack.packb(record))
+
+
 def periodic(n: int, count: int, first: int = 0) -> list[Any]:
     """Crystals of so many atoms."""
     return [crystal(seed, n) for seed in range(first, first + count)]
@@ -122,4 +140,7 @@ def write_json(folder: Path, **changes: Any) -> Path:
     return path
 
 
-__all__ = ["input_json", "labelled", "molecule", "periodic", "write_data", "write_json", "write_system", "write_toml"]
+__all__ = [
+    "input_json", "labelled", "molecule", "periodic", "write_data", "write_json", "write_lmdb", "write_system",
+    "write_toml",
+]  # fmt: skip

@@ -141,3 +141,14 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
     curves = [read_curve(tmp_path / name / "lcurve.out") for name in ("one", "two")]
     for name in (n for n in curves[0] if n.endswith("_trn")):
         assert curves[0][name] == curves[1][name]
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "Muon"])
+def test_optimizers_of_torch_bring_the_loss_down(data: Path, tmp_path: Path, kind: str) -> None:
+    rates = {"Adam": "cosine", "AdamW": "wsd", "Muon": "exp"}  # each with another schedule
+    source = write_toml(data, steps=16, training="clip = 5.0")
+    text = source.read_text().replace("decay_steps = 3", f'kind = "{rates[kind]}"\nwarmup_steps = 4')
+    source.write_text(text + f'[optimizer]\nkind = "{kind}"\nweight_decay = 0.001\n')
+    run(source, tmp_path / "out")
+    errors = read_curve(tmp_path / "out" / "lcurve.out")["rmse_f_val"]
+    assert errors[-1] < 0.7 * errors[0]

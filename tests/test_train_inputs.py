@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase.io import write as ase_write
 from conftest import BASE
-from training import NAMES, input_json, labelled, periodic, write_data, write_json, write_lmdb, write_system, write_toml
+from training import NAMES, labelled, periodic, write_data, write_json, write_lmdb, write_system, write_toml
 
 from dpa1_fast.train.batches import AtomOrder, SystemOrder
 from dpa1_fast.train.command import read_options
@@ -181,6 +181,9 @@ def test_batches_by_system_take_every_frame_of_a_system_before_any_again(tmp_pat
     assert len(first) / 3000 == pytest.approx(0.75, abs=0.03)
 
 
-def test_data_paths_of_the_example_stay_as_they_are(tmp_path: Path) -> None:
-    data = input_json(tmp_path)
-    assert read(tmp_path).train.systems == tuple(data["training"]["training_data"]["systems"])
+def test_the_input_in_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text().split("## An input of ours")[1]
+    (tmp_path / "a.toml").write_text(text.split("```")[1].removeprefix("text"))
+    options = read_options(tmp_path / "a.toml")
+    assert options.train.batch.size == 256
+    assert options.ema == 0.999

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .options import OptimizerOptions
+from .options import OptimizerOptions, TrainingError
 
 
 class Optimizers:
@@ -16,6 +16,9 @@ class Optimizers:
     Args:
         model: parameters that need a gradient are optimised.
         factors: on the learning rate, by the beginning of a parameter's name; the longest that fits counts.
+
+    Raises:
+        TrainingError: this torch has no such optimizer.
     """
 
     def __init__(self, model: nn.Module, options: OptimizerOptions, factors: dict[str, float] | None = None) -> None:
@@ -30,6 +33,8 @@ class Optimizers:
             kind = torch.optim.Adam if options.kind == "Adam" else torch.optim.AdamW
             self.all.append(kind(rest, betas=betas, weight_decay=decay, foreach=True))
         if muon:
+            if not hasattr(torch.optim, "Muon"):
+                raise TrainingError(f"optimizer Muon needs torch 2.9 or newer, here is {torch.__version__}; use AdamW")
             groups = _groups([x for x in named if x[0] in muon], factors or {})
             self.all.append(
                 torch.optim.Muon(groups, momentum=options.momentum, weight_decay=decay, adjust_lr_fn="match_rms_adamw")

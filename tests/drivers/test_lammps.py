@@ -11,9 +11,10 @@ from ase import Atoms, units
 from ase.build import bulk
 from conftest import make_model, molecule
 
-from bench.speed.lammps_runs import PRESSURE, START, dump, lmp, write_data
+from bench.speed.lammps_runs import DRIVERS, PRESSURE, START, dump, lmp, write_data
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.checkpoint import read_model
+from dpa1_fast.drivers.lammps import build
 from dpa1_fast.prepared import write_prepared
 from dpa1_fast.screening.deviation import deviation
 
@@ -354,6 +355,16 @@ def test_a_time_step_that_is_far_too_long_ends_in_an_error(folder: Path) -> None
     run = lmp(folder, setting() + THERMO + "thermo 1\ntimestep 0.5\nfix 1 all nve\nrun 100\n", 2)
     assert run.code > 0
     assert run.error
+
+
+def test_a_plugin_for_another_release_is_not_loaded(folder: Path) -> None:
+    """Classes of LAMMPS differ between updates of one version: such a plugin would crash."""
+    headers = next(DRIVERS.parent.glob("lib/python*/site-packages/lammps/include/lammps"))
+    flags = ["-UDPA1_FAST_RELEASE", '-DDPA1_FAST_RELEASE="stable_22Jul2025_update1"']
+    plugin = build(folder / "plugin", headers, mpi=DRIVERS.parent / "include", flags=flags)
+    run = lmp(folder, f"plugin load {plugin}\nprint fine\n")
+    assert "was built for LAMMPS 22 Jul 2025 stable_22Jul2025_update1 and this is stable_22Jul2025_update4" in run.said
+    assert "\nfine\n" in run.said
 
 
 def cut(data: bytes) -> bytes:

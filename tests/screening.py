@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from ase.db import connect
 from ase.io import write
+from commands import run_command
 
 MODEL = "almgcu-demo"
 
@@ -58,7 +59,9 @@ def command(*arguments: object, small_blocks: int = 0) -> list[str]:
 
 
 def screen(*arguments: object, cwd: Path, small_blocks: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs ``dpa1-fast screen …`` to its end."""
+    """Runs ``dpa1-fast screen …`` to its end; with options of ``subprocess.run`` in a process started for it."""
+    if not options:
+        return run_command("screen", *arguments, cwd=cwd, small_blocks=small_blocks)
     words = command(*arguments, small_blocks=small_blocks)
     return subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False, **options)
 

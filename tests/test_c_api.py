@@ -6,7 +6,6 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import c_interface as c
 import numpy as np
 import pytest
 from ase import Atoms
+from commands import run_command as run
 from conftest import BASE, OPTIONS, crystal, make_model, molecule
 from test_cpu_engine import MORE, structures
 
@@ -352,11 +352,6 @@ def test_crafted_files_with_a_right_checksum_cannot_reach_beyond_their_numbers(
 
 
 # --- compile ----------------------------------------------------------------------------------------------------------
-
-
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dpa1_fast", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_compiles_a_bundled_model(tmp_path: Path) -> None:

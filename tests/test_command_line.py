@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from commands import run_command as run
 from conftest import DATA, SHARED, molecule, read_cases
 
 from dpa1_fast import load
 
 MODEL = DATA / "concat_hard.dp"  # knows O and H
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dpa1_fast.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 def water(seed: int, **cell: object) -> Atoms:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from ptx_emulator.known import _doubled_kernel, _reversed_kernel
 from race_checker.settings import MODES, everything, quick, smallest
 from race_checker.watch import Finding, Watch
 
@@ -21,26 +22,6 @@ EVERYTHING = dict(everything())
 
 
 # --- kernels of which it is known ---------------------------------------------------------------------------------
-
-
-@triton.jit
-def _reversed_kernel(x, scratch, BARRIER: tl.constexpr, N: tl.constexpr):
-    """Turns x round in memory."""
-    at = tl.arange(0, N)
-    tl.store(scratch + at, tl.load(x + at))
-    if BARRIER:
-        tl.debug_barrier()
-    back = tl.load(scratch + (N - 1 - at))
-    if BARRIER:
-        tl.debug_barrier()
-    tl.store(scratch + at, back)
-
-
-@triton.jit
-def _doubled_kernel(x, N: tl.constexpr):
-    """Every element is loaded, doubled and stored."""
-    at = tl.arange(0, N)
-    tl.store(x + at, 2 * tl.load(x + at))
 
 
 @triton.jit

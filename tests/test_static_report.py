@@ -29,10 +29,12 @@ def plain(kernel: str) -> str:
     return kernel.removesuffix("_last").removesuffix("_first")
 
 
-def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("tf32", marks=pytest.mark.slow)])
+def test_defaults_need_no_stack_and_use_tensor_cores(precision: str, tmp_path: Path) -> None:
     # Tests may run in the interpreter, which has nothing to compile; the report must find out by itself.
     interpreted = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "bench.compiled.static_report", "--quick", "--output", str(tmp_path)]
+    options = ["--quick", "--precision", precision, "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "bench.compiled.static_report", *options]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=interpreted, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "kernel_report.json").read_text())
@@ -46,7 +48,7 @@ def test_defaults_need_no_stack_and_use_tensor_cores(tmp_path: Path) -> None:
         if r["kernel"].startswith(("attention", "reduced")):
             assert r["loops_followed"], f"{r['kernel']}: its loops are no longer those that work.py names"
     totals = json.loads((tmp_path / "kernel_report_totals.json").read_text())
-    assert [t["precision"] for t in totals] == ["tf32", "bfloat16"]
+    assert [t["precision"] for t in totals] == [precision]
     for total in totals:
         assert total["bytes_ok"], total
         assert total["model_us_per_atom"] <= MODELLED[total["precision"]], total

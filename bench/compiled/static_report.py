@@ -24,6 +24,7 @@ from dpa1_fast.kernels.triton.launch_configurations import BUCKETS
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
 PRECISIONS = known_to("triton")
+QUICK = ("tf32", "bfloat16")
 NOTE = "model_us_per_atom, limit and bytes are modelled from published rates, not measured; see bench/compiled/cost.py"
 MOST_BYTES, MOST_RATIO = 1_400_000, 5.0
 """Bars for one evaluation of the production model: global bytes an atom, and over the least possible. They were 400,000
@@ -160,9 +161,11 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compile all kernels for all architectures and report.")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for the report")
-    parser.add_argument("--quick", action="store_true", help="sm_90, tf32 and bfloat16, 128 neighbours alone")
+    parser.add_argument(
+        "--quick", action="store_true", help="sm_90, 128 neighbours alone; tf32 and bfloat16 unless told"
+    )
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
-    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
     code = elsewhere("bench.compiled.static_report", sys.argv[1:] if argv is None else argv)
@@ -170,9 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     compiler = Compiler(options.workers)
     if options.quick:
-        write(options.output, report(compiler, ("sm_90",), ("tf32", "bfloat16"), (WATER_BUCKET,)))
+        write(options.output, report(compiler, ("sm_90",), options.precision or QUICK, (WATER_BUCKET,)))
         return 0
-    write(options.output, report(compiler, options.arch, options.precision, BUCKETS))
+    write(options.output, report(compiler, options.arch, options.precision or PRECISIONS, BUCKETS))
     return 0
 
 

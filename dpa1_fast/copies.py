@@ -13,13 +13,15 @@ import torch
 
 from .config import DPA1Config
 from .model import DPA1
+from .uncertainty import PREFIX, Uncertainty
 
 
 def packed(model: DPA1) -> tuple[str, bytes]:
     """The configuration as JSON and all tensors in safetensors format, bit for bit."""
     from safetensors.torch import save
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    more = {} if model.uncertainty is None else model.uncertainty.tensors()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (model.state_dict() | more).items()}
     return json.dumps(model.config.to_dict()), save(tensors)
 
 
@@ -35,7 +37,10 @@ def unpacked(config: str, tensors: bytes) -> DPA1:
     try:
         with torch.device("meta"):  # no random numbers are drawn for what is on its way
             model = DPA1(DPA1Config.from_dict(json.loads(config)))
-        model.load_state_dict(load(tensors), assign=True)
+        held = load(tensors)
+        model.uncertainty = Uncertainty.of(held)
+        own = {name: value for name, value in held.items() if not name.startswith(PREFIX)}
+        model.load_state_dict(own, assign=True)
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(f"this is not a dpa1-fast model that was pickled: {error}") from None
     return model

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from . import copies, devices
-from .errors import BackendError, DPA1Warning, StructureError
-from .features import Features, features
+from .errors import BackendError, DPA1Warning, StructureError, UncertaintyError
+from .features import Features, features, of_batch
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
 from .kernels.outputs import Outputs
@@ -26,6 +26,7 @@ from .structures.batch import Batch, Neighborhood, collate, neighborhood, sum_st
 from .structures.on_device.search import DeviceSearch
 from .structures.structure import Structure, from_ase
 from .tiled import TiledEvaluator
+from .uncertainty import Estimate, Uncertainty
 
 NEIGHBORS = ("auto", "device", "host")
 """Where neighbour lists can be made."""
@@ -42,6 +43,7 @@ class Result:
         virial: (3, 3) eV, −dE/dε: positive wants to expand. atomic_virials: (n, 3, 3) eV where they were asked for,
             each edge booked on the neighbour as DeePMD-kit does; they sum to ``virial``.
         volume: Å³, or None for a structure without one.
+        uncertainty: standard deviations and flags, where they were asked for.
     """
 
     energy: float
@@ -50,6 +52,7 @@ class Result:
     energies: NDArray[np.float64]
     volume: float | None
     atomic_virials: NDArray[np.float64] | None = None
+    uncertainty: Estimate | None = None
 
     @property
     def stress(self) -> NDArray[np.float64] | None:
@@ -131,7 +134,9 @@ class Engine:
             raise BackendError(str(error)) from None
         here = neighbors == "device" or (neighbors == "auto" and self.device.type == "cuda")
         self.search = DeviceSearch(model.config, self.device, always=neighbors == "device") if here else None
-        self.scheduler = Scheduler(model.config, self.evaluator, self.device, search=self.search)
+        self.scheduler = Scheduler(
+            model.config, self.evaluator, self.device, search=self.search, run_hidden=self._run_hidden
+        )
         self._warned_over_sel = False
 
     # --- copies: another engine of the same model, with the same options ------------------------------------------
@@ -160,6 +165,7 @@ class Engine:
         fparam: ArrayLike | None = ...,
         aparam: Sequence[ArrayLike] | None = ...,
         atomic_virials: bool = ...,
+        uncertainty: bool = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Result]: ...
     @overload
@@ -170,6 +176,7 @@ class Engine:
         fparam: ArrayLike | None = ...,
         aparam: Sequence[ArrayLike] | None = ...,
         atomic_virials: bool = ...,
+        uncertainty: bool = ...,
         on_error: Literal["return"],
     ) -> list[Result | StructureError]: ...
     def evaluate(
@@ -179,6 +186,7 @@ class Engine:
         fparam: ArrayLike | None = None,
         aparam: Sequence[ArrayLike] | None = None,
         atomic_virials: bool = False,
+        uncertainty: bool = False,
         on_error: str = "raise",
     ) -> list[Result] | list[Result | StructureError]:
         """Energies, forces, virials of structures of any sizes, elements and periodicity; results in their order.
@@ -187,31 +195,36 @@ class Engine:
             structures: ``ase.Atoms`` (or ``Structure``, already checked).
             fparam: frame parameters, (numb_fparam,) for all or (S, numb_fparam); else ``atoms.info["fparam"]``.
             aparam: atomic parameters, one array (n, numb_aparam) a structure; else ``atoms.arrays["aparam"]``.
-            atomic_virials: also compute those.
+            atomic_virials: also compute those. uncertainty: also how far to trust each, see ``uncertainty.py``.
             on_error: "raise", or "return" to put the error of a structure in its place and do all others.
 
         Raises:
             StructureError: naming the structure and the reason, with ``on_error="raise"``.
+            UncertaintyError: of a model that was not calibrated.
         """
         if not isinstance(structures, Sequence) or hasattr(structures, "get_chemical_symbols"):
             raise TypeError("evaluate takes a list of structures; for one structure give [atoms]")
         parts = self._prepared(structures, len(structures), fparam, aparam)
         results = []
-        for result in self._stream(parts, atomic_virials):
+        for result in self._stream(parts, atomic_virials, uncertainty):
             if on_error == "raise" and isinstance(result, StructureError):
                 raise result
             results.append(result)
         return results
 
-    def stream(self, structures: Iterable[Any]) -> Iterator[Result | StructureError]:
+    def stream(self, structures: Iterable[Any], uncertainty: bool = False) -> Iterator[Result | StructureError]:
         """The results of any number of structures, as they come and in their order, in constant memory.
 
         ``structures`` is read and prepared on a thread of its own, a few packs ahead of what is evaluated.
 
         Args:
             structures: ``ase.Atoms`` or ``Structure``; a ``StructureError`` among them is passed on in its place.
+            uncertainty: see ``evaluate``.
+
+        Raises:
+            UncertaintyError: of a model that was not calibrated.
         """
-        return self._stream(self._prepared(structures, None, None, None), atomic_virials=False)
+        return self._stream(self._prepared(structures, None, None, None), False, uncertainty)
 
     def batch(self, structures: Sequence[Any]) -> Batch:
         """Structures checked, with their neighbours, as one batch on the CPU: what ``run`` and ``evaluate_batch`` take.
@@ -226,16 +239,30 @@ class Engine:
         """One call of the backend on a whole batch; results stay on the engine's device. Memory is not looked after."""
         return self.evaluator(batch.to(self.device))
 
-    def evaluate_batch(self, batch: Batch, gradient: bool = True) -> Outputs:
+    def evaluate_batch(self, batch: Batch, gradient: bool = True, hidden: bool = False) -> Outputs:
         """A batch that is ready, such as ``Verlet.batch`` makes at every step: what ``Outputs`` says, on the CPU.
 
         Nothing is checked; atoms far too close together give numbers that are not finite.
 
         Args:
             batch: on any device. gradient: False leaves dE/dd out, which is larger than all else.
+            hidden: the energy net's last hidden layer too.
         """
         self._say_over_sel(batch)
-        return self.scheduler.outputs(batch, gradient)
+        return self.scheduler.outputs(batch, gradient, hidden)
+
+    @property
+    def uncertainty(self) -> Uncertainty:
+        """What the model knows of its training set.
+
+        Raises:
+            UncertaintyError: nothing.
+        """
+        if self._model.uncertainty is None:
+            raise UncertaintyError(
+                "this model was not calibrated, so nothing is known of its uncertainty: dpa1-fast calibrate does that"
+            )
+        return self._model.uncertainty
 
     def descriptors(self, structures: Sequence[Any]) -> list[NDArray[np.float64]]:
         """The descriptor of every atom, by the reference formulas in float64: what ``DeepPot.eval_descriptor`` gives.
@@ -275,6 +302,14 @@ class Engine:
         )
         return TiledEvaluator(dispatch.ReferenceEvaluator(own), own.cost_per_neighbor, 2 * own.config.rcut)
 
+    def _run_hidden(self, batch: Batch) -> Outputs:
+        """The backend, with hidden layers: its own where it gives them, else by the reference formulas in float64."""
+        if isinstance(self.evaluator, CpuEvaluator):
+            return self.evaluator(batch, hidden=True)
+        outputs = self.evaluator(batch)
+        model = copy.deepcopy(self._model).to(self.device).set_dtype(torch.float64)
+        return outputs._replace(hidden=of_batch(model, batch, torch.nonzero(batch.active).squeeze(-1))[1])
+
     # --- one step after another -----------------------------------------------------------------------------------
 
     def _prepared(
@@ -306,25 +341,39 @@ class Engine:
             raise StructureError(name, f"aparam has {len(aparam)} entries for {n} structures")
         return from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
 
-    def _stream(self, parts: Iterator[Part], atomic_virials: bool) -> Iterator[Result | StructureError]:
-        for pack, batch, outputs in self.scheduler.stream(parts, gradient=atomic_virials):
+    def _stream(
+        self, parts: Iterator[Part], atomic_virials: bool, uncertainty: bool
+    ) -> Iterator[Result | StructureError]:
+        trust = self.uncertainty if uncertainty else None
+        return self._streamed(parts, atomic_virials, trust)
+
+    def _streamed(
+        self, parts: Iterator[Part], atomic_virials: bool, trust: Uncertainty | None
+    ) -> Iterator[Result | StructureError]:
+        for pack, batch, outputs in self.scheduler.stream(parts, gradient=atomic_virials, hidden=trust is not None):
             done: Iterator[Result | StructureError] = iter(())
             if batch is not None and outputs is not None:
                 self._say_over_sel(batch)
                 good = [p for p in pack if not isinstance(p, StructureError)]
                 structures = [p.structure if isinstance(p, Neighborhood) else p for p in good]
-                done = self._results(structures, batch, outputs, atomic_virials)
+                done = self._results(structures, batch, outputs, atomic_virials, trust)
             for part in pack:
                 yield part if isinstance(part, StructureError) else next(done)
 
     def _results(
-        self, structures: Sequence[Structure], batch: Batch, outputs: Outputs, atomic_virials: bool
+        self,
+        structures: Sequence[Structure],
+        batch: Batch,
+        outputs: Outputs,
+        atomic_virials: bool,
+        trust: Uncertainty | None,
     ) -> Iterator[Result | StructureError]:
         energies = outputs.energies
         forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
         offsets = [0, *itertools.accumulate(len(s) for s in structures)]
         energy, per_atom = sum_structures(energies, offsets).numpy(), energies.numpy()
         per_atom_virial = batch.to("cpu").atomic_virials(outputs.gradient).numpy() if atomic_virials else None
+        estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
         fine = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
         for k, structure in enumerate(structures):
             a, b = offsets[k], offsets[k + 1]
@@ -333,7 +382,8 @@ class Engine:
                 yield StructureError(structure.name, reason)
                 continue
             atomic = None if per_atom_virial is None else per_atom_virial[a:b]
-            yield Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], structure.volume, atomic)
+            estimate = None if estimates is None else estimates[k]
+            yield Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], structure.volume, atomic, estimate)
 
     def _say_over_sel(self, batch: Batch) -> None:
         atoms, most = batch.over_sel

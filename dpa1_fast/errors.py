@@ -47,5 +47,9 @@ class BackendError(DPA1Error, RuntimeError):
     """An explicitly requested backend, device or precision is not available."""
 
 
+class UncertaintyError(DPA1Error, ValueError):
+    """The uncertainty of a model that has none."""
+
+
 class DPA1Warning(UserWarning):
     """Something that the user should know once, such as neighbours beyond ``sel``."""

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .model import DPA1
-from .structures.batch import Neighborhood, collate
+from .structures.batch import Batch, Neighborhood, collate
 from .tiled import TILE_ELEMENTS
 
 
@@ -26,16 +27,22 @@ def features(model: DPA1, part: Neighborhood) -> Features:
     Args:
         model: with parameters in float64. part: a structure with its neighbours.
     """
-    config = model.config
-    batch = collate(config, [part])
+    batch = collate(model.config, [part])
     real = torch.nonzero(batch.types >= 0).squeeze(-1)
-    descriptor = torch.zeros(batch.n_atoms, config.dim_descrpt, dtype=torch.float64)
-    hidden = torch.zeros(batch.n_atoms, model.dim_hidden, dtype=torch.float64)
+    return Features(*(x.numpy() for x in of_batch(model, batch, real)))
+
+
+def of_batch(model: DPA1, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Descriptors (n, D) and last hidden layers (n, H) of atoms ``real``, zero for others; float64, on the model's
+    device."""
+    config, device = model.config, batch.vector.device
+    descriptor = torch.zeros(batch.n_atoms, config.dim_descrpt, dtype=torch.float64, device=device)
+    hidden = torch.zeros(batch.n_atoms, model.dim_hidden, dtype=torch.float64, device=device)
     with torch.no_grad():
         for atoms in batch.tiles(TILE_ELEMENTS, model.cost_per_neighbor, real):
             edge, mask = batch.slots(atoms)
-            vectors = batch.vector[edge] if edge.shape[1] else torch.zeros(len(atoms), 0, 3).double()
+            vectors = batch.vector[edge] if edge.shape[1] else batch.vector.new_zeros(len(atoms), 0, 3)
             tile = batch.tile(atoms, edge, mask, vectors, 2 * config.rcut)
             descriptor[atoms] = model.descriptor(tile)
             hidden[atoms] = model.hidden(descriptor[atoms], tile)
-    return Features(descriptor.numpy(), hidden.numpy())
+    return descriptor, hidden

@@ -16,6 +16,7 @@ from .electrons import econf_table
 from .kernels import reference as ref
 from .kernels.prepare.weights import Weights
 from .structures.batch import Batch, Tile
+from .uncertainty import Uncertainty
 
 TILE_ELEMENTS = 2_000_000
 """Numbers per tile when the whole module is differentiated; a tile of 16 MB per tensor in float64."""
@@ -138,6 +139,8 @@ class DPA1(nn.Module):
         self.register_buffer("davg", torch.zeros(c.ntypes, 4, dtype=torch.float64))
         self.register_buffer("dstd", torch.ones(c.ntypes, 4, dtype=torch.float64))
         self.register_buffer("out_bias", torch.zeros(c.ntypes, dtype=torch.float64))
+        self.uncertainty: Uncertainty | None = None
+        """What its training set says of what to trust, where ``dpa1-fast calibrate`` has found that out."""
 
     def set_dtype(self, dtype: torch.dtype) -> DPA1:
         """Casts the parameters, and only them, in place. Returns self."""

@@ -81,12 +81,14 @@ class Scheduler:
         config: the model's. run: a backend. device: where it runs.
         budget: bytes for a pack with its results; by default chosen for the device.
         search: finds the neighbours of parts that come without; None: there are no such parts.
+        run_hidden: as ``run``, with ``Outputs.hidden``; for callers that ask for it.
     """
 
     def __init__(
         self, config: DPA1Config, run: Evaluator, device: torch.device, budget: int | None = None,
-        search: DeviceSearch | None = None,
+        search: DeviceSearch | None = None, run_hidden: Evaluator | None = None,
     ) -> None:  # fmt: skip
+        self._run_hidden = run_hidden or run
         self.config, self.run, self.device, self.search = config, run, device, search
         if budget is None:
             budget = BUDGET.get(device.type, BUDGET["cpu"])
@@ -99,7 +101,7 @@ class Scheduler:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def stream(
-        self, parts: Iterable[Part], gradient: bool = True
+        self, parts: Iterable[Part], gradient: bool = True, hidden: bool = False
     ) -> Iterator[tuple[Sequence[Part], Batch | None, Outputs | None]]:
         """Packs with their results, on the CPU, in the order of ``parts``; without ``gradient``, dE/dd is left out.
 
@@ -107,7 +109,7 @@ class Scheduler:
         there is, none is needed and none is made.
         """
         packs = self._packs(parts)
-        evaluate = partial(self._evaluate, gradient=gradient)
+        evaluate = partial(self._evaluate, gradient=gradient, hidden=hidden)
         first = next(packs, None)
         if first is None:
             return
@@ -120,9 +122,9 @@ class Scheduler:
 
     # --- packing --------------------------------------------------------------------------------------------------
 
-    def outputs(self, batch: Batch, gradient: bool = True) -> Outputs:
+    def outputs(self, batch: Batch, gradient: bool = True, hidden: bool = False) -> Outputs:
         """Of a whole batch, in as many pieces as fit; without ``gradient``, dE/dd is left out."""
-        return self._within_memory(batch, gradient=gradient)
+        return self._within_memory(batch, gradient=gradient, hidden=hidden)
 
     def _packs(self, parts: Iterable[Part]) -> Iterator[Pack]:
         group: list[Part] = []
@@ -205,31 +207,34 @@ class Scheduler:
 
     # --- evaluating -----------------------------------------------------------------------------------------------
 
-    def _evaluate(self, pack: Pack, gradient: bool) -> tuple[Sequence[Part], Batch | None, Outputs | None]:
+    def _evaluate(
+        self, pack: Pack, gradient: bool, hidden: bool
+    ) -> tuple[Sequence[Part], Batch | None, Outputs | None]:
         if pack.batch is None:
             return pack.parts, None, None
         began = time.perf_counter()
         if pack.moved is not None and self._copies is not None:
             torch.cuda.current_stream(self.device).wait_stream(self._copies)
-        outputs = self._within_memory(pack.batch, pack.moved, gradient=gradient)
+        outputs = self._within_memory(pack.batch, pack.moved, gradient=gradient, hidden=hidden)
         self.cost.learn(pack.features, time.perf_counter() - began)
         self._calm += 1
         if self._calm >= REGROWN and self.budget < self._most:
             self._calm, self.budget = 0, min(self._most, 2 * self.budget)
         return pack.parts, pack.batch, outputs
 
-    def _within_memory(self, batch: Batch, moved: Batch | None = None, *, gradient: bool) -> Outputs:
+    def _within_memory(self, batch: Batch, moved: Batch | None = None, *, gradient: bool, hidden: bool) -> Outputs:
+        run = self._run_hidden if hidden else self.run
         pair = halves(batch) if bytes_of(batch) > self.budget else None
         if pair is None:
             try:
-                return self.run(batch.to(self.device) if moved is None else moved).cpu(gradient)
+                return run(batch.to(self.device) if moved is None else moved).cpu(gradient)
             except (MemoryError, RuntimeError) as error:
                 pair = halves(batch) if out_of_memory(error) else None
                 if pair is None:
                     raise
                 self._shrink(batch, error)
         # Outside of the except block: its traceback holds on to what was allocated.
-        return merge_outputs(batch, *(self._within_memory(half, gradient=gradient) for half in pair))
+        return merge_outputs(batch, *(self._within_memory(half, gradient=gradient, hidden=hidden) for half in pair))
 
     def _shrink(self, batch: Batch, error: BaseException) -> None:
         self._calm = 0

@@ -76,10 +76,13 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
 def merge_outputs(batch: Batch, one: Outputs, two: Outputs) -> Outputs:
     """The results of a batch from those of its halves."""
     if batch.n_structures > 1:
-        return Outputs(*(torch.cat(pair) for pair in zip(one, two, strict=True)))
+        hidden = None if one.hidden is None or two.hidden is None else torch.cat([one.hidden, two.hidden])
+        energies, gradient, forces, virials = (torch.cat(pair) for pair in zip(one[:4], two[:4], strict=True))
+        return Outputs(energies, gradient, forces, virials, hidden)
     return Outputs(
         one.energies + two.energies,
         torch.cat([one.gradient, two.gradient]),
         one.forces + two.forces,
         one.virials + two.virials,
+        None if one.hidden is None or two.hidden is None else one.hidden + two.hidden,
     )

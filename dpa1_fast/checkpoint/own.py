@@ -11,6 +11,7 @@ import torch
 from ..config import DPA1Config
 from ..errors import ConfigError, ModelFileError
 from ..model import DPA1
+from ..uncertainty import PREFIX, Uncertainty
 from .build import build, wrong_shape
 from .parsing import parsing, shown
 from .raw import Stored
@@ -53,7 +54,25 @@ def read(path: Path) -> DPA1:
             for name in ("davg", "dstd"):
                 if held[name].shape != (config.ntypes, 4):
                     raise wrong_shape(path, name, held[name].shape, (config.ntypes, 4))
-        return build(path, config, held.values(), path.stat().st_size, find, fit)
+        model = build(path, config, held.values(), path.stat().st_size, find, fit)
+        model.uncertainty = _uncertainty(path, model, held)
+        return model
+
+
+def _uncertainty(path: Path, model: DPA1, held: dict[str, Stored]) -> Uncertainty | None:
+    wanted = Uncertainty.shapes(model.config.ntypes, model.dim_hidden)
+    if not any(name in held for name in wanted):
+        return None
+    for name, shape in wanted.items():
+        if name not in held:
+            raise ModelFileError(path, f"lacks the tensor {name}", "calibrate it again")
+        if held[name].shape != shape:
+            raise wrong_shape(path, name, held[name].shape, shape)
+    tensors = {name: held[name].read().double() for name in wanted}
+    for name, tensor in tensors.items():
+        if torch.isnan(tensor).any() or (name != PREFIX + "closest" and torch.isinf(tensor).any()):
+            raise ModelFileError(path, f"has numbers that are not finite in {name}", "calibrate it again")
+    return Uncertainty.of(tensors)
 
 
 def _config(path: Path, text: str) -> DPA1Config:
@@ -86,6 +105,12 @@ def encode(model: DPA1, description: str = "") -> bytes:
         name: value.detach().cpu().to(dtype if name in parameters else torch.float64).contiguous()
         for name, value in model.state_dict().items()
     }
+    if model.uncertainty is not None:
+        roots = (PREFIX + "atom", PREFIX + "structure")  # large, and known to a few digits at best
+        tensors |= {
+            name: (value.float() if name in roots else value).contiguous()
+            for name, value in model.uncertainty.tensors().items()
+        }
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config.to_dict())}
     if description:
         metadata["description"] = description

@@ -71,7 +71,7 @@ class Moving:
         outputs = self.engine.evaluate_batch(batch, gradient=False)
         offsets = self.verlet.offsets
         energy = sum_structures(outputs.energies, offsets.tolist()).numpy()
-        energies, _, forces, virial = (x.numpy() for x in outputs)
+        energies, forces, virial = (x.numpy() for x in (outputs.energies, outputs.forces, outputs.virials))
         per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
         finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
         if not finite.all():

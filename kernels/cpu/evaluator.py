@@ -48,16 +48,17 @@ class CpuEvaluator:
         self._pool = BufferPool()
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Any) -> Outputs:
+    def __call__(self, batch: Any, hidden: bool = False) -> Outputs:
         """Atomic energies (n,) in eV, dE/dd of every edge (e, 3) and forces (n, 3) in eV/Å, virials (S, 3, 3) in eV.
 
         Args:
-            batch: see ``dpa1_fast.structures.batch.Batch``.
+            batch: see ``dpa1_fast.structures.batch.Batch``. hidden: the energy net's last hidden layer too.
         """
         center = torch.nonzero(batch.active).squeeze(-1)
         # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
         shapes = ((batch.n_atoms,), (batch.n_atoms, 3), (batch.n_structures, 3, 3))
         energy, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
+        last = torch.from_numpy(np.zeros((batch.n_atoms, len(self.weights.fitting[-1].weight)))) if hidden else None
         edges = self._pool.take("gradient", tuple(batch.vector.shape))
         if len(center) < batch.n_atoms:
             edges.fill(0.0)  # nobody writes to the edges of other atoms
@@ -74,9 +75,10 @@ class CpuEvaluator:
                 extras=extras.data_ptr(), basis=which.data_ptr(), energy=energy.data_ptr(),
                 gradient=gradient.data_ptr(), atoms=batch.n_atoms, structures=batch.n_structures,
                 offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
+                hidden=None if last is None else last.data_ptr(),
             )  # fmt: skip
             self._model.evaluate(request, self.threads)
-        return Outputs(energy, gradient, force, virial)
+        return Outputs(energy, gradient, force, virial, last)
 
     def _parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides the descriptor, for each centre. (count, extras)."""

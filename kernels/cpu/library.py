@@ -47,6 +47,7 @@ class Request(ctypes.Structure):
         ("offset", ctypes.c_void_p),
         ("force", ctypes.c_void_p),
         ("virial", ctypes.c_void_p),
+        ("hidden", ctypes.c_void_p),
     ]
 
 

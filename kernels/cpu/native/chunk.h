@@ -29,6 +29,7 @@ struct Request {
   const int64_t* offset;       // (structures + 1) first atom of each structure
   double* force;               // (atoms, 3) out, zero before, eV/Å
   double* virial;              // (structures, 3, 3) out, zero before, eV
+  double* hidden = nullptr;    // (atoms, hidden) out, the energy net's last hidden layer, where it is wanted
 };
 
 template <class R>
@@ -96,6 +97,11 @@ class Worker {
     R* energy = keep_.take<R>(B);
     const R* y = model_.fitting.forward(in, B, saved, keep_);
     last(y, B, energy);
+    const size_t n_hidden = model_.last_weight.size();
+    if (q.hidden)
+      for (int b = 0; b < count; ++b)
+        for (size_t k = 0; k < n_hidden; ++k)
+          q.hidden[size_t(q.center[begin + b]) * n_hidden + k] = double(y[k * B + b]);
     if (model_.vacuum) {
       // The net at zero descriptor; parameters stay.
       R *zero = keep_.take<R>(size_t(n_in) * B), *other = keep_.take<R>(B);

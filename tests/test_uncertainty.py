@@ -1,0 +1,157 @@
+"""What a model says of how far to trust it: calibrated deviations, and flags for what training never saw."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from conftest import BASE, make_model, molecule
+
+from dpa1_fast import DPA1, Engine
+from dpa1_fast.checkpoint import read_model, write_model
+from dpa1_fast.errors import UncertaintyError
+from dpa1_fast.train.calibrate import Calibration, calibrate
+from dpa1_fast.train.data import Dataset
+from dpa1_fast.uncertainty import deviation, fitted
+
+
+def labelled(count: int, seed: int, symbols: str = "HC") -> list[Atoms]:
+    """Structures whose labels are a model's with noise that grows with the number of carbon atoms."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for k in range(count):
+        atoms = molecule(6 + k % 3, seed=1000 * seed + k)
+        atoms.symbols = rng.choice(list(symbols), len(atoms))
+        out.append(atoms)
+    return out
+
+
+def write_data(path: Path, model: DPA1, structures: list[Atoms], seed: int) -> Dataset:
+    rng = np.random.default_rng(seed)
+    for atoms, result in zip(structures, Engine(model).evaluate(structures), strict=True):
+        noise = 0.02 * (1 + 4 * (atoms.numbers == 6).mean())
+        forces = result.forces + noise * rng.normal(size=result.forces.shape)
+        energy = result.energy + noise * len(atoms) * rng.normal()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    write(path, structures, format="extxyz")
+    return Dataset(model.config, [str(path)])
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: Any) -> tuple[DPA1, Calibration, Dataset]:
+    folder = tmp_path_factory.mktemp("data")
+    torch.manual_seed(3)
+    model = make_model()
+    train = write_data(folder / "train.extxyz", model, labelled(60, 1), 1)
+    valid = write_data(folder / "valid.extxyz", model, labelled(60, 2), 2)
+    found = calibrate(model, train, valid)
+    model.uncertainty = found.uncertainty
+    return model, found, train
+
+
+def test_standardised_errors_of_the_validation_data_have_a_spread_of_one(calibrated: Any) -> None:
+    _, found, _ = calibrated
+    assert found.energy_spread == pytest.approx(1.0, abs=1e-6)
+    assert found.force_spread == pytest.approx(1.0, abs=1e-6)
+
+
+def test_deviations_hold_for_structures_that_calibration_has_not_seen(calibrated: Any, tmp_path: Path) -> None:
+    model, _, _ = calibrated
+    held = labelled(80, 3)
+    write_data(tmp_path / "held.extxyz", model, held, 3)
+    truth = [(a.get_potential_energy(), a.get_forces()) for a in held]
+    results = Engine(model).evaluate(held, uncertainty=True)
+    z = [(r.forces - f) / r.uncertainty.force_std[:, None] for r, (_, f) in zip(results, truth, strict=True)]
+    assert 0.8 < float(np.sqrt(np.mean(np.concatenate(z) ** 2))) < 1.25
+    e = [(r.energy - energy) / r.uncertainty.energy_std for r, (energy, _) in zip(results, truth, strict=True)]
+    assert 0.7 < float(np.sqrt(np.mean(np.square(e)))) < 1.4
+
+
+def test_what_the_likelihood_finds_is_what_the_errors_were_made_with() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, other = (torch.exp(torch.randn(20000, generator=g, dtype=torch.float64)) for _ in range(2))
+    wanted = torch.tensor([-3.0, 0.8, 0.3], dtype=torch.float64)
+    noise = torch.randn(20000, 3, generator=g, dtype=torch.float64)
+    square = (deviation(wanted, q, other).unsqueeze(1) * noise).square().mean(1)
+    assert torch.allclose(fitted(q, other, square, weight=3.0), wanted, atol=0.05)
+
+
+def flags(model: DPA1, atoms: Atoms) -> set[str]:
+    found = Engine(model).evaluate([atoms], uncertainty=True)[0].uncertainty
+    assert found is not None
+    return set(found.flags)
+
+
+def test_an_element_and_a_pair_that_training_never_had_are_named(calibrated: Any) -> None:
+    model, _, _ = calibrated
+    assert "unseen_element" not in flags(model, labelled(1, 5)[0])
+    with_oxygen = labelled(1, 5)[0]
+    with_oxygen.symbols[0] = "O"
+    assert {"unseen_element", "unseen_pair"} <= flags(model, with_oxygen)
+
+
+def test_atoms_closer_than_any_in_training_are_named(calibrated: Any) -> None:
+    model, _, train = calibrated
+    near = min(np.linalg.norm(train.neighborhood(i).edges.vector, axis=1).min() for i in range(len(train)))
+    squeezed = labelled(10, 7)
+    for atoms in squeezed:
+        closest = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)].min()
+        atoms.set_positions(atoms.positions * 0.9 * near / closest)
+    for result in Engine(model).evaluate(squeezed, uncertainty=True):
+        assert result.uncertainty is not None
+        assert "closer_than_trained" in result.uncertainty.flags
+
+
+def test_no_structure_of_the_training_set_is_far_from_it(calibrated: Any) -> None:
+    model, _, train = calibrated
+    results = Engine(model).evaluate([sample.structure for sample in train.samples], uncertainty=True)
+    assert [r.uncertainty.flags for r in results if r.uncertainty is not None] == [()] * len(train)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_backends_agree_and_packing_changes_nothing(calibrated: Any, backend: str) -> None:
+    model, _, _ = calibrated
+    structures = labelled(5, 9)
+    alone = Engine(model)
+    expected = [alone.evaluate([a], uncertainty=True)[0].uncertainty for a in structures]
+    for e, r in zip(expected, Engine(model, backend=backend).evaluate(structures, uncertainty=True), strict=True):
+        assert e is not None and r.uncertainty is not None
+        assert r.uncertainty.energy_std == pytest.approx(e.energy_std, rel=1e-8)
+        assert r.uncertainty.force_std == pytest.approx(e.force_std, rel=1e-8)
+        assert r.uncertainty.flags == e.flags
+
+
+def test_files_copies_and_pickles_carry_it(calibrated: Any, tmp_path: Path) -> None:
+    model, _, _ = calibrated
+    write_model(model, tmp_path / "model.safetensors")
+    again, engine, atoms = read_model(tmp_path / "model.safetensors").model, Engine(model), labelled(1, 4)[0]
+    expected = engine.evaluate([atoms], uncertainty=True)[0].uncertainty
+    assert expected is not None
+    for other in (Engine(again), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        found = other.evaluate([atoms], uncertainty=True)[0].uncertainty
+        assert found is not None
+        assert found.energy_std == pytest.approx(expected.energy_std, rel=1e-4)  # a file keeps roots in float32
+
+
+def test_a_model_that_was_not_calibrated_says_so() -> None:
+    with pytest.raises(UncertaintyError, match="dpa1-fast calibrate"):
+        Engine(make_model()).evaluate([molecule()], uncertainty=True)
+
+
+def test_a_file_whose_uncertainty_does_not_fit_is_refused(calibrated: Any, tmp_path: Path) -> None:
+    from dpa1_fast.errors import ModelFileError
+
+    model = copy.deepcopy(calibrated[0])
+    model.uncertainty = replace(model.uncertainty, seen=torch.zeros(BASE.ntypes + 1).double())
+    write_model(model, tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match="uncertainty.seen has shape"):
+        read_model(tmp_path / "model.safetensors")

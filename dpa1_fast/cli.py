@@ -198,6 +198,24 @@ def tune(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="a model file")],
+    train: Annotated[list[str], typer.Option("--train", help="what it was trained on; may be given several times")],
+    valid: Annotated[list[str], typer.Option("--valid", help="labelled data that it was not trained on")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the same model with its uncertainty, .safetensors")],
+    head: HeadOption = None,
+) -> None:
+    """Find out how far a model is to be trusted: energy_std, force_std and flags for screen, ASE and Engine.evaluate.
+
+    Data are whatever dpa1-fast train reads. The uncertainty is kept in the model's file.
+    """
+    with one_line_errors():
+        from .train.calibrate import calibrate_command
+
+        raise typer.Exit(calibrate_command(model, train, valid, output, head))
+
+
+@app.command()
 def warm(
     model: Annotated[str, typer.Argument(help="a model file, or the name of a bundled model")],
     head: HeadOption = None,
@@ -264,7 +282,7 @@ def screen(
         typer.Option(
             "--fields",
             "-f",
-            help="columns that the summary has besides: forces, descriptor (energy and stress are always there)",
+            help="columns besides energy and stress: forces, descriptor, uncertainty (of a calibrated model)",
         ),
     ] = "energy,stress",
     write: Annotated[

@@ -22,6 +22,11 @@ class Outputs(NamedTuple):
     virials: Tensor
     hidden: Tensor | None = None
 
+    @property
+    def arrays(self) -> tuple[Tensor, ...]:
+        """Those that are there, in order."""
+        return tuple(x for x in self if x is not None)
+
     def cpu(self, gradient: bool = True) -> Outputs:
         """The same on the CPU; ``gradient=False`` leaves out the largest part, of which nothing comes then."""
         kept = self if gradient else self._replace(gradient=self.gradient[:0])

@@ -122,7 +122,7 @@ def graphed(model: DPA1, **options: Any) -> tuple[GraphedEvaluator, EmulatedCapt
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, expected, strict=True):
+    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found.arrays, expected.arrays, strict=True):
         assert a.shape == b.shape, name
         assert torch.equal(a, b), name
 

@@ -124,7 +124,8 @@ def test_backends_agree_and_packing_changes_nothing(calibrated: Any, backend: st
     alone = Engine(model)
     expected = [alone.evaluate([a], uncertainty=True)[0].uncertainty for a in structures]
     for e, r in zip(expected, Engine(model, backend=backend).evaluate(structures, uncertainty=True), strict=True):
-        assert e is not None and r.uncertainty is not None
+        assert e is not None
+        assert r.uncertainty is not None
         assert r.uncertainty.energy_std == pytest.approx(e.energy_std, rel=1e-8)
         assert r.uncertainty.force_std == pytest.approx(e.force_std, rel=1e-8)
         assert r.uncertainty.flags == e.flags
@@ -136,7 +137,7 @@ def test_files_copies_and_pickles_carry_it(calibrated: Any, tmp_path: Path) -> N
     again, engine, atoms = read_model(tmp_path / "model.safetensors").model, Engine(model), labelled(1, 4)[0]
     expected = engine.evaluate([atoms], uncertainty=True)[0].uncertainty
     assert expected is not None
-    for other in (Engine(again), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+    for other in (Engine(again), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):  # noqa: S301 (our own)
         found = other.evaluate([atoms], uncertainty=True)[0].uncertainty
         assert found is not None
         assert found.energy_std == pytest.approx(expected.energy_std, rel=1e-4)  # a file keeps roots in float32
@@ -155,3 +156,57 @@ def test_a_file_whose_uncertainty_does_not_fit_is_refused(calibrated: Any, tmp_p
     write_model(model, tmp_path / "model.safetensors")
     with pytest.raises(ModelFileError, match="uncertainty.seen has shape"):
         read_model(tmp_path / "model.safetensors")
+
+
+def test_the_calculator_tells_it(calibrated: Any) -> None:
+    from dpa1_fast.drivers.ase import DPA1Calculator
+
+    engine, atoms = Engine(calibrated[0]), labelled(1, 4)[0]
+    expected = engine.evaluate([atoms], uncertainty=True)[0].uncertainty
+    assert expected is not None
+    calculator = DPA1Calculator(engine, uncertainty=True)
+    assert calculator.get_property("energy_std", atoms) == pytest.approx(expected.energy_std, rel=1e-9)
+    assert calculator.get_property("force_std", atoms) == pytest.approx(expected.force_std, rel=1e-9)
+    assert calculator.get_property("flags", atoms) == expected.flags
+
+
+@pytest.mark.parametrize("relax", [[], ["--relax", "--steps", "2"]], ids=["as they are", "relaxed"])
+def test_screening_has_columns_for_it(calibrated: Any, tmp_path: Path, relax: list[str]) -> None:
+    import pyarrow.dataset as ds
+    from ase.io import read
+    from typer.testing import CliRunner
+
+    from dpa1_fast.cli import app
+    from dpa1_fast.screening.sinks import summary
+
+    write_model(calibrated[0], tmp_path / "model.safetensors")
+    atoms = labelled(3, 4)
+    atoms[1].symbols[0] = "O"
+    write(tmp_path / "in.extxyz", atoms)
+    arguments = ["--model", str(tmp_path / "model.safetensors"), "--output", str(tmp_path / "out")]
+    arguments += ["--fields", "uncertainty", "--write", "extxyz", *relax]
+    result = CliRunner().invoke(app, ["screen", str(tmp_path / "in.extxyz"), *arguments])
+    assert result.exit_code == 0, result.output
+    rows = ds.dataset(tmp_path / "out" / summary.NAME, format="parquet").to_table().to_pylist()
+    assert "unseen_element" in rows[1]["flags"]
+    assert "unseen_element" not in rows[0]["flags"]
+    assert all(len(r["force_std"]) == r["natoms"] and r["energy_std"] > 0 for r in rows)
+    frame = read(tmp_path / "out" / "results.extxyz", index=1)
+    assert frame.info["flags"] == rows[1]["flags"]
+    assert "never neighbours" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_writes_a_model_that_knows_it(calibrated: Any, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from dpa1_fast.cli import app
+
+    model = make_model()
+    write_model(model, tmp_path / "model.safetensors", "a description")
+    for k, name in enumerate(("train", "valid")):
+        write_data(tmp_path / f"{name}.extxyz", model, labelled(12, 20 + k), k)
+    data = [x for name in ("train", "valid") for x in (f"--{name}", str(tmp_path / f"{name}.extxyz"))]
+    out = tmp_path / "calibrated.safetensors"
+    result = CliRunner().invoke(app, ["calibrate", str(tmp_path / "model.safetensors"), *data, "--output", str(out)])
+    assert result.exit_code == 0, result.output
+    assert Engine(read_model(out).model).evaluate([molecule()], uncertainty=True)[0].uncertainty is not None

@@ -46,8 +46,11 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
         head: the branch of a multi-task checkpoint.
         device, backend, precision, threads: as for ``Engine``, where ``model`` is not one already.
         skin: Å, how much further neighbours are searched than the cut-off.
+        uncertainty: also ``results["energy_std"]`` (eV), ``["force_std"]`` (n,) (eV/Å) and ``["flags"]`` (names), see
+            ``uncertainty.py``; of a model that was calibrated.
 
     Raises:
+        UncertaintyError: of one that was not.
         ModelFileError: the file cannot be served.
         BackendError: device, backend or precision not available.
     """
@@ -71,12 +74,17 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
         precision: str = "float64",
         threads: int | None = None,
         skin: float = SKIN,
+        uncertainty: bool = False,
         **kwargs: Any,
     ) -> None:
         self._engine = model if isinstance(model, Engine) else load(
             model, device=device, backend=backend, precision=precision, head=head, threads=threads
         )  # fmt: skip
         self._skin = skin
+        self._trust = self._engine.uncertainty if uncertainty else None
+        if uncertainty:
+            more = ["energy_std", "force_std", "flags"]
+            self.implemented_properties = [*type(self).implemented_properties, *more]  # type: ignore[misc]
         self._types = dict(type_dict) if type_dict else None
         self._prepare()
         self._evaluated: dict[str, Any] = {}
@@ -207,7 +215,7 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
             self._moving.select([structure])
             self._selected = same
         cell = structure.cell[None]
-        step = self._moving.step(structure.positions, cell)
+        step = self._moving.step(structure.positions, cell, self._trust)
         if step.errors:
             raise step.errors[0]
         energy = float(step.energy[0])
@@ -221,6 +229,8 @@ class DPA1Calculator(Calculator):  # type: ignore[misc]
         if _has_volume(atoms):
             full = stress(step.virial, cell, structure.pbc[None])[0]
             results["stress"] = np.array([full[a, b] for a, b in VOIGT])
+        for estimate in step.estimates or ():
+            results |= {name: getattr(estimate, name) for name in ("energy_std", "force_std", "flags")}
         self.atoms, self.results, self._evaluated = atoms, results, everything
 
     def _everything(self, atoms: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..structures.on_device.moving import MovingOnDevice
 from ..structures.on_device.search import DeviceSearch
 from ..structures.structure import SMALLEST_VOLUME, Structure
 from ..structures.verlet import SKIN, Array, Verlet
+from ..uncertainty import Estimate, Uncertainty
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Step:
     Attributes:
         energy (S,), energies (n,): eV. forces (n, 3): eV/Å. virial (S, 3, 3): eV, as in ``Result``.
         errors: of each structure that cannot be evaluated; its numbers are 0.
+        estimates: of each structure, where they were asked for.
     """
 
     energy: Array
@@ -31,6 +33,7 @@ class Step:
     forces: Array
     virial: Array
     errors: dict[int, StructureError]
+    estimates: list[Estimate] | None = None
 
 
 class Moving:
@@ -65,10 +68,15 @@ class Moving:
     def _lists(self, search: DeviceSearch | None) -> Verlet | MovingOnDevice:
         return Verlet(self.engine.config, self.skin) if search is None else MovingOnDevice(search)
 
-    def step(self, positions: Array, cells: Array) -> Step:
-        """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å."""
+    def step(self, positions: Array, cells: Array, trust: Uncertainty | None = None) -> Step:
+        """Evaluates the set at positions (n, 3) and cells (S, 3, 3), rows being lattice vectors, in Å.
+
+        Args:
+            trust: also how far each result is to be trusted.
+        """
         batch, errors = self.verlet.batch(positions, cells)
-        outputs = self.engine.evaluate_batch(batch, gradient=False)
+        outputs = self.engine.evaluate_batch(batch, gradient=False, hidden=trust is not None)
+        estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
         offsets = self.verlet.offsets
         energy = sum_structures(outputs.energies, offsets.tolist()).numpy()
         energies, forces, virial = (x.numpy() for x in (outputs.energies, outputs.forces, outputs.virials))
@@ -84,7 +92,7 @@ class Moving:
                 energy[k], virial[k] = 0.0, 0.0
             wrong = np.repeat(~finite, np.diff(offsets))
             energies[wrong], forces[wrong] = 0.0, 0.0
-        return Step(energy, energies, forces, virial, errors)
+        return Step(energy, energies, forces, virial, errors, estimates)
 
 
 def stress(virial: Array, cells: Array, pbc: NDArray[np.bool_]) -> Array:

@@ -77,6 +77,9 @@ def _print(console: Console, outcome: Outcome, options: Options) -> None:
         )
     if found.not_converged:
         console.print(f"{found.not_converged:,} relaxations did not converge in {options.steps} steps (see converged)")
+    if found.flags is not None:
+        told = ", ".join(f"{name} {n:,}" for name, n in found.flags.most_common())
+        console.print(f"{found.flagged:,} structures are not to be trusted{': ' * bool(told)}{told} (see flags)")
     names = [summary.NAME, *sorted(p.name for p in outcome.folder.glob("results.*"))]
     names += [x for x in (FAILURES, "report.html") if (outcome.folder / x).exists()]
     console.print("wrote " + ", ".join(str(outcome.folder / x) for x in names), soft_wrap=True)

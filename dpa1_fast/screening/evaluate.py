@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engine import Engine, Result
@@ -54,8 +54,14 @@ class Evaluation:
         """A block by itself."""
         if self.options.relax:
             return self._relaxed(block)
-        results = [list(e.stream(_structures(block))) for e in self.engines]
+        first, *others = self.engines
+        results = [list(first.stream(_structures(block), self._uncertain))]
+        results += [list(e.stream(_structures(block))) for e in others]
         return self._done(block, [list(r) for r in zip(*results, strict=True)])
+
+    @property
+    def _uncertain(self) -> bool:
+        return "uncertainty" in self.options.fields
 
     # --- kinds of jobs --------------------------------------------------------------------------------------------
 
@@ -68,7 +74,7 @@ class Evaluation:
                 yield from _structures(block)
 
         results: list[list[Result | StructureError]] = []
-        for result in self.engines[0].stream(structures()):
+        for result in self.engines[0].stream(structures(), self._uncertain):
             results.append([result])
             if len(results) == len(waiting[0].items):
                 yield self._done(waiting.popleft(), results)
@@ -119,9 +125,24 @@ class Evaluation:
         if "forces" in fields:
             for frame in frames:
                 frame.row["forces"] = frame.result.forces.ravel()
+        if self._uncertain:
+            self._estimate(frames)
         if not self.options.write:
             out.written.frames = []
         return out
+
+    def _estimate(self, frames: list[Frame]) -> None:
+        """Uncertainties; of relaxed structures, which were evaluated without, anew."""
+        if self.options.relax and frames:
+            found = self.engines[0].evaluate([f.atoms for f in frames], uncertainty=True)
+            for frame, result in zip(frames, found, strict=True):
+                frame.result = replace(frame.result, uncertainty=result.uncertainty)
+        for frame in frames:
+            estimate = frame.result.uncertainty
+            assert estimate is not None
+            frame.row |= {
+                "energy_std": estimate.energy_std, "force_std": estimate.force_std, "flags": " ".join(estimate.flags)
+            }  # fmt: skip
 
 
 def _structures(block: Block) -> Iterator[Any]:

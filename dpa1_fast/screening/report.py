@@ -56,6 +56,8 @@ def page(
         numbers = read(table, found.ok, COLUMNS, extremes=("max_devi_f",), steps=identity.get("steps", 0))
         before = [sections.best(found, by)] if found.best else []
         beside = _on_structures(table, numbers, identity, found)
+        if found.flags is not None:
+            beside.append(sections.trust(found))
     if len(went.rates) > 2:
         beside.append(sections.throughput(went))
     return _template().render(

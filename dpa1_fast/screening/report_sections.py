@@ -63,6 +63,26 @@ class Section:
             self.pictures.append((Markup(function(*arguments)), words))
 
 
+FLAG_WORDS = {
+    "unseen_element": "an element that the training set does not have",
+    "unseen_pair": "two elements within the cut-off that are never neighbours in the training set",
+    "closer_than_trained": "two atoms closer than any two of their kinds in the training set",
+    "far_from_training": "an atom whose surroundings the training set says less about than about any of its own",
+}
+
+
+def trust(found: SummaryStatistics) -> Section:
+    """How many structures have flags, by flag."""
+    out = Section("trust", "What not to trust")
+    flags: Mapping[str, int] = found.flags or {}
+    out.figures.append(("flagged", count(found.flagged)))
+    out.tables.append(
+        Table("", [("flag", "text"), ("structures", "num"), ("what it means", "text")],
+              [[name, count(flags.get(name, 0)), words] for name, words in FLAG_WORDS.items()])
+    )  # fmt: skip
+    return out
+
+
 def best(found: SummaryStatistics, by: str) -> Section:
     """The structures with the smallest ``by``: a table and a picture."""
     words = QUANTITIES[by][0]

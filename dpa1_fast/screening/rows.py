@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..engine import Result
 from ..printable import name_of, printable
 from ..structures.structure import count_real
+from ..uncertainty import FLAGS
 from .kept import column_of, kept_of
 
 
@@ -42,6 +43,11 @@ FIELDS = {
     "forces": (_field("forces", pa.list_(NUMBER), "3 a atom, flat", "eV/Å"),),
     "stress": (),
     "descriptor": (_field("descriptor", pa.list_(NUMBER), "of every atom one after another, flat"),),
+    "uncertainty": (
+        _field("energy_std", NUMBER, "standard deviation of the energy's error", "eV"),
+        _field("force_std", pa.list_(NUMBER), "of the components of each atom's force", "eV/Å"),
+        _field("flags", TEXT, f"what not to trust it for, of {', '.join(FLAGS)}; empty: nothing is known against it"),
+    ),
 }
 """What ``--fields`` may name, and the columns that each adds."""
 RELAXED = (

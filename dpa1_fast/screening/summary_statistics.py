@@ -26,7 +26,8 @@ class SummaryStatistics:
     Attributes:
         ok, failed: structures. atoms: in those that are ok. not_converged: relaxations that ran out of steps.
         best: rows with the smallest ``by``. failures: the first rows that failed. reasons: how often each kind of
-            reason came up.
+            reason came up. flags: how many structures have each of ``uncertainty.FLAGS``, None where nobody asked.
+        flagged: structures that have any.
     """
 
     ok: int = 0
@@ -36,6 +37,8 @@ class SummaryStatistics:
     best: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] | None = None
+    flagged: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -52,7 +55,8 @@ def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummarySt
     out = SummaryStatistics()
     data = ds.dataset(summary, format="parquet")
     columns = list(dict.fromkeys(["index", "natoms", "status", by]))
-    columns += ["converged"] if "converged" in data.schema.names else []
+    columns += [name for name in ("converged", "flags") if name in data.schema.names]
+    out.flags = Counter() if "flags" in columns else None
     best = np.zeros((0, 2))  # value and index
     for batch in data.to_batches(columns=columns, **LITTLE):
         ok = batch.column("status").to_numpy(zero_copy_only=False) == "ok"
@@ -61,6 +65,10 @@ def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummarySt
         out.atoms += int(batch.column("natoms").to_numpy(zero_copy_only=False)[ok].sum())
         if "converged" in columns:
             out.not_converged += sum(x is False for x in batch.column("converged").to_pylist())
+        if out.flags is not None:
+            for text in filter(None, batch.column("flags").to_pylist()):
+                out.flagged += 1
+                out.flags.update(text.split())
         value = np.array(batch.column(by).to_numpy(zero_copy_only=False), dtype=np.float64)
         index = batch.column("index").to_numpy(zero_copy_only=False)
         keep = ok & ~np.isnan(value)
@@ -68,7 +76,7 @@ def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummarySt
         best = best[np.lexsort((best[:, 1], best[:, 0]))[:top]]
     wanted = best[:, 1].astype(int).tolist()
     if wanted:
-        shown = [name for name in data.schema.names if name not in ("forces", "descriptor", "stress")]
+        shown = [name for name in data.schema.names if name not in ("forces", "descriptor", "stress", "force_std")]
         rows = data.to_table(columns=shown, filter=ds.field("index").isin(wanted), **LITTLE).to_pylist()
         place = {index: k for k, index in enumerate(wanted)}
         out.best = sorted(rows, key=lambda r: place[r["index"]])

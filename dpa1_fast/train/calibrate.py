@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoint import find, read_model, write_model
+from ..checkpoint.own import description
 from ..engine import Engine
 from ..kernels.outputs import Outputs
 from ..model import DPA1
@@ -99,3 +102,19 @@ def _errors(u: Uncertainty, batch: Batch, outputs: Outputs, labels: Labels) -> t
 
 def _spread(c: Tensor, q: Tensor, other: Tensor, square: Tensor) -> float:
     return float((square / deviation(c, q, other).square()).mean().sqrt())
+
+
+def calibrate_command(model: str, train: list[str], valid: list[str], output: Path, head: str | None) -> int:
+    """What ``dpa1-fast calibrate`` does and prints. Returns the exit code."""
+    if output.suffix != ".safetensors":
+        raise TrainingError(f"{output}: only our own format keeps an uncertainty; let its name end in .safetensors")
+    loaded = read_model(model, head).model
+    found = calibrate(loaded, Dataset(loaded.config, train), Dataset(loaded.config, valid))
+    loaded.uncertainty = found.uncertainty
+    path = find(model)
+    write_model(loaded, output, description(path) if path.suffix == ".safetensors" else "")
+    print(
+        f"wrote {output}: standardised errors on the validation data spread by {found.energy_spread:.2f} (energy) and "
+        f"{found.force_spread:.2f} (forces)"
+    )
+    return 0

@@ -85,5 +85,9 @@ def write_frame(file: Any, frame: Frame) -> None:
     columns = clean_arrays(out.arrays, len(out))
     if frame.descriptor is not None:
         columns[free("model_descriptor" if "descriptor" in columns else "descriptor", columns)] = frame.descriptor
+    if frame.result.uncertainty is not None:
+        info[free("energy_std", info)] = frame.result.uncertainty.energy_std
+        info[free("flags", info)] = " ".join(frame.result.uncertainty.flags)
+        columns[free("force_std", columns)] = frame.result.uncertainty.force_std
     out.arrays = kept | columns
     write_extxyz(file, [out])

@@ -147,7 +147,7 @@ class EmulatedCapture:
         with recording(launch=False) as steps:
             out = run()
         self.steps = steps
-        for x in out:
+        for x in out.arrays:
             poison(x)
 
         def replay() -> None:

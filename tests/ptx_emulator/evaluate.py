@@ -70,7 +70,9 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         "finite": all(bool(torch.isfinite(x).all()) for out in outputs for x in out.arrays),
-        "same_bits": all(torch.equal(a, b) for out in outputs for a, b in zip(outputs[0].arrays, out.arrays, strict=True)),
+        "same_bits": all(
+            torch.equal(a, b) for out in outputs for a, b in zip(outputs[0].arrays, out.arrays, strict=True)
+        ),
         "error": max(errors), "kernels": sorted(kernels), "found": sorted(found), "done": done,
     }  # fmt: skip
 

@@ -161,7 +161,7 @@ def poison_buffers(run: GraphedEvaluator) -> None:
     for name in ("vector", "neighbor", "first_edge", "n_filled", "fparam", "aparam"):
         if (x := getattr(run._captured.batch, name)) is not None:
             poison(x)
-    for x in run._captured.out:
+    for x in run._captured.out.arrays:
         poison(x)
 
 

@@ -42,6 +42,11 @@ SMALL = {"sel": (10,), "attn_layer": 1, "neuron": (4, 8), "axis_neuron": 2}
 NAMES = kernel_clock.NAMES
 
 
+def kept_as(precision: str, x: Configurations) -> Configurations:
+    """What is read of a file: attention as it was tuned, the embedding as it is shipped."""
+    return replace(x, embedding=SHIPPED[precision].embedding)
+
+
 def every(configurations: Configurations) -> dict[Kernel, LaunchConfiguration]:
     """Kernel → its configuration."""
     parts = {f.name: getattr(configurations, f.name) for f in fields(configurations)}
@@ -130,9 +135,8 @@ def test_the_command_chooses_the_fastest_of_each_kernel_that_is_right(card: Path
     assert kept == configuration_cache.path_for(MADE_UP.name, model.config)
     assert kept.name.startswith("launches-NO_REAL_Device_80_GB-4.8.attn12-3.")
     found = configuration_cache.read(kept)["float32"]
-    assert found == {
-        "16": Configurations(replace(INTERPRETED.layer, **dict.fromkeys(NAMES, FAST)), INTERPRETED.coordinates)
-    }
+    fastest = Configurations(replace(INTERPRETED.layer, **dict.fromkeys(NAMES, FAST)), INTERPRETED.coordinates)
+    assert found == {"16": kept_as("float32", fastest)}
     # The engine reads it.
     assert configurations_for("sm_90", "float32", 12, found) == found["16"]
     assert configurations_for("sm_90", "float32", 17, found) == SHIPPED["float32"]
@@ -328,8 +332,8 @@ def test_what_was_tuned_before_stays(tmp_path: Path) -> None:
     configuration_cache.write(path, {"tf32": {"32": INTERPRETED}})
     configuration_cache.write(path, {"float32": {"32": INTERPRETED}})
     assert configuration_cache.read(path) == {
-        "float32": {"16": TUNED, "32": INTERPRETED},
-        "tf32": {"32": INTERPRETED},
+        "float32": {"16": kept_as("float32", TUNED), "32": kept_as("float32", INTERPRETED)},
+        "tf32": {"32": kept_as("tf32", INTERPRETED)},
     }
     assert [x.name for x in path.parent.iterdir()] == ["file.json"]
     assert json.loads(path.read_text())["float32"]["16"]["layer"]["scores"] == [16, 16, 4, 1, 16]
@@ -360,7 +364,7 @@ def test_a_damaged_file_is_ignored_with_one_warning_that_names_it(text: str, tmp
     (warning,) = seen
     assert str(path) in str(warning.message)
     configuration_cache.write(path, {"float32": {"16": TUNED}})
-    assert configuration_cache.read(path) == {"float32": {"16": TUNED}}
+    assert configuration_cache.read(path) == {"float32": {"16": kept_as("float32", TUNED)}}
 
 
 def test_a_file_that_is_not_damaged_is_read(tmp_path: Path) -> None:
@@ -388,5 +392,5 @@ def test_an_evaluator_is_made_with_what_was_tuned_on_its_card(monkeypatch: pytes
     monkeypatch.setattr(dispatch, "card_of", lambda device: replace(MADE_UP, architecture="sm_90"))
     configuration_cache.write(configuration_cache.path_for(MADE_UP.name, model.config), {"float32": {"16": TUNED}})
     engine = Engine(model, device="cpu", backend="triton", precision="float32")
-    assert engine.evaluator.tuned == {"16": TUNED}  # type: ignore[attr-defined]
+    assert engine.evaluator.tuned == {"16": kept_as("float32", TUNED)}  # type: ignore[attr-defined]
     assert Engine(model, device="cpu", backend="triton").evaluator.tuned == {}  # type: ignore[attr-defined]

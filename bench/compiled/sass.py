@@ -249,7 +249,6 @@ def measure(launch: Launch) -> dict[str, Any]:
     ttgir = binary.asm["ttgir"]
     return (_amd if amd else _nvidia)(binary, OUTER.get(launch.kernel, 0)) | {
         **needs(binary),
-        "fma_products": len(re.findall(r"tt\.dot .*-> tensor<[^>]*#blocked", ttgir)),
         "dots": len(re.findall(r"tt\.dot |warp_group_dot |tc_gen5_mma ", ttgir)),
         "shapes": dot_shapes(binary.asm["ttir"]),
     }

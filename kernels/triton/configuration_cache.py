@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DPA1Warning
-from .launch_configurations import ALL, BUCKETS, Configurations, LaunchConfiguration, LayerConfigurations
+from .launch_configurations import ALL, BUCKETS, SHIPPED, Configurations, LaunchConfiguration, LayerConfigurations
 
 Tuned = dict[str, dict[str, Configurations]]
 """precision → bucket → configurations."""
 
 SHORTEST = 16
 """The least side of a product."""
+MEASURED = ("layer", "coordinates")
+"""Parts of ``Configurations`` that are tuned."""
 PAIRWISE = ("scores", "scores_bwd")
 """Kernels that look at all pairs of neighbours."""
 
@@ -45,7 +47,7 @@ def read(path: Path) -> Tuned:
     warning that names it."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
-        return {p: {b: _configurations(b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
+        return {p: {b: _configurations(p, b, x) for b, x in by_bucket.items()} for p, by_bucket in whole.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -59,10 +61,11 @@ def read(path: Path) -> Tuned:
         return {}
 
 
-def _configurations(bucket: str, found: dict[str, dict[str, list[int]]]) -> Configurations:
+def _configurations(precision: str, bucket: str, found: dict[str, dict[str, list[int]]]) -> Configurations:
     if bucket not in map(str, BUCKETS):
         raise ValueError(f"unknown bucket {bucket!r}")
-    return Configurations(*(_layer(found[f.name]) for f in fields(Configurations)))
+    layer, coordinates = (_layer(found[part]) for part in MEASURED)
+    return Configurations(layer, coordinates, SHIPPED[precision].embedding)
 
 
 def _layer(found: dict[str, list[int]]) -> LayerConfigurations:
@@ -91,7 +94,7 @@ def write(path: Path, tuned: Tuned) -> None:
     whole = known | {p: known.get(p, {}) | by_bucket for p, by_bucket in tuned.items()}
     numbers = {
         p: {
-            b: {part: {k: list(vars(c).values()) for k, c in vars(layer).items()} for part, layer in vars(x).items()}
+            b: {part: {k: list(vars(c).values()) for k, c in vars(getattr(x, part)).items()} for part in MEASURED}
             for b, x in by_bucket.items()
         }
         for p, by_bucket in whole.items()

@@ -26,7 +26,14 @@ from .configuration_cache import Tuned
 from .coordinates import Coordinates
 from .device_model import DeviceModel
 from .energy import energies, values_per_atom
-from .launch_configurations import Configurations, bucket, configurations_for, power_of_two
+from .launch_configurations import (
+    EDGE_ROWS,
+    Configurations,
+    EmbeddingConfigurations,
+    bucket,
+    configurations_for,
+    power_of_two,
+)
 from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
 from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
 from .ops.env_matrix import _environment_bwd_kernel
@@ -35,8 +42,6 @@ from .ops.series import _coordinates_kernel
 from .ops.sums import _forces_kernel, _virials_kernel
 from .side_stream import on_side_stream
 
-EDGES, EDGE_ROWS = 16, 32
-"""Edges of a program where the embedding goes backward, and elsewhere."""
 FORCE_ROWS, VIRIAL_ROWS = 32, 64
 
 
@@ -154,35 +159,37 @@ class TritonEvaluator:
     def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, reduced: Coordinates | None) -> None:
         """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
         m, n, size = self.model, len(atoms), max(1, chunk.edges)
-        layers = self._layers(chunk, reduced)
+        configurations = self._configurations(chunk)
+        layers = self._layers(chunk, reduced, configurations)
+        embedding = configurations.embedding.fitted(chunk.most, m.mp)
         edge_rows = min(EDGE_ROWS, power_of_two(chunk.most))
         attention = bool(layers)
         row, gate = (m.new(size, 4) if attention else m.net for _ in range(2))
         rows = Rows(atoms, edges, chunk.most, row, gate)
-        block_rows = layers[-1].output_rows if attention else edge_rows
+        block_rows = layers[-1].output_rows if attention else embedding.embedding_fwd.rows
         moments = m.new(n, rows.grid(block_rows)[1], 4, m.mp)
         g = [m.new(size, m.config.neuron[-1]) for _ in layers] or [m.net]
         if reduced is not None:
             g[0] = m.new(size, reduced.width, operand=True)
-        embed, arguments, options = self._embedding(rows, g[0], moments, edge_rows, reduced)
-        embed[rows.grid(edge_rows)](*arguments, **options)
+        embed, arguments, options = self._embedding(rows, g[0], moments, embedding, reduced)
+        embed[rows.grid(options["BLOCK_ROWS"])](*arguments, **options)
         kept = [layer.forward(rows, g[k], g[min(k + 1, len(g) - 1)], moments) for k, layer in enumerate(layers)]
         d_x = self._energies(atoms, moments, block_rows)
         if not attention:
-            _embedding_bwd_kernel[rows.grid(EDGES)](
+            _embedding_bwd_kernel[rows.grid(embedding.embedding_bwd.rows)](
                 edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, m.statistics,
                 m.net, m.factors, d_x, **m.environment, SMOOTH=m.options["SMOOTH"], **m.embedding, MP=m.mp,
-                BLOCK_ROWS=EDGES, PREC=m.products, num_warps=8 if edge_rows == EDGE_ROWS else 4, num_stages=1,
+                PREC=m.products, **embedding.embedding_bwd.options("BLOCK_ROWS"),
             )  # fmt: skip
             return
         d = Gradients(m.new(size, m.config.neuron[-1]), m.new(size, 4), m.new(size, 4), d_x)
         for layer in reversed(layers):
             layer.backward(rows, kept.pop(), d)
         if reduced is None:
-            _embedding_edges_bwd_kernel[rows.grid(EDGES)](
+            _embedding_edges_bwd_kernel[rows.grid(embedding.embedding_edges_bwd.rows)](
                 atoms.at, atoms.count, atoms.first, atoms.center_type, edges.type, d.g, row, gate, d.row, d.gate,
                 m.net, m.factors, SMOOTH=m.options["SMOOTH"], TYPES=m.config.ntypes, **m.embedding, **m.shape,
-                BLOCK_ROWS=EDGES, PREC=m.products, num_warps=4, num_stages=1,
+                PREC=m.products, **embedding.embedding_edges_bwd.options("BLOCK_ROWS"),
             )  # fmt: skip
         _environment_bwd_kernel[rows.grid(edge_rows)](
             edges.vector, edges.gradient, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics,
@@ -193,10 +200,12 @@ class TritonEvaluator:
     def _smooth(self) -> dict[str, Any]:
         return {k: v for k, v in self.model.environment.items() if k != "TYPES"}
 
-    def _layers(self, chunk: Chunk, reduced: Coordinates | None) -> list[Layer]:
+    def _configurations(self, chunk: Chunk) -> Configurations:
+        return self.configurations or configurations_for(self.architecture, self.precision, chunk.most, self.tuned)
+
+    def _layers(self, chunk: Chunk, reduced: Coordinates | None, found: Configurations) -> list[Layer]:
         """The layers of attention, as this chunk takes them."""
         m = self.model
-        found = self.configurations or configurations_for(self.architecture, self.precision, chunk.most, self.tuned)
         layer = found.layer.fitted(chunk.most, m.mp)
         out = [Layer(m, k, layer) for k in range(len(m.layers))]
         if reduced is not None:
@@ -204,18 +213,18 @@ class TritonEvaluator:
         return out
 
     def _embedding(
-        self, rows: Rows, g: Tensor, moments: Tensor, block: int, reduced: Coordinates | None
+        self, rows: Rows, g: Tensor, moments: Tensor, found: EmbeddingConfigurations, reduced: Coordinates | None
     ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """The kernel for environment and embedding of all rows, ``block`` at a time, and what it takes: it writes g
-        (rows, M), or coordinates; without attention, moments."""
+        """The kernel for environment and embedding of all rows, and what it takes: it writes g (rows, M), or
+        coordinates; without attention, moments."""
         m, atoms, edges = self.model, rows.atoms, rows.edges
         where = (edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics)
-        options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"], "BLOCK_ROWS": block, "num_stages": 1}
+        options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"]}
         if reduced is not None:
-            options |= {**self._smooth, **m.of_series, "num_warps": 1}
+            options |= {**self._smooth, **m.of_series, **found.coordinates.options("BLOCK_ROWS")}
             return _coordinates_kernel, (*where, m.series, m.ranges, rows.row, rows.gate, g), options
         options |= {**m.environment, **m.embedding, **m.shape, "ATTENTION": bool(m.layers), "PREC": m.products}
-        options["num_warps"] = 8 if m.split and block == EDGE_ROWS else 4
+        options |= found.embedding_fwd.options("BLOCK_ROWS")
         written = (rows.row, rows.gate, g, moments, moments.shape[1])
         return _embedding_fwd_kernel, (*where, m.net, m.factors, *written), options
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .launch_configurations import ALL, SHIPPED, LaunchConfiguration
 
 Candidates = dict[str, dict[str, list[LaunchConfiguration]]]
-"""layer or coordinates, as in ``Configurations`` → kernel → what may be tried."""
+"""part, as in ``Configurations`` → kernel → what may be tried."""
 
 HALF: dict[str, list[tuple[int, ...]]] = {
     "project": [
@@ -66,7 +66,8 @@ FULL: dict[str, list[tuple[int, ...]]] = {
         (64, 32, 4, 2), (16, 64, 4), (64, 64, 8, 2), (32, ALL, 4), (64, ALL, 8),
     ],
     "scores_bwd": [
-        (32, 16, 4, 1, 16), (32, ALL, 4, 1, 16), (64, ALL, 8, 1, 16), (32, ALL, 4, 1, 32), (64, ALL, 8, 1, 32),
+        (32, 16, 4, 1, 16), (32, 16, 8, 1, 16), (16, 16, 8, 1, 16), (16, 16, 4, 1, 16), (32, ALL, 4, 1, 16),
+        (64, ALL, 8, 1, 16), (32, ALL, 4, 1, 32), (64, ALL, 8, 1, 32),
         (64, ALL, 4, 1, 16), (32, 32, 4, 1, 16), (128, ALL, 8, 1, 16), (32, ALL, 8, 1, 32), (16, ALL, 4, 1, 16),
         (64, 32, 4, 1, 32), (32, ALL, 8, 1, 16), (16, ALL, 4, 1, 32),
     ],
@@ -102,6 +103,12 @@ COORDINATES: dict[str, list[tuple[int, ...]]] = {
         (32, ALL, 1), (128, ALL, 4), (64, ALL, 8), (128, ALL, 8),
     ],
 }  # fmt: skip
+EMBEDDING: dict[str, list[tuple[int, ...]]] = {
+    "embedding_fwd": [(32, 0, 4), (32, 0, 8), (16, 0, 4), (16, 0, 8), (32, 0, 16), (16, 0, 16)],
+    "embedding_bwd": [(16, 0, 8), (16, 0, 4), (16, 0, 16), (16, 0, 2)],
+    "embedding_edges_bwd": [(16, 0, 4), (16, 0, 8), (16, 0, 16), (16, 0, 2)],
+    "coordinates": [(32, 0, 1), (32, 0, 2), (16, 0, 1), (16, 0, 2), (32, 0, 4)],
+}
 """By kernel (rows, chunk, warps[, stages[, keys]]), beside what is shipped: in all channels for half precisions and for
 the others, and in coordinates, where a chunk is never more than ``coordinates.MOST``."""
 
@@ -113,6 +120,14 @@ def candidates_for(precision: str) -> Candidates:
         part: {kernel: _with_shipped(precision, part, kernel, numbers) for kernel, numbers in of.items()}
         for part, of in (("layer", layer), ("coordinates", COORDINATES))
     }
+
+
+def fallbacks_for(precision: str) -> Candidates:
+    """What may serve where something is wrong with what is shipped: the same, and those of the embedding."""
+    embedding = {
+        kernel: _with_shipped(precision, "embedding", kernel, numbers) for kernel, numbers in EMBEDDING.items()
+    }  # fmt: skip
+    return {**candidates_for(precision), "embedding": embedding}
 
 
 def _with_shipped(

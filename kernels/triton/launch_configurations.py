@@ -15,14 +15,14 @@ BUCKETS = (16, 32, 64, 128, 256)
 
 
 class Kernel(NamedTuple):
-    """A kernel as launch configurations name it. part: "layer" or "coordinates", see ``Configurations``."""
+    """A kernel as launch configurations name it. part: "layer" and the like, see ``Configurations``."""
 
     part: str
     name: str
 
     def words(self) -> str:
         """What a user reads."""
-        return self.name + {"coordinates": " in coordinates"}.get(self.part, "")
+        return self.name + (" in coordinates" if self.part == "coordinates" else "")
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,39 @@ class LayerConfigurations:
         )
 
 
+EDGE_ROWS = 32
+"""Edges of a program in most kernels that go over edges."""
+
+
+@dataclass(frozen=True)
+class EmbeddingConfigurations:
+    """Of the kernels of the embedding: the net forward, and backward without and with attention; or coordinates."""
+
+    embedding_fwd: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 0, 4)
+    embedding_bwd: LaunchConfiguration = LaunchConfiguration(16, 0, 8)
+    embedding_edges_bwd: LaunchConfiguration = LaunchConfiguration(16, 0, 4)
+    coordinates: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 0, 1)
+
+    def fitted(self, most: int, channels: int) -> EmbeddingConfigurations:
+        """The same for atoms with up to ``most`` neighbours: no more rows than the next power of two holds, and for few
+        of them half of the warps."""
+        least = power_of_two(most)
+
+        def fit(x: LaunchConfiguration) -> LaunchConfiguration:
+            warps = x.warps if least >= EDGE_ROWS else min(x.warps, max(4, x.warps // 2))
+            return replace(x, rows=min(x.rows, least), warps=warps)
+
+        return EmbeddingConfigurations(*(fit(getattr(self, f.name)) for f in fields(self)))
+
+
 @dataclass(frozen=True)
 class Configurations:
-    """Of layers in all channels, and of the first layer in coordinates, which has no ``norm_bwd`` of its own."""
+    """Of layers in all channels, of the first layer in coordinates, which has no ``norm_bwd`` of its own, and of the
+    embedding net."""
 
     layer: LayerConfigurations
     coordinates: LayerConfigurations
+    embedding: EmbeddingConfigurations = EmbeddingConfigurations()
 
     def of(self, kernel: Kernel) -> LaunchConfiguration:
         """A kernel's."""
@@ -125,12 +152,14 @@ _COORDINATES_WIDE = replace(_COORDINATES, scores_bwd=LaunchConfiguration(32, ALL
 _COORDINATES_TF32 = _layer(
     (64, ALL, 4), (32, ALL, 1, 1, 32), (32, ALL, 2), (16, ALL, 4), (16, 32, 2), (64, ALL, 4, 1, 16), (32, ALL, 2)
 )
+_EIGHT_WARPS = replace(EmbeddingConfigurations(), embedding_fwd=LaunchConfiguration(EDGE_ROWS, 0, 8))
+_EMBEDDING_FLOAT64 = replace(_EIGHT_WARPS, embedding_edges_bwd=LaunchConfiguration(16, 0, 8))
 SHIPPED = {
     "bfloat16": Configurations(_HALF, _COORDINATES),
     "float16": Configurations(_HALF, _COORDINATES),
     "tf32": Configurations(_TF32, _COORDINATES_TF32),
-    "float32": Configurations(_WIDE, _COORDINATES_WIDE),
-    "float64": Configurations(_WIDE, _COORDINATES_WIDE),
+    "float32": Configurations(_WIDE, _COORDINATES_WIDE, _EIGHT_WARPS),
+    "float64": Configurations(_WIDE, _COORDINATES_WIDE, _EMBEDDING_FLOAT64),
 }
 """By precision. Those of bfloat16 were the fastest of eight for each kernel on an H100, and those of tf32 of thirteen
 but for ``project`` and ``scores_bwd``: their fastest need a stack of 8 and 40 bytes with Triton 3.9 (0.23 and 0.508 µs

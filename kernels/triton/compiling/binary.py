@@ -25,12 +25,13 @@ def tool(name: str, *args: str) -> str:
 
 
 def needs(compiled: Any) -> dict[str, int]:
-    """``registers`` of a thread, ``stack_bytes`` of a thread and ``shared_bytes`` of a program of a compiled kernel.
+    """What ``Outcome`` has of a compiled kernel: ``registers``, ``stack_bytes``, ``shared_bytes``, ``fma_products``.
 
     Raises:
         RuntimeError: the binary does not say it.
     """
-    shared = {"shared_bytes": int(compiled.metadata.shared)}
+    off = len(re.findall(r"tt\.dot .*-> tensor<[^>]*#blocked", compiled.asm["ttgir"]))
+    shared = {"shared_bytes": int(compiled.metadata.shared), "fma_products": off}
     if "amdgcn" in compiled.asm:
         return shared | _amd(compiled.asm["amdgcn"])
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..launch_candidates import candidates_for
+from ..launch_candidates import fallbacks_for
 from ..launch_configurations import Configurations, Kernel, LaunchConfiguration, bucket, configurations_for
 from .jobs import Job, jobs_of
 from .outcomes import Outcome, Outcomes
@@ -112,17 +112,36 @@ class Chooser:
             bad = {kernel: x for kernel, x in faults.items() if kernel not in settled}
             if not bad:
                 break
+            self._several(run, most, now, bad, tried)
             for kernel, x in bad.items():
                 tried.setdefault(kernel, []).append((now.of(kernel), x))
-                after = _next(run, most, kernel, [c for c, _ in tried[kernel]])
-                if after is None:
+                after = _after(run, most, kernel, [c for c, _ in tried[kernel]])
+                if not after:
                     settled.add(kernel)
-                    after = self._least_evil(kernel, tried[kernel])
-                now = now.changed(kernel, after)
+                    after = [self._least_evil(kernel, tried[kernel])]
+                now = now.changed(kernel, after[0])
         for kernel, those in tried.items():
             if kernel in fresh and now.of(kernel) != those[0][0]:
                 self.tell(f"{self._words(kernel, *those[0])}; {now.of(kernel).words()} serves instead")
         return now
+
+    def _several(
+        self, run: TritonEvaluator, most: int, now: Configurations, bad: Mapping[Kernel, Fault],
+        tried: Mapping[Kernel, Sequence[tuple[LaunchConfiguration, Fault]]],
+    ) -> None:  # fmt: skip
+        """Compiles as many of the next candidates at once as there are workers that would wait."""
+        after = {
+            k: _after(run, most, k, [*(c for c, _ in tried.get(k, ())), now.of(k)])[: max(1, self.workers // len(bad))]
+            for k in bad
+        }
+        jobs: dict[str, Job] = {}
+        for place in range(max(map(len, after.values()))):
+            trial = now
+            for kernel, candidates in after.items():
+                trial = trial.changed(kernel, candidates[place]) if place < len(candidates) else trial
+            jobs |= {job.line: job for job in jobs_of(run, most, trial) if job.kernel in bad}
+        if jobs:
+            self.make(list(jobs.values()))
 
     def make(self, jobs: Sequence[Job]) -> tuple[dict[str, Outcome], set[str]]:
         """What jobs came out as, by line, compiled where that is not known; and of which it was not."""
@@ -175,11 +194,16 @@ class Chooser:
         return f"{kernel.words()} with {configuration.words()} {wrong.what} {where}"
 
 
-def _next(run: Any, most: int, kernel: Kernel, tried: Sequence[LaunchConfiguration]) -> LaunchConfiguration | None:
-    """The first candidate that is launched in another way than all that were tried."""
+def _after(run: Any, most: int, kernel: Kernel, tried: Sequence[LaunchConfiguration]) -> list[LaunchConfiguration]:
+    """The candidates that are launched in other ways than all that were tried."""
     base = configurations_for(run.architecture, run.precision, most)
-    seen = {base.changed(kernel, x).launched(kernel, most, run.model) for x in tried}
-    for x in candidates_for(run.precision)[kernel.part][kernel.name]:
-        if base.changed(kernel, x).launched(kernel, most, run.model) not in seen:
-            return x
-    return None
+
+    def launched(x: LaunchConfiguration) -> LaunchConfiguration:
+        return base.changed(kernel, x).launched(kernel, most, run.model)
+
+    seen, out = {launched(x) for x in tried}, []
+    for x in fallbacks_for(run.precision)[kernel.part][kernel.name]:
+        if launched(x) not in seen:
+            seen.add(launched(x))
+            out.append(x)
+    return out

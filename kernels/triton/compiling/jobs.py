@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +16,15 @@ from torch import Tensor
 
 from .. import chunks
 from ..kernel_clock import REDUCED, SHARED
-from ..launch_configurations import Configurations, Kernel
+from ..launch_configurations import Configurations, EmbeddingConfigurations, Kernel
 from ..stand_ins import Recorder, standing_in
 from .functions import name_of
 
 if TYPE_CHECKING:
     from ..evaluator import TritonEvaluator
 
+EMBEDDING = {f"_{f.name}_kernel": f.name for f in fields(EmbeddingConfigurations)}
+"""Function → kernel, as ``SHARED`` and ``REDUCED`` have those of attention."""
 ALIGNED = 16
 """Bytes: whether memory begins at a multiple of these is all that Triton compiles differently for."""
 
@@ -99,6 +101,8 @@ def jobs_of(run: TritonEvaluator, most: int, configurations: Configurations) -> 
         kernel = None
         if name in REDUCED:
             kernel = Kernel("coordinates", REDUCED[name])
+        elif name in EMBEDDING:
+            kernel = Kernel("embedding", EMBEDDING[name])
         elif name in SHARED:
             kernel = Kernel("coordinates" if options["MP"] == width else "layer", SHARED[name])
         line = json.dumps(

@@ -23,13 +23,14 @@ class Outcome:
 
     Attributes:
         folder: of Triton's cache, in which it lies. registers, stack_bytes: of a thread. shared_bytes: of a program.
-        seconds: that it took. error: why there is none.
+        fma_products: of matrices, that go without tensor cores. seconds: that it took. error: why there is none.
     """
 
     folder: str = ""
     registers: int = 0
     stack_bytes: int = 0
     shared_bytes: int = 0
+    fma_products: int = 0
     seconds: float = 0.0
     error: str = ""
 

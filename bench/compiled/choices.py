@@ -10,6 +10,7 @@ compile or fit, still needs a stack, or multiplies without tensor cores.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,14 +27,12 @@ from dpa1_fast.kernels.triton.compiling.jobs import Job, jobs_of
 
 MODELS = {"two layers": {}, "no attention": {"attn_layer": 0}}
 MOST = 128
-WITHOUT_FLOAT64 = ("sm_86", "sm_89", "sm_120")
-"""Cards whose tensor cores have no float64."""
+WITHOUT_FLOAT64 = ("sm_86", "sm_89", "sm_100", "sm_103", "sm_120", "sm_121")
+"""Cards on which Triton multiplies float64 without tensor cores."""
 
 
 def name_of(job: Job) -> str:
     """A kernel, for whoever reads."""
-    import json
-
     return job.kernel.words() if job.kernel else str(json.loads(job.line)["function"]).partition(".")[2]
 
 

@@ -135,11 +135,15 @@ class Chooser:
             for k in bad
         }
         jobs: dict[str, Job] = {}
+        known = self.outcomes.read()
         for place in range(max(map(len, after.values()))):
             trial = now
             for kernel, candidates in after.items():
                 trial = trial.changed(kernel, candidates[place]) if place < len(candidates) else trial
-            jobs |= {job.line: job for job in jobs_of(run, most, trial) if job.kernel in bad}
+            mine = [job for job in jobs_of(run, most, trial) if job.kernel in bad]
+            if place == 0 and all(self.outcomes.key(job.line) in known for job in mine):
+                return
+            jobs |= {job.line: job for job in mine}
         if jobs:
             self.make(list(jobs.values()))
 

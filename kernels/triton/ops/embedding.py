@@ -238,13 +238,12 @@ def _embedding_fwd_kernel(
 
 
 @triton.jit
-def edges_bwd(
-    d_g, s, sw, pair, net, factors, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
+def net_bwd(
+    d_g, e, slopes, sw, pair, net, factors, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
     WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
-    KIND: tl.constexpr, THRESHOLD: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
+    MP: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """From dE/dg (rows, MP) of some edges to dE/ds and, in strip mode, dE/d(sw)."""
-    e, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
+    """From dE/dg (rows, MP) of some edges to dE/ds and, in strip mode, dE/d(sw). e, slopes: of ``embed_fwd``."""
     d_sw = tl.zeros_like(sw)
     if STRIP:
         factor, bare = strip_factor(factors, pair, sw, MP, SMOOTH)
@@ -252,6 +251,19 @@ def edges_bwd(
             d_sw += tl.sum(d_g * e * bare, axis=1)
         d_g = d_g * factor + d_g
     return embed_bwd(d_g, slopes, net, WIDTHS, REAL, RESIDUALS, STARTS, PREC), d_sw
+
+
+@triton.jit
+def edges_bwd(
+    d_g, s, sw, pair, net, factors, SMOOTH: tl.constexpr, STRIP: tl.constexpr,
+    WIDTHS: tl.constexpr, REAL: tl.constexpr, RESIDUALS: tl.constexpr, STARTS: tl.constexpr,
+    KIND: tl.constexpr, THRESHOLD: tl.constexpr, MP: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """The same, where the net is to be evaluated first."""
+    e, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
+    return net_bwd(
+        d_g, e, slopes, sw, pair, net, factors, SMOOTH, STRIP, WIDTHS, REAL, RESIDUALS, STARTS, MP, PREC
+    )  # fmt: skip
 
 
 @triton.jit
@@ -278,16 +290,32 @@ def _embedding_bwd_kernel(
         s, x, y, z, sw = environment_fwd(vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
         s, x, y, z = s.to(work), x.to(work), y.to(work), z.to(work)
         pair = pairs_of_types(neighbor_type + edge, rows, mask, type_i, TYPES)
-        e, _ = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
+        net_of_s, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
+        e = net_of_s
         if STRIP:
             factor, _ = strip_factor(factors, pair, sw.to(work), MP, SMOOTH)
             e = e * factor + e
         d_s, d_a, d_b, d_c = rows_bwd(moment, e, MP)
-        d_s_of_g, d_sw = edges_bwd(
-            moments_bwd(moment, s, x, y, z, MP), s, sw.to(work), pair, net, factors, SMOOTH, STRIP,
-            WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, MP, PREC,
+        own = gradient + (edge + rows) * 3
+        if work == tl.float64:
+            # Here the compiler forgets what it knows, and the net is evaluated once more: but for d_s nothing is held
+            # over its gradient, or that would need a stack. The rows' gradients stand where the edges' will.
+            tl.store(own, d_a, mask=mask)
+            tl.store(own + 1, d_b, mask=mask)
+            tl.store(own + 2, d_c, mask=mask)
+            tl.debug_barrier()
+            net_of_s, slopes = embed_fwd(s, pair, net, WIDTHS, REAL, RESIDUALS, STARTS, KIND, THRESHOLD, PREC)
+            s, x, y, z, sw = environment_fwd(vector, edge, rows, mask, statistics + type_i * 8, SMTH, RCUT, PROTECTION)
+        d_s_of_g, d_sw = net_bwd(
+            moments_bwd(moment, s, x, y, z, MP), net_of_s, slopes, sw.to(work), pair, net, factors, SMOOTH, STRIP,
+            WIDTHS, REAL, RESIDUALS, STARTS, MP, PREC,
         )  # fmt: skip
         d_s += d_s_of_g
+        if work == tl.float64:
+            d_a = tl.load(own, mask=mask, other=0.0)
+            d_b = tl.load(own + 1, mask=mask, other=0.0)
+            d_c = tl.load(own + 2, mask=mask, other=0.0)
+            tl.debug_barrier()
         environment_bwd(
             vector, gradient, edge, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
             SMTH, RCUT, PROTECTION,

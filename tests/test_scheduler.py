@@ -124,7 +124,10 @@ def test_a_stream_holds_little_at_a_time() -> None:
 
 
 class Cramped:
-    """An evaluator whose memory holds so many edges, or gives out at random."""
+    """An evaluator whose memory holds so many edges, or gives out at random where half of a batch would do.
+
+    What lies together in a batch is the clock's doing (``cost.learn``); what cannot be halved would be out of memory.
+    """
 
     def __init__(
         self, run: Any, edges: float = float("inf"), chance: float = 0.0, error: type[Exception] = MemoryError
@@ -135,7 +138,7 @@ class Cramped:
         self.refused = 0
 
     def __call__(self, batch: Batch) -> Any:
-        if len(batch.neighbor) > self.edges or self.rng.random() < self.chance:
+        if len(batch.neighbor) > self.edges or (self.rng.random() < self.chance and halves(batch) is not None):
             self.refused += 1
             raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
         self.sizes.append(len(batch.neighbor))

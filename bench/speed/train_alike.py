@@ -74,7 +74,7 @@ def ours(data: Path, folder: Path, steps: int) -> None:
     seconds = time.time() - began
     found = validate(loop.model, prepared.valid, whole(prepared.valid, 1024), options.loss, 0.0, "auto")
     told = {"energy": found.rmse["energy"], "force": found.rmse["force"], "seconds": seconds}
-    (folder / "ours.json").write_text(json.dumps(told))
+    (folder / "ours.json").write_text(json.dumps(told), encoding="utf-8")
     print(told)
 
 
@@ -110,7 +110,7 @@ def theirs(folder: Path) -> None:
         de.append((float(found["energy"].detach()) - float(data["valid_energy"][k])) / inputs["atype"].shape[1])
         df.append((found["force"][0] - data["valid_force"][k]).detach().numpy())
     told = {"energy": float(np.sqrt(np.mean(np.square(de)))), "force": float(np.sqrt(np.mean(np.square(df))))}
-    mine = json.loads((folder / "ours.json").read_text())
+    mine = json.loads((folder / "ours.json").read_text(encoding="utf-8"))
     for name in told:
         print(f"{name}: ours {mine[name]:.6g}, DeePMD-kit {told[name]:.6g}, ratio {mine[name] / told[name]:.4f}")
     print(f"seconds: ours {mine['seconds']:.0f}, DeePMD-kit {seconds:.0f} ({len(data['order'])} steps, not paired)")

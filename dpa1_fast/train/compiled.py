@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..kernels import reference as ref
 from ..kernels.cpu import library
+from ..kernels.cpu.threads import one_thread
 from ..kernels.cpu.training import NativeTraining, Neighbors, Shape, Tables
 from ..kernels.prepare.merging import activation_code
 from ..model import DPA1, Prediction
@@ -155,9 +156,14 @@ class Job:
 
 
 class _Predict(torch.autograd.Function):
-    """Energies of atoms (n,), forces (n, 3) and virials (S, 3, 3) from the small functions of the parameters."""
+    """Energies of atoms (n,), forces (n, 3) and virials (S, 3, 3) from the small functions of the parameters.
+
+    torch's own work here is small: its threads would wait for each other longer than they work, and stand in the way
+    of the compiled passes' threads.
+    """
 
     @staticmethod
+    @one_thread()
     def forward(ctx: Any, job: Job, flat: Tensor, table: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
         first_types, first_returns, factors, empty, *_ = rest
         assert first_types is not None
@@ -184,6 +190,7 @@ class _Predict(torch.autograd.Function):
         return all_energies, job.batch.forces(gradient), job.batch.virials(gradient)
 
     @staticmethod
+    @one_thread()
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         job: Job = ctx.job
         g_energies, g_forces, g_virials = grads
@@ -245,6 +252,10 @@ class CompiledGradients:
 
     def __call__(self, batch: Batch) -> Prediction:
         """Energies, forces and virials of a batch, differentiable once in the parameters."""
+        with one_thread():
+            return self._predict(batch)
+
+    def _predict(self, batch: Batch) -> Prediction:
         model, job = self.model, self._job(batch)
         table = model.type_table()
         pairs, empties = self._pairs, self._empties

@@ -49,8 +49,8 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/c
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/dpa1-fast info almgcu-demo
-	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --model almgcu-demo --output demo_output
+	$(BIN)/dpa1-fast info dpa1-68
+	$(BIN)/dpa1-fast screen examples/structures/*.extxyz --fields uncertainty --output demo_output
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not drivers'

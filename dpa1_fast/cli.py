@@ -48,6 +48,12 @@ def main(
     """Run DPA-1 models."""
 
 
+DEFAULT_MODEL = "dpa1-68"
+NO_MODEL = (
+    f"no --model was given, so {DEFAULT_MODEL} serves: it copies another potential (CHGNet, not DFT) over 68 elements, is "
+    "good for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
+)
+
 @app.command()
 def info(
     model: Annotated[str | None, typer.Argument(help="a model file, or the name of a bundled model")] = None,
@@ -319,6 +325,9 @@ def screen(
         from .screening.options import Options
 
         chosen = [*([model] if model else []), *(models or [])]
+        if not chosen:
+            chosen = [DEFAULT_MODEL]
+            print(NO_MODEL, file=sys.stderr)
         options = Options(
             inputs=tuple(inputs),
             models=tuple(chosen),

@@ -198,10 +198,12 @@ def test_options_that_make_no_sense(options: dict[str, Any], said: str, source: 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_to_evaluate_with(source: Path, tmp_path: Path) -> None:
-    done = screen("in.extxyz", "--output", "out", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "give a model" in done.stderr
+def test_without_a_model_the_bundled_one_serves_and_says_what_it_is(source: Path, tmp_path: Path) -> None:
+    done = screen("in.extxyz", "--output", "out", "--fields", "uncertainty", cwd=tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    assert "dpa1-68 serves" in done.stderr
+    assert "not DFT" in done.stderr
+    assert "not to be trusted" in done.stdout
 
 
 def test_failures_are_a_table_of_their_own(source: Path, tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ def main(
 
 DEFAULT_MODEL = "dpa1-68"
 NO_MODEL = (
-    f"no --model was given, so {DEFAULT_MODEL} serves: it copies another potential (CHGNet, not DFT) over 68 elements, is "
-    "good for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
+    f"no --model was given, so {DEFAULT_MODEL} serves: it copies another potential (CHGNet, not DFT) over 68 elements, "
+    "for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
 )
+
 
 @app.command()
 def info(

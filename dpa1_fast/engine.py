@@ -18,7 +18,7 @@ from .errors import BackendError, DPA1Warning, StructureError, UncertaintyError
 from .features import Features, features, of_batch
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
-from .kernels.outputs import Outputs
+from .kernels.outputs import Outputs, OutputsWithHidden
 from .kernels.precision import PRECISIONS
 from .model import DPA1
 from .scheduler import Evaluator, Part, Scheduler
@@ -308,7 +308,8 @@ class Engine:
             return self.evaluator(batch, hidden=True)
         outputs = self.evaluator(batch)
         model = copy.deepcopy(self._model).to(self.device).set_dtype(torch.float64)
-        return outputs._replace(hidden=of_batch(model, batch, torch.nonzero(batch.active).squeeze(-1))[1])
+        hidden = of_batch(model, batch, torch.nonzero(batch.active).squeeze(-1))[1]
+        return OutputsWithHidden.of(outputs, hidden)
 
     # --- one step after another -----------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class Scheduler:
         config: the model's. run: a backend. device: where it runs.
         budget: bytes for a pack with its results; by default chosen for the device.
         search: finds the neighbours of parts that come without; None: there are no such parts.
-        run_hidden: as ``run``, with ``Outputs.hidden``; for callers that ask for it.
+        run_hidden: as ``run``, giving ``OutputsWithHidden``; for callers that ask for it.
     """
 
     def __init__(

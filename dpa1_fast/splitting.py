@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from .kernels.outputs import Outputs
+from .kernels.outputs import Outputs, OutputsWithHidden
 from .structures.batch import Batch
 
 BYTES_PER_EDGE = 112
@@ -76,13 +76,15 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
 def merge_outputs(batch: Batch, one: Outputs, two: Outputs) -> Outputs:
     """The results of a batch from those of its halves."""
     if batch.n_structures > 1:
-        hidden = None if one.hidden is None or two.hidden is None else torch.cat([one.hidden, two.hidden])
-        energies, gradient, forces, virials = (torch.cat(pair) for pair in zip(one[:4], two[:4], strict=True))
-        return Outputs(energies, gradient, forces, virials, hidden)
-    return Outputs(
-        one.energies + two.energies,
-        torch.cat([one.gradient, two.gradient]),
-        one.forces + two.forces,
-        one.virials + two.virials,
-        None if one.hidden is None or two.hidden is None else one.hidden + two.hidden,
-    )
+        merged = Outputs(*(torch.cat(pair) for pair in zip(one, two, strict=True)))
+    else:
+        merged = Outputs(
+            one.energies + two.energies,
+            torch.cat([one.gradient, two.gradient]),
+            one.forces + two.forces,
+            one.virials + two.virials,
+        )
+    if not isinstance(one, OutputsWithHidden) or not isinstance(two, OutputsWithHidden):
+        return merged
+    hidden = torch.cat([one.hidden, two.hidden]) if batch.n_structures > 1 else one.hidden + two.hidden
+    return OutputsWithHidden.of(merged, hidden)

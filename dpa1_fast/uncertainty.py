@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .kernels.outputs import Outputs
+from .kernels.outputs import Outputs, OutputsWithHidden
 from .structures.batch import Batch
 
 FLAGS = ("unseen_element", "unseen_pair", "closer_than_trained", "far_from_training")
@@ -89,7 +89,7 @@ class Uncertainty:
         """Of each structure of a batch.
 
         Args:
-            batch, outputs: on the CPU, with ``hidden``.
+            batch, outputs: on the CPU, these ``OutputsWithHidden``.
         """
         s = scores(self, batch, outputs)
         n = torch.bincount(batch.structure, minlength=batch.n_structures).double()
@@ -136,7 +136,7 @@ def quadratic(root: Tensor, h: Tensor) -> Tensor:
 
 def scores(u: Uncertainty, batch: Batch, outputs: Outputs) -> Scores:
     """q of a batch's structures and atoms."""
-    assert outputs.hidden is not None
+    assert isinstance(outputs, OutputsWithHidden)
     n = torch.bincount(batch.structure, minlength=batch.n_structures).double().clamp_min(1)
     mean = batch.sum_structures(outputs.hidden) / n.unsqueeze(-1)
     return Scores(quadratic(u.structure, mean), quadratic(u.atom, outputs.hidden))

@@ -147,7 +147,7 @@ class EmulatedCapture:
         with recording(launch=False) as steps:
             out = run()
         self.steps = steps
-        for x in out.arrays:
+        for x in out:
             poison(x)
 
         def replay() -> None:

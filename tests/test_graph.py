@@ -122,7 +122,7 @@ def graphed(model: DPA1, **options: Any) -> tuple[GraphedEvaluator, EmulatedCapt
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found.arrays, expected.arrays, strict=True):
+    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, expected, strict=True):
         assert a.shape == b.shape, name
         assert torch.equal(a, b), name
 
@@ -161,7 +161,7 @@ def poison_buffers(run: GraphedEvaluator) -> None:
     for name in ("vector", "neighbor", "first_edge", "n_filled", "fparam", "aparam"):
         if (x := getattr(run._captured.batch, name)) is not None:
             poison(x)
-    for x in run._captured.out.arrays:
+    for x in run._captured.out:
         poison(x)
 
 

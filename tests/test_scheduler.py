@@ -230,7 +230,7 @@ def test_halves_make_a_whole(name: str) -> None:
         pair = halves(batch)
         assert pair is not None
         parts = [engine.run(x) for x in pair]
-        for a, b in zip(merge_outputs(batch, *parts).arrays, engine.run(batch).arrays, strict=True):
+        for a, b in zip(merge_outputs(batch, *parts), engine.run(batch), strict=True):
             assert a.shape == b.shape
             assert torch.allclose(a, b, rtol=0, atol=1e-12)
     assert halves(batch_of(model, [Atoms("C")])) is None

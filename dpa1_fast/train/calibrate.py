@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checkpoint import find, read_model, write_model
 from ..checkpoint.own import description
 from ..engine import Engine
-from ..kernels.outputs import Outputs
+from ..kernels.outputs import Outputs, OutputsWithHidden
 from ..model import DPA1
 from ..structures.batch import Batch
 from ..uncertainty import FORCE_FLOOR, Uncertainty, deviation, fitted, inverse_root, scores, with_calibration
@@ -60,7 +60,7 @@ def seen(model: DPA1, evaluated: Iterator[tuple[Batch, Outputs]]) -> Uncertainty
     closest, types = torch.full((n * n,), torch.inf, dtype=torch.float64), torch.zeros(n, dtype=torch.int64)
     kept: list[Tensor] = []
     for batch, outputs in evaluated:
-        assert outputs.hidden is not None
+        assert isinstance(outputs, OutputsWithHidden)
         size = torch.bincount(batch.structure, minlength=batch.n_structures).double().clamp_min(1)
         mean = batch.sum_structures(outputs.hidden) / size.unsqueeze(-1)
         for k, x in enumerate((outputs.hidden[batch.active], mean)):

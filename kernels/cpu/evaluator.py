@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..outputs import Outputs
+from ..outputs import Outputs, OutputsWithHidden
 from ..prepare import bases, chebyshev, merging
 from ..prepare.weights import Weights
 from .buffer_pool import BufferPool
@@ -78,7 +78,8 @@ class CpuEvaluator:
                 hidden=None if last is None else last.data_ptr(),
             )  # fmt: skip
             self._model.evaluate(request, self.threads)
-        return Outputs(energy, gradient, force, virial, last)
+        outputs = Outputs(energy, gradient, force, virial)
+        return outputs if last is None else OutputsWithHidden.of(outputs, last)
 
     def _parameters(self, batch: Any, center: Tensor) -> Tensor:
         """What the energy net reads besides the descriptor, for each centre. (count, extras)."""

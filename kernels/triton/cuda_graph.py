@@ -120,7 +120,7 @@ class GraphedEvaluator:
             _fill(self._captured.batch, batch)
             self._captured.replay()
             self.replays += 1
-            energy, gradient, forces, virials = self._captured.out[:4]
+            energy, gradient, forces, virials = self._captured.out
             return Outputs(energy.clone(), gradient[: len(batch.neighbor)].clone(), forces.clone(), virials.clone())
 
     def _record(self, batch: Any, counts: Tensor) -> _Captured:

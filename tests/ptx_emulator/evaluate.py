@@ -65,14 +65,11 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
         kernels |= set(log.launches)
     judge = Engine(model, backend="reference").run(batch)
     errors = [
-        float((a - b).abs().max()) / max(float(b.abs().max()), 1e-3)
-        for a, b in zip(outputs[0].arrays, judge.arrays, strict=True)
+        float((a - b).abs().max()) / max(float(b.abs().max()), 1e-3) for a, b in zip(outputs[0], judge, strict=True)
     ]
     return {
-        "finite": all(bool(torch.isfinite(x).all()) for out in outputs for x in out.arrays),
-        "same_bits": all(
-            torch.equal(a, b) for out in outputs for a, b in zip(outputs[0].arrays, out.arrays, strict=True)
-        ),
+        "finite": all(bool(torch.isfinite(x).all()) for out in outputs for x in out),
+        "same_bits": all(torch.equal(a, b) for out in outputs for a, b in zip(outputs[0], out, strict=True)),
         "error": max(errors), "kernels": sorted(kernels), "found": sorted(found), "done": done,
     }  # fmt: skip
 

@@ -216,7 +216,7 @@ def test_what_is_no_lack_of_memory_is_raised() -> None:
 
 def test_a_single_atom_that_does_not_fit_is_raised() -> None:
     engine = Engine(make_model())
-    engine.scheduler.run = Cramped(engine.scheduler.run, chance=1.0)
+    engine.scheduler.run = Cramped(engine.scheduler.run, edges=-1)
     with pytest.raises(MemoryError), pytest.warns(DPA1Warning, match="out of memory"):
         engine.evaluate([molecule(3)])
 

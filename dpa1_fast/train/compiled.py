@@ -29,7 +29,7 @@ from ..kernels.prepare.merging import activation_code
 from ..model import DPA1, Prediction
 from ..structures.batch import Batch, Tile
 
-PASS_BYTES = 256 << 20
+PASS_BYTES = 96 << 20
 """What a pass may keep at a time for its backward."""
 
 
@@ -131,6 +131,17 @@ class Job:
         )
         return row, sw, ref.unit_rows(row)
 
+    def slopes(self, d: Tensor, v: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """``environment`` and its derivative along v: ∂/∂w of wᵀ J v, J being linear in w. Autograd's own code is three
+        times as fast for small batches as ``torch.func.jvp``, which runs through Python."""
+        with torch.enable_grad():
+            d = d.detach().requires_grad_()
+            values = self.environment(d)
+            w = [torch.zeros_like(x, requires_grad=True) for x in values]
+            (along,) = torch.autograd.grad(values, d, w, create_graph=True)
+        slopes = torch.autograd.grad(along, w, v)
+        return tuple(x.detach() for x in values), slopes
+
     def neighbors(self, values: tuple[Tensor, ...], slopes: tuple[Tensor, ...] | None = None) -> Neighbors:
         """What a pass reads."""
         dtype = self.model.dtype
@@ -200,7 +211,7 @@ class _Predict(torch.autograd.Function):
         c = g_energies[job.atoms]
         v = g_forces[center] - g_forces[neighbor]
         v = v - (g_virials[batch.structure[center]] @ d.unsqueeze(-1)).squeeze(-1)
-        values, slopes = torch.func.jvp(job.environment, (d,), (v,))[:2]
+        values, slopes = job.slopes(d, v)
         near, tables = job.neighbors(values, slopes), Tables(first_types, first_returns, factors)
         job.native.set(flat)
         g_flat = torch.zeros_like(flat)

@@ -173,8 +173,8 @@ def test_numbers_that_are_not_finite_are_an_error_of_one_structure(what: int, mo
     structures, evaluate, calls = mixed(3), dpa1_fast.Engine.evaluate_batch, []
     expected = relaxed(structures, cell=True)
 
-    def overflows(self: dpa1_fast.Engine, batch: Any, gradient: bool = True) -> Any:
-        outputs = evaluate(self, batch, gradient)
+    def overflows(self: dpa1_fast.Engine, batch: Any, gradient: bool = True, hidden: bool = False) -> Any:
+        outputs = evaluate(self, batch, gradient, hidden)
         calls.append(1)
         if len(calls) == 3:
             # Large structures stand first in the batch; this is the first of them.

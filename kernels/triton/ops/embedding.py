@@ -315,7 +315,6 @@ def _embedding_bwd_kernel(
             d_a = tl.load(own, mask=mask, other=0.0)
             d_b = tl.load(own + 1, mask=mask, other=0.0)
             d_c = tl.load(own + 2, mask=mask, other=0.0)
-            tl.debug_barrier()
         environment_bwd(
             vector, gradient, edge, rows, mask, statistics + type_i * 8, d_s, d_a, d_b, d_c, d_sw,
             SMTH, RCUT, PROTECTION,

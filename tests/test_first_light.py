@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.speed.first_light import BARS, findings, lines, machine, page, place, run, schedule, variants
+from bench.speed.first_light import BARS, findings, lines, machine, page, place, run, schedule, speed, variants
 from bench.speed.first_light.__main__ import kit_folder, lay_cache, unpack
 from bench.speed.first_light.digest import digest_of
 from bench.speed.first_light.schedule import Step
@@ -196,6 +196,14 @@ def test_a_step_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     before = len(lines.read(out))
     time.sleep(0.5)
     assert len(lines.read(out)) == before
+
+
+def test_a_graph_is_right_by_value() -> None:
+    forces = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    moved = SimpleNamespace(forces=forces + 1e-6)
+    assert speed.reordered(SimpleNamespace(forces=forces), SimpleNamespace(forces=forces)) == 0.0
+    assert 0 < speed.reordered(moved, SimpleNamespace(forces=forces)) < 1e-6
+    assert not speed.reordered(SimpleNamespace(forces=forces * float("nan")), moved) <= 1e300
 
 
 def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def evaluator(model: DPA1, precision: str = "float64", **options: Any) -> Triton
 def assert_same(model: DPA1, batch: Batch, precision: str, **options: Any) -> None:
     judge = Engine(model, backend="reference").run(batch)
     found = evaluator(model, precision, **options)(batch)
-    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found.arrays, judge.arrays, strict=True):
+    for name, a, b in zip(("energies", "dE/dd", "forces", "virials"), found, judge, strict=True):
         assert torch.isfinite(a).all(), name
         scale = max(float(b.abs().max()), 1e-3) if b.numel() else 1.0
         assert float((a - b).abs().max() if b.numel() else 0.0) < TOLERANCE[precision] * scale, name

@@ -63,7 +63,7 @@ def evaluate(dpa1: DPA1, batch: Batch, rounded: RoundedModel) -> tuple[Tensor, T
 def compare(system: str, dpa1: DPA1, structures: Sequence[Atoms], modes: Sequence[str]) -> list[Row]:
     """Every mode against the reference in float64."""
     batch = batch_of(dpa1, structures)
-    energies, _, forces, _ = Engine(dpa1, backend="reference", device="cpu").run(batch).arrays
+    energies, _, forces, _ = Engine(dpa1, backend="reference", device="cpu").run(batch)
     rms, sizes = float(forces.square().mean().sqrt()), batch.offsets.diff()
     rows = []
     for mode, reduced in [(m, r) for m in modes for r in ((False, True) if m in IN_COORDINATES else (False,))]:

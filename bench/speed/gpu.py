@@ -132,7 +132,7 @@ class Judge:
 
         engine = Engine(model, backend="reference", device=str(device))
         self.batch = prepare(model, structures)
-        energies, _, forces, _ = (x.cpu() for x in engine.run(self.batch.to(device)).arrays)
+        energies, _, forces, _ = (x.cpu() for x in engine.run(self.batch.to(device)))
         self.energies, self.forces = energies, forces
         self.spread = spread(model, structures)
 
@@ -186,7 +186,7 @@ def measure(row: Row, model: DPA1, structures: list[Atoms], judge: Judge, device
     try:
         engine = Engine(model, backend=row.engine, device=str(device), precision=row.precision)
         batch = judge.batch.to(device)
-        energies, _, forces, _ = (x.cpu() for x in engine.run(batch).arrays)
+        energies, _, forces, _ = (x.cpu() for x in engine.run(batch))
         if not bool(torch.isfinite(forces).all()):
             return replace(row, failed=True, said="NaN or overflow")
         row = replace(row, force_error=judge.force_error(forces), energy_error=judge.energy_error(energies))

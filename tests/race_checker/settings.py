@@ -68,7 +68,7 @@ class Setting:
         assert (evaluator.model.coordinates is not None) == (self.coordinates and model.config.attn_layer > 0)
         with Watch(leave_out=leave_out) as watch:
             outputs = run(evaluator, one_center_each(model, self.neighbors))
-        assert all(bool(torch.isfinite(x).all()) for x in outputs.arrays)
+        assert all(bool(torch.isfinite(x).all()) for x in outputs)
         assert any("reduced" in k for k in watch.launches) == (evaluator.model.coordinates is not None)
         return watch
 

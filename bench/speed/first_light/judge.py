@@ -64,7 +64,7 @@ def forces(data: Path, names: Sequence[str]) -> None:
             if file.exists():
                 continue
             atoms = structures(name)
-            energies, _, found, virials = engine.run(prepare(model, atoms)).arrays
+            energies, _, found, virials = engine.run(prepare(model, atoms))
             moved = spread(model, structures(FULL) if name == LARGEST else atoms)  # the same liquid
             if name == LARGEST:  # judges precisions that are no better
                 energies, found = energies.float(), found.float()

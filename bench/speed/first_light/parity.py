@@ -51,7 +51,7 @@ def repeats(place: Place, log: Log, precision: str) -> None:
 
 
 def _same_bits(torch: Any, a: Any, b: Any) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.arrays, b.arrays, strict=True))
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def deepmd(place: Place, log: Log, precision: str) -> None:

@@ -202,7 +202,7 @@ def graph(place: Place, log: Log, precision: str) -> None:
         other_bits, off = 0, list[float]()
         for batch in steps:
             expected, found = plain.run(batch), graphed.run(batch)
-            other_bits += not all(torch.equal(a, b) for a, b in zip(expected.arrays, found.arrays, strict=True))
+            other_bits += not all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
             off.append(reordered(found, expected))
         run: Any = graphed.evaluator
         counts = {"captures": run.captures, "replays": run.replays}

@@ -299,6 +299,9 @@ def screen(
         str,
         typer.Option("--keep", "-k", help="keys of the structures to keep as columns, besides ids"),
     ] = "",
+    min_distance: Annotated[
+        float, typer.Option(help="structures with atoms closer to each other than this fail, Å")
+    ] = 0.0,
     relax: Annotated[bool, typer.Option("--relax", help="relax atoms first (FIRE)")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
@@ -343,6 +346,7 @@ def screen(
             fields=words(fields),
             write=words(write),
             keep=words(keep),
+            min_distance=min_distance,
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,

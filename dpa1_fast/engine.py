@@ -44,6 +44,8 @@ class Result:
             each edge booked on the neighbour as DeePMD-kit does; they sum to ``virial``.
         volume: Å³, or None for a structure without one.
         uncertainty: standard deviations and flags, where they were asked for.
+        closest: Å, distance of the two closest atoms within the cut-off, infinite where there are none; where it was
+            asked for.
     """
 
     energy: float
@@ -53,6 +55,7 @@ class Result:
     volume: float | None
     atomic_virials: NDArray[np.float64] | None = None
     uncertainty: Estimate | None = None
+    closest: float | None = None
 
     @property
     def stress(self) -> NDArray[np.float64] | None:
@@ -166,6 +169,7 @@ class Engine:
         aparam: Sequence[ArrayLike] | None = ...,
         atomic_virials: bool = ...,
         uncertainty: bool = ...,
+        closest: bool = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Result]: ...
     @overload
@@ -177,6 +181,7 @@ class Engine:
         aparam: Sequence[ArrayLike] | None = ...,
         atomic_virials: bool = ...,
         uncertainty: bool = ...,
+        closest: bool = ...,
         on_error: Literal["return"],
     ) -> list[Result | StructureError]: ...
     def evaluate(
@@ -187,6 +192,7 @@ class Engine:
         aparam: Sequence[ArrayLike] | None = None,
         atomic_virials: bool = False,
         uncertainty: bool = False,
+        closest: bool = False,
         on_error: str = "raise",
     ) -> list[Result] | list[Result | StructureError]:
         """Energies, forces, virials of structures of any sizes, elements and periodicity; results in their order.
@@ -196,6 +202,7 @@ class Engine:
             fparam: frame parameters, (numb_fparam,) for all or (S, numb_fparam); else ``atoms.info["fparam"]``.
             aparam: atomic parameters, one array (n, numb_aparam) a structure; else ``atoms.arrays["aparam"]``.
             atomic_virials: also compute those. uncertainty: also how far to trust each, see ``uncertainty.py``.
+            closest: also how close atoms come to each other.
             on_error: "raise", or "return" to put the error of a structure in its place and do all others.
 
         Raises:
@@ -206,25 +213,27 @@ class Engine:
             raise TypeError("evaluate takes a list of structures; for one structure give [atoms]")
         parts = self._prepared(structures, len(structures), fparam, aparam)
         results = []
-        for result in self._stream(parts, atomic_virials, uncertainty):
+        for result in self._stream(parts, atomic_virials, uncertainty, closest):
             if on_error == "raise" and isinstance(result, StructureError):
                 raise result
             results.append(result)
         return results
 
-    def stream(self, structures: Iterable[Any], uncertainty: bool = False) -> Iterator[Result | StructureError]:
+    def stream(
+        self, structures: Iterable[Any], uncertainty: bool = False, closest: bool = False
+    ) -> Iterator[Result | StructureError]:
         """The results of any number of structures, as they come and in their order, in constant memory.
 
         ``structures`` is read and prepared on a thread of its own, a few packs ahead of what is evaluated.
 
         Args:
             structures: ``ase.Atoms`` or ``Structure``; a ``StructureError`` among them is passed on in its place.
-            uncertainty: see ``evaluate``.
+            uncertainty, closest: see ``evaluate``.
 
         Raises:
             UncertaintyError: of a model that was not calibrated.
         """
-        return self._stream(self._prepared(structures, None, None, None), False, uncertainty)
+        return self._stream(self._prepared(structures, None, None, None), False, uncertainty, closest)
 
     def batch(self, structures: Sequence[Any]) -> Batch:
         """Structures checked, with their neighbours, as one batch on the CPU: what ``run`` and ``evaluate_batch`` take.
@@ -343,13 +352,13 @@ class Engine:
         return from_ase(self.config, item, name, fp, None if aparam is None else aparam[k])
 
     def _stream(
-        self, parts: Iterator[Part], atomic_virials: bool, uncertainty: bool
+        self, parts: Iterator[Part], atomic_virials: bool, uncertainty: bool, closest: bool
     ) -> Iterator[Result | StructureError]:
         trust = self.uncertainty if uncertainty else None
-        return self._streamed(parts, atomic_virials, trust)
+        return self._streamed(parts, atomic_virials, trust, closest)
 
     def _streamed(
-        self, parts: Iterator[Part], atomic_virials: bool, trust: Uncertainty | None
+        self, parts: Iterator[Part], atomic_virials: bool, trust: Uncertainty | None, closest: bool
     ) -> Iterator[Result | StructureError]:
         for pack, batch, outputs in self.scheduler.stream(parts, gradient=atomic_virials, hidden=trust is not None):
             done: Iterator[Result | StructureError] = iter(())
@@ -357,7 +366,7 @@ class Engine:
                 self._say_over_sel(batch)
                 good = [p for p in pack if not isinstance(p, StructureError)]
                 structures = [p.structure if isinstance(p, Neighborhood) else p for p in good]
-                done = self._results(structures, batch, outputs, atomic_virials, trust)
+                done = self._results(structures, batch, outputs, atomic_virials, trust, closest)
             for part in pack:
                 yield part if isinstance(part, StructureError) else next(done)
 
@@ -368,6 +377,7 @@ class Engine:
         outputs: Outputs,
         atomic_virials: bool,
         trust: Uncertainty | None,
+        closest: bool,
     ) -> Iterator[Result | StructureError]:
         energies = outputs.energies
         forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
@@ -375,8 +385,9 @@ class Engine:
         energy, per_atom = sum_structures(energies, offsets).numpy(), energies.numpy()
         per_atom_virial = batch.to("cpu").atomic_virials(outputs.gradient).numpy() if atomic_virials else None
         estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
+        shortest = batch.closest().tolist() if closest else itertools.repeat(None)
         fine = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
-        for k, structure in enumerate(structures):
+        for k, (structure, near) in enumerate(zip(structures, shortest, strict=False)):
             a, b = offsets[k], offsets[k + 1]
             if not fine and not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
                 reason = f"the model's energy or forces overflow in {self.precision}: atoms are far too close together"
@@ -384,7 +395,9 @@ class Engine:
                 continue
             atomic = None if per_atom_virial is None else per_atom_virial[a:b]
             estimate = None if estimates is None else estimates[k]
-            yield Result(float(energy[k]), forces[a:b], virial[k], per_atom[a:b], structure.volume, atomic, estimate)
+            yield Result(
+                float(energy[k]), forces[a:b], virial[k], per_atom[a:b], structure.volume, atomic, estimate, near
+            )
 
     def _say_over_sel(self, batch: Batch) -> None:
         atoms, most = batch.over_sel

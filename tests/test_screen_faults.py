@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
+from ase.neighborlist import neighbor_list
 from screening import MODEL, alloys, command, everything, input_file, rows, screen
 
 from dpa1_fast.screening import journal
@@ -34,6 +35,39 @@ def test_one_structure_of_many_with_nan_and_one_with_an_unknown_element(tmp_path
     assert "does not know the element U" in failed[2345]
     for words in ("1234", "2345", "not finite", "element U", "2 failed", "failures.csv"):
         assert words in done.stdout, words
+
+
+def test_atoms_that_all_but_coincide_are_told_and_can_be_refused(tmp_path: Path) -> None:
+    structures = [*alloys(3), Atoms("AlCu", [[0, 0, 0], [0, 0, 0.02]]), Atoms("Al"), *alloys(2)]
+    write(tmp_path / "in.extxyz", structures)
+    done = screen("in.extxyz", "--model", MODEL, "--output", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "atoms closer than 0.5 Å to each other, where models know nothing: 1 (" in done.stdout
+    assert "overlapping" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    closest = [r["closest"] for r in rows(tmp_path / "out")]
+    assert closest[3] == pytest.approx(0.02)
+    assert closest[4] is None
+    for k in (0, 1, 2, 5, 6):
+        assert closest[k] == pytest.approx(np.min(neighbor_list("d", structures[k], 6.0)), abs=1e-7)
+    done = screen("in.extxyz", "--model", MODEL, "--min-distance", "0.5", "--output", "no", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    table = rows(tmp_path / "no")
+    assert [r["status"] for r in table] == ["ok"] * 3 + ["failed"] + ["ok"] * 3
+    assert table[3]["error"] == "two atoms are 0.02 Å apart, less than --min-distance 0.5"
+    done = screen("in.extxyz", "--model", MODEL, "--min-distance", "-1", "--output", "bad", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--min-distance is -1.0" in done.stderr
+
+
+def test_the_closest_atoms_of_relaxed_structures_are_those_of_where_they_end(tmp_path: Path) -> None:
+    structures = alloys(3, 4)
+    write(tmp_path / "in.extxyz", structures)
+    options = ("--relax", "--steps", "5", "--write", "extxyz", "--no-report", "--output", "out")
+    done = screen("in.extxyz", "--model", MODEL, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ends = read(tmp_path / "out" / "results.extxyz", ":")
+    for row, end in zip(rows(tmp_path / "out"), ends, strict=True):
+        assert row["closest"] == pytest.approx(np.min(neighbor_list("d", end, 6.0)), abs=1e-6)
 
 
 def test_an_input_that_ends_in_the_middle(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ def _result(found: Step, row: int, freedom: DegreesOfFreedom) -> Result:
     atoms, _, cell = freedom.atoms_of(row), *freedom.where(row)
     volume = replace(freedom.systems[row].structure, cell=cell).volume
     energies, forces = found.energies[atoms].copy(), found.forces[atoms].copy()
-    return Result(float(found.energy[row]), forces, found.virial[row].copy(), energies, volume)
+    virial, closest = found.virial[row].copy(), float(found.closest[row])
+    return Result(float(found.energy[row]), forces, virial, energies, volume, closest=closest)
 
 
 def _relaxed(before: Atoms, end: _End) -> Relaxed:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Engine
 from ..errors import StructureError
-from ..structures.batch import sum_structures
+from ..structures.batch import Batch, sum_structures
 from ..structures.on_device.moving import MovingOnDevice
 from ..structures.on_device.search import DeviceSearch
 from ..structures.structure import SMALLEST_VOLUME, Structure
@@ -26,6 +27,7 @@ class Step:
         energy (S,), energies (n,): eV. forces (n, 3): eV/Å. virial (S, 3, 3): eV, as in ``Result``.
         errors: of each structure that cannot be evaluated; its numbers are 0.
         estimates: of each structure, where they were asked for.
+        batch: what was evaluated.
     """
 
     energy: Array
@@ -33,7 +35,13 @@ class Step:
     forces: Array
     virial: Array
     errors: dict[int, StructureError]
-    estimates: list[Estimate] | None = None
+    estimates: list[Estimate] | None
+    batch: Batch
+
+    @cached_property
+    def closest(self) -> Array:
+        """(S,) Å, see ``Batch.closest``; computed when somebody asks."""
+        return self.batch.closest().cpu().numpy()
 
 
 class Moving:
@@ -92,7 +100,7 @@ class Moving:
                 energy[k], virial[k] = 0.0, 0.0
             wrong = np.repeat(~finite, np.diff(offsets))
             energies[wrong], forces[wrong] = 0.0, 0.0
-        return Step(energy, energies, forces, virial, errors, estimates)
+        return Step(energy, energies, forces, virial, errors, estimates, batch)
 
 
 def stress(virial: Array, cells: Array, pbc: NDArray[np.bool_]) -> Array:

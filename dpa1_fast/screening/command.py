@@ -18,6 +18,7 @@ from .folder import FAILURES
 from .job import Outcome, StoppedError, run
 from .options import Options
 from .progress import Watch
+from .rows import TOO_CLOSE
 from .sinks import summary
 from .summary_statistics import SummaryStatistics
 
@@ -77,6 +78,12 @@ def _print(console: Console, outcome: Outcome, options: Options) -> None:
         )
     if found.not_converged:
         console.print(f"{found.not_converged:,} relaxations did not converge in {options.steps} steps (see converged)")
+    if found.too_close:
+        console.print(
+            f"structures with atoms closer than {TOO_CLOSE} Å to each other, where models know nothing: "
+            f"{found.too_close:,} (see closest; --min-distance refuses them)",
+            soft_wrap=True,
+        )
     if found.flags is not None:
         told = ", ".join(f"{name} {n:,}" for name, n in found.flags.most_common())
         console.print(f"{found.flagged:,} structures are not to be trusted{': ' * bool(told)}{told} (see flags)")

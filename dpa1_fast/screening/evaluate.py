@@ -55,7 +55,7 @@ class Evaluation:
         if self.options.relax:
             return self._relaxed(block)
         first, *others = self.engines
-        results = [list(first.stream(_structures(block), self._uncertain))]
+        results = [list(first.stream(_structures(block), self._uncertain, closest=True))]
         results += [list(e.stream(_structures(block))) for e in others]
         return self._done(block, [list(r) for r in zip(*results, strict=True)])
 
@@ -74,7 +74,7 @@ class Evaluation:
                 yield from _structures(block)
 
         results: list[list[Result | StructureError]] = []
-        for result in self.engines[0].stream(structures(), self._uncertain):
+        for result in self.engines[0].stream(structures(), self._uncertain, closest=True):
             results.append([result])
             if len(results) == len(waiting[0].items):
                 yield self._done(waiting.popleft(), results)
@@ -89,8 +89,10 @@ class Evaluation:
         for k, item in enumerate(block.items):
             row = rows.about(block.start.index + k, item.source, item.frame, item.atoms, self.options.keys)
             outcome = StructureError(item.source, item.error or "failed") if item.atoms is None else next(found)
-            if isinstance(outcome, StructureError):
-                out.written.rows.append(row | rows.failed(outcome.reason))
+            error = outcome if isinstance(outcome, StructureError) else self._too_close(outcome.result)
+            if isinstance(outcome, StructureError) or error is not None:
+                assert error is not None
+                out.written.rows.append(row | rows.failed(error.reason))
                 continue
             row |= rows.done(outcome.result, outcome.atoms)
             row |= {"converged": outcome.converged, "steps": outcome.steps, "energy_before": outcome.energy_before}
@@ -102,17 +104,23 @@ class Evaluation:
         out = _empty(block)
         for k, (item, of_models) in enumerate(zip(block.items, results, strict=True)):
             row = rows.about(block.start.index + k, item.source, item.frame, item.atoms, self.options.keys)
-            error = next((r for r in of_models if isinstance(r, StructureError)), None)
+            good = [r for r in of_models if isinstance(r, Result)]
+            error = next((r for r in of_models if isinstance(r, StructureError)), None) or self._too_close(good[0])
             if error is not None:
                 out.written.rows.append(row | rows.failed(error.reason))
                 continue
-            good = [r for r in of_models if isinstance(r, Result)]
             row |= rows.done(good[0], item.atoms)
             if len(good) > 1:
                 row |= deviation(good)
             out.written.rows.append(row)
             out.written.frames.append(Frame(item.atoms, good[0], row))
         return self._completed(out)
+
+    def _too_close(self, result: Result) -> StructureError | None:
+        limit, closest = self.options.min_distance, result.closest
+        if closest is None or closest >= limit:
+            return None
+        return StructureError("", f"two atoms are {closest:.3g} Å apart, less than --min-distance {limit:g}")
 
     def _completed(self, out: Done) -> Done:
         """Adds what ``--fields`` asks for, and drops what nobody does."""

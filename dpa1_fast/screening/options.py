@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Options:
         inputs: files, folders, patterns, or "-". models: one, or several for model deviation. output: folder.
         type_map, format: how inputs are read, see ``find_sources``.
         head, device, backend, precision, threads: see ``load``.
+        min_distance: Å; structures with atoms closer to each other than that fail.
         fields: of ``rows.FIELDS``. write: of ``sinks.FORMATS``.
         relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
         top, by: which structures are shown. references: a file of entries for the energy above hull.
@@ -51,6 +53,7 @@ class Options:
     backend: str = "auto"
     precision: str = "float32"
     threads: int | None = None
+    min_distance: float = 0.0
     fields: tuple[str, ...] = ("energy", "stress")
     write: tuple[str, ...] = ()
     relax: str | None = None
@@ -87,6 +90,8 @@ class Options:
             raise OptionError("--by e_above_hull needs reference entries: --references FILE")
         if not (self.fmax > 0 and self.steps > 0):
             raise OptionError("fmax and steps must be positive")
+        if not 0 <= self.min_distance < math.inf:
+            raise OptionError(f"--min-distance is {self.min_distance}; give a distance in Å, such as 0.5")
         if self.workers is not None and self.ray is None:
             raise OptionError("--workers says how many engines Ray runs; give --ray with it")
 
@@ -107,6 +112,8 @@ class Options:
             "write": list(self.write),
             "inputs": dict(inputs),
         }
+        if self.min_distance:
+            out["min_distance"] = self.min_distance
         if self.keep:
             out["keep"] = [printable(key) for key in self.keep]
         if self.type_map:

@@ -19,6 +19,7 @@ from .report_numbers import Numbers, read, rows
 from .report_pace import Pace, pace
 from .report_sections import Section
 from .report_text import count, duration, listed, number, rate, share, times
+from .rows import TOO_CLOSE
 from .sinks import summary
 from .sinks.base import write_file
 from .summary_statistics import SummaryStatistics
@@ -116,7 +117,9 @@ def _figures(found: SummaryStatistics, numbers: Numbers | None, went: Pace) -> l
         out.append(("atoms", count(found.atoms), f"{found.atoms / found.ok:,.1f} a structure"))
         lowest = min(numbers.groups, key=lambda g: g.energy)
         out.append(("lowest energy", number(lowest.energy), f"eV/atom, #{lowest.index:,}"))
-        out.append(("largest force", number(numbers.columns["max_force"].median, 3), "eV/Å, median"))
+        out.append(("largest force", number(numbers.columns["max_force"].median, 3), "eV/Å, in the median structure"))
+    if found.too_close:
+        out.append(("overlapping", count(found.too_close), f"atoms closer than {TOO_CLOSE} Å"))
     if numbers is not None and "steps" in numbers.columns:
         converged = found.ok - found.not_converged
         out.append(("converged", share(converged, found.ok), f"{count(found.not_converged)} not"))
@@ -147,6 +150,8 @@ def _facts(identity: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> 
         what = "atoms and cells" if identity["relax"] == "cell" else "atoms"
         limits = f"to {identity['fmax']:g} eV/Å, at most {count(identity['steps'], 'step')}"
         out.append(("relaxed", [f"{what}, {limits}"]))
+    if "min_distance" in identity:
+        out.append(("refused", [f"structures with atoms closer than {identity['min_distance']:g} Å"]))
     if "references" in identity:
         out.append(("references", list(identity["references"])))
     if identity["write"]:

@@ -30,6 +30,7 @@ FIRST = (
     _field("energy", NUMBER, unit="eV"),
     _field("energy_per_atom", NUMBER, "virtual atoms not counted", "eV"),
     _field("max_force", NUMBER, "largest length of a force", "eV/Å"),
+    _field("closest", NUMBER, "distance of the two closest atoms within the cut-off", "Å"),
     _field("volume", NUMBER, unit="Å³"),
     _field("pressure", NUMBER, "-(xx + yy + zz) / 3 of the stress", "eV/Å³"),
     _field("stress", pa.list_(NUMBER), "xx yy zz yz xz xy, ASE's sign", "eV/Å³"),
@@ -38,6 +39,9 @@ LAST = (
     _field("status", TEXT, "ok or failed", nullable=False),
     _field("error", TEXT, "why it failed"),
 )
+TOO_CLOSE = 0.5
+"""Å. No two nuclei come so close in matter (in H2 they are 0.74 Å apart): there a model was never trained, and is often
+flat, so that energy and forces look harmless."""
 FIELDS = {
     "energy": (),  # always there, and so is stress
     "forces": (_field("forces", pa.list_(NUMBER), "3 a atom, flat", "eV/Å"),),
@@ -99,6 +103,7 @@ def done(result: Result, atoms: Any) -> dict[str, Any]:
         "energy": result.energy,
         "energy_per_atom": result.energy / real,
         "max_force": float(np.sqrt(np.square(result.forces).sum(axis=1).max(initial=0.0))),
+        "closest": result.closest if result.closest is not None and np.isfinite(result.closest) else None,
         "volume": result.volume,
         "pressure": None if stress is None else float(-stress[:3].mean()),
         "stress": stress,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from .rows import OURS
+from .rows import OURS, TOO_CLOSE
 
 LITTLE: dict[str, Any] = {"batch_size": 8192, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
 """How a summary is read where it may be of any size: a little at a time."""
@@ -27,7 +27,7 @@ class SummaryStatistics:
         ok, failed: structures. atoms: in those that are ok. not_converged: relaxations that ran out of steps.
         best: rows with the smallest ``by``. failures: the first rows that failed. reasons: how often each kind of
             reason came up. flags: how many structures have each of ``uncertainty.FLAGS``, None where nobody asked.
-        flagged: structures that have any.
+        flagged: structures that have any. too_close: structures with atoms closer than ``rows.TOO_CLOSE``.
     """
 
     ok: int = 0
@@ -39,6 +39,7 @@ class SummaryStatistics:
     reasons: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] | None = None
     flagged: int = 0
+    too_close: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -55,7 +56,7 @@ def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummarySt
     out = SummaryStatistics()
     data = ds.dataset(summary, format="parquet")
     columns = list(dict.fromkeys(["index", "natoms", "status", by]))
-    columns += [name for name in ("converged", "flags") if name in data.schema.names]
+    columns += [name for name in ("converged", "flags", "closest") if name in data.schema.names]
     out.flags = Counter() if "flags" in columns else None
     best = np.zeros((0, 2))  # value and index
     for batch in data.to_batches(columns=columns, **LITTLE):
@@ -65,6 +66,8 @@ def summarize(summary: Path, by: str, top: int, failures: int = 10) -> SummarySt
         out.atoms += int(batch.column("natoms").to_numpy(zero_copy_only=False)[ok].sum())
         if "converged" in columns:
             out.not_converged += sum(x is False for x in batch.column("converged").to_pylist())
+        if "closest" in columns:  # summaries of before have none
+            out.too_close += int((batch.column("closest").to_numpy(zero_copy_only=False) < TOO_CLOSE).sum())
         if out.flags is not None:
             for text in filter(None, batch.column("flags").to_pylist()):
                 out.flagged += 1

@@ -201,6 +201,12 @@ class Batch:
         out = per_atom.new_zeros(self.n_structures, *per_atom.shape[1:])
         return out.index_add(0, self.structure, per_atom)
 
+    def closest(self) -> Tensor:
+        """(S,) Å: of each structure the distance of its two closest atoms that interact, infinite where none do."""
+        length = torch.linalg.vector_norm(self.vector, dim=-1)
+        ends = self.first_edge[self.offsets]
+        return torch.segment_reduce(length, "min", offsets=ends, initial=torch.inf)
+
 
 def sum_structures(per_atom: Tensor, offsets: Sequence[int]) -> Tensor:
     """As ``Batch.sum_structures``, of a quantity on the CPU, where the batch need not be. offsets: (S + 1,)."""

@@ -5,34 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from . import __version__
-from .cli_base import HeadOption, app, fail, one_line_errors, words
+from .cli_base import HeadOption, ManyModels, app, chosen_models, fail, one_line_errors, words
 
 __all__ = ["app"]
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 """That a prepared model file can have."""
-
-
-class ManyModels(TyperCommand):
-    """Lets ``--models`` take all words up to the next option."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spells ``--models A B`` as ``--models A --models B``."""
-        spelled: list[str] = []
-        taking = False
-        for word in args:
-            if word.startswith("-") and word != "-":
-                taking = word == "--models"
-                spelled += [] if taking else [word]
-            else:
-                spelled += ["--models", word] if taking else [word]
-        return super().parse_args(ctx, spelled)
 
 
 def _version(value: bool) -> None:
@@ -46,13 +29,6 @@ def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="and exit")] = False,
 ) -> None:
     """Run DPA-1 models."""
-
-
-DEFAULT_MODEL = "dpa1-68"
-NO_MODEL = (
-    f"no --model was given, so {DEFAULT_MODEL} serves: it copies another potential (CHGNet, not DFT) over 68 elements, "
-    "for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
-)
 
 
 @app.command()
@@ -328,10 +304,7 @@ def screen(
         from .screening.command import screen_command
         from .screening.options import Options
 
-        chosen = [*([model] if model else []), *(models or [])]
-        if not chosen:
-            chosen = [DEFAULT_MODEL]
-            print(NO_MODEL, file=sys.stderr)
+        chosen = chosen_models(model, models)
         options = Options(
             inputs=tuple(inputs),
             models=tuple(chosen),
@@ -365,7 +338,7 @@ def screen(
     raise typer.Exit(code)
 
 
-from . import cli_making  # noqa: E402, F401 (its commands come after these)
+from . import cli_making, cli_sampling  # noqa: E402, F401 (their commands come after these)
 
 if __name__ == "__main__":
     app()

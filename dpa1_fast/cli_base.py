@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .printable import forgiving_output
 
@@ -32,7 +32,37 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DEFAULT_MODEL = "dpa1-68"
+NO_MODEL = (
+    f"no --model was given, so {DEFAULT_MODEL} serves: it copies another potential (CHGNet, not DFT) over 68 elements, "
+    "for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
+)
+
 HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
+
+
+class ManyModels(TyperCommand):
+    """Lets ``--models`` take all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spells ``--models A B`` as ``--models A --models B``."""
+        spelled: list[str] = []
+        taking = False
+        for word in args:
+            if word.startswith("-") and word != "-":
+                taking = word == "--models"
+                spelled += [] if taking else [word]
+            else:
+                spelled += ["--models", word] if taking else [word]
+        return super().parse_args(ctx, spelled)
+
+
+def chosen_models(model: str | None, models: list[str] | None) -> list[str]:
+    """What ``--model`` and ``--models`` name; where they name nothing, the default, which says that it serves."""
+    chosen = [*([model] if model else []), *(models or [])]
+    if not chosen:
+        print(NO_MODEL, file=sys.stderr)
+    return chosen or [DEFAULT_MODEL]
 
 
 def fail(message: object) -> typer.Exit:

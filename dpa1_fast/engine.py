@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import copies, devices
 from .errors import BackendError, DPA1Warning, StructureError, UncertaintyError
-from .features import Features, features, of_batch
+from .features import Features, features, of_batch, streamed
 from .kernels import dispatch
 from .kernels.cpu.evaluator import CpuEvaluator
 from .kernels.outputs import Outputs, OutputsWithHidden
@@ -293,6 +293,18 @@ class Engine:
         model = self._model.set_dtype(torch.float64)
         checked = [self._structure(k, x, None, None, None) for k, x in enumerate(structures)]
         return [features(model, neighborhood(self.config, s)) for s in checked]
+
+    def stream_features(self, structures: Iterable[Any]) -> Iterator[Features | StructureError]:
+        """As ``features``, of any number of structures in constant memory; errors stand in their places."""
+
+        def on_host() -> Iterator[Neighborhood | StructureError]:
+            for part in self._prepared(structures, None, None, None):
+                try:
+                    yield neighborhood(self.config, part) if isinstance(part, Structure) else part
+                except StructureError as error:
+                    yield error
+
+        return streamed(self._model.set_dtype(torch.float64), on_host())
 
     # --- backends -------------------------------------------------------------------------------------------------
 

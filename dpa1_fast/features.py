@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import StructureError
 from .model import DPA1
 from .structures.batch import Batch, Neighborhood, collate
 from .tiled import TILE_ELEMENTS
+
+AT_ONCE = 256
+"""Atoms of small structures that are evaluated together."""
 
 
 class Features(NamedTuple):
@@ -30,6 +35,34 @@ def features(model: DPA1, part: Neighborhood) -> Features:
     batch = collate(model.config, [part])
     real = torch.nonzero(batch.types >= 0).squeeze(-1)
     return Features(*(x.numpy() for x in of_batch(model, batch, real)))
+
+
+def streamed(model: DPA1, parts: Iterable[Neighborhood | StructureError]) -> Iterator[Features | StructureError]:
+    """As ``features``, of any number of structures in constant memory, small ones together; errors are passed on."""
+    group: list[Neighborhood | StructureError] = []
+    atoms = 0
+    for part in parts:
+        group.append(part)
+        atoms += 1 if isinstance(part, StructureError) else len(part.structure)
+        if atoms >= AT_ONCE:
+            yield from _group(model, group)
+            group, atoms = [], 0
+    yield from _group(model, group)
+
+
+def _group(model: DPA1, group: list[Neighborhood | StructureError]) -> Iterator[Features | StructureError]:
+    good = [p for p in group if not isinstance(p, StructureError)]
+    if good:
+        batch = collate(model.config, good)
+        descriptor, hidden = of_batch(model, batch, torch.nonzero(batch.types >= 0).squeeze(-1))
+    start = 0
+    for part in group:
+        if isinstance(part, StructureError):
+            yield part
+            continue
+        stop = start + len(part.structure)
+        yield Features(descriptor[start:stop].numpy(), hidden[start:stop].numpy())
+        start = stop
 
 
 def of_batch(model: DPA1, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:

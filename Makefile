@@ -18,7 +18,7 @@ PAIRS := build/pairs/$(PAIR_PYTHON)
 TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
 	near_cutoff races short_lengths softmax_extremes triton tuning))
 
-.PHONY: demo test test-all test-pairs test-drivers fuzz lint bench bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-pairs test-drivers fuzz lint docs bench bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-pairs  the Triton tests with triton 3.4, 3.6 and 3.9, each in an environment of its own (15 GB, hours);"
 	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the book, in build/book; warnings are errors, and it needs no network to be read"
 	@echo "make bench       time evaluate on the named systems"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make bench-lammps  timesteps per second in LAMMPS, against DeePMD-kit's pair style"
@@ -88,6 +89,18 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The book's packages are few and pure Python; they lie beside all others.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# Tables and pictures of saved results first; mkdocs.yml says what is a warning.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/book/performance.py
+	$(BIN)/python docs/book/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/book/index.html: written"
 
 bench: $(VENV)/.installed
 	mkdir -p build

@@ -76,7 +76,8 @@ def test_series_and_bases_come_from_the_file(name: str, tmp_path: Path, monkeypa
     model = make_model(**OPTIONS[name] | {"neuron": (10, 20, 40)})
     path = prepared(model, tmp_path)
     assert b"float64.series.0.c" in path.read_bytes()
-    assert (b"float64.basis.2.span" in path.read_bytes()) == (name != "no_attention")
+    assert b"float64.basis.2.span" in path.read_bytes()
+    assert (b"float64.basis.2.head" in path.read_bytes()) == (name == "no_attention")
     assert_same(model, path, structures(model))
 
 

@@ -16,6 +16,7 @@ import dpa1_fast.kernels.dispatch as dispatch
 from dpa1_fast import DPA1, Engine, Result
 from dpa1_fast.errors import BackendError, DPA1Warning
 from dpa1_fast.kernels.cpu import library
+from dpa1_fast.kernels.cpu.evaluator import CpuEvaluator
 from dpa1_fast.kernels.prepare import bases, chebyshev
 
 pytestmark = pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
@@ -112,6 +113,69 @@ def test_first_layer_in_coordinates_and_without(name: str, most: int, monkeypatc
     monkeypatch.setattr(chebyshev, "most_terms", lambda shapes: chebyshev.MOST_TERMS)
     model = make_model(**OPTIONS[name] | {"neuron": (10, 20, 40)})
     assert_same(model, structures(model))
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "concat": {},
+    "strip": {"tebd_input_mode": "strip"},
+    "strip_hard": {"tebd_input_mode": "strip", "smooth_type_embedding": False},
+    "with_parameters": {"fitting": replace(FIT, neuron=(30, 30), resnet_dt=True, numb_fparam=2, numb_aparam=1)},
+    "with_types": {"concat_output_tebd": True, "fitting": replace(FIT, neuron=(24,), dim_case_embd=3)},
+    "vacuum": {"fitting": replace(FIT, neuron=(24, 24), numb_fparam=1, atom_ener=(0.5, None, None))},
+    "silent_type": {"fitting": replace(FIT, neuron=(24, 24), exclude_types=(1,))},
+    "pairs_out": {"pair_exclude_types": ((0, 2),), "exclude_types": ((1, 1),), "atom_exclude_types": (0,)},
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_energy_net_in_coordinates_where_there_is_no_attention(
+    name: str, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    model = make_model(**ALONE[name] | {"attn_layer": 0, "neuron": (10, 20, 40), "axis_neuron": 6})
+    near = Atoms("HCO", [[0, 0, 0], [0.25, 0.1, 0], [1.5, 0, 0.3]])  # closer than what was sampled: all channels
+    near.info["fparam"], near.arrays["aparam"] = np.ones(model.config.fitting.numb_fparam), np.ones((3, 1))
+    atoms = [*structures(model), *([] if model.config.fitting.numb_aparam else [near])]
+    assert_same(model, atoms)
+    evaluator = Engine(model, backend="cpu").evaluator
+    assert isinstance(evaluator, CpuEvaluator)
+    engine = Engine(model, backend="cpu")
+    batch = engine.batch(atoms)
+    evaluator(batch)
+    assert len(evaluator._bases) >= 3
+    assert min(evaluator._bases.values()) >= 0
+
+
+def test_nothing_is_in_coordinates_where_the_energy_nets_first_layer_cannot_be(quiet: None) -> None:
+    for fitting in (replace(FIT, neuron=()), replace(FIT, neuron=(40 * 6,))):
+        model = make_model(attn_layer=0, neuron=(10, 20, 40), axis_neuron=6, fitting=fitting, concat_output_tebd=False)
+        assert not bases.has_head(model.weights().double())
+        assert_same(model, structures(model))
+    model = make_model(attn_layer=0, neuron=(10, 20, 40))
+    model.davg.uniform_(-0.1, 0.1)
+    assert not bases.has_head(model.weights().double())
+    assert_same(model, structures(model))
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_small_structures_of_many_types_make_no_bases(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes longer to make than a small compound to evaluate, and every new compound would need some."""
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    monkeypatch.setattr(chebyshev, "most_terms", lambda shapes: chebyshev.MOST_TERMS)
+    monkeypatch.setattr(bases, "ATOMS_PER_TYPE", {True: 4, False: 4})
+    model = make_model(type_map=("H", "C", "O", "N", "S"), attn_layer=layers, neuron=(10, 20, 40))
+    small, large = molecule(11), molecule(12)
+    assert set(large.symbols) == set(small.symbols) == {"H", "C", "O"}
+    engine = Engine(model, backend="cpu")
+    evaluator = engine.evaluator
+    assert isinstance(evaluator, CpuEvaluator)
+    alone = engine.evaluate([small])[0]
+    assert not evaluator._bases
+    together = engine.evaluate([large, small])
+    assert len(evaluator._bases) == 3
+    assert np.array_equal(together[1].forces, alone.forces)
+    assert together[1].energy == alone.energy
+    assert_same(model, [small, large])
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, "strip_hard", "one_sided_concat", "odd_widths"])

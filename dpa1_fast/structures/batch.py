@@ -286,13 +286,18 @@ def _without(config: DPA1Config, types: NDArray[np.int64], edges: Edges, pairs: 
     return _select(edges, table[types[edges.center], types[edges.neighbor]])
 
 
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One after another; a single one is not copied, for its edges are most of what a batch holds."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
 def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:
     """Puts structures one after another into a Batch of CPU tensors."""
     sizes = np.array([len(p.structure) for p in parts], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    types = np.concatenate([p.structure.types for p in parts])
-    center = np.concatenate([p.edges.center + o for p, o in zip(parts, offsets, strict=False)])
-    neighbor = np.concatenate([p.edges.neighbor + o for p, o in zip(parts, offsets, strict=False)])
+    types = _joined([p.structure.types for p in parts])
+    center = _joined([p.edges.center + o if o else p.edges.center for p, o in zip(parts, offsets, strict=False)])
+    neighbor = _joined([p.edges.neighbor + o if o else p.edges.neighbor for p, o in zip(parts, offsets, strict=False)])
     first_edge = np.concatenate([[0], np.cumsum(np.bincount(center, minlength=len(types)))])
     fparams = [p.structure.fparam for p in parts if p.structure.fparam is not None]
     aparams = [p.structure.aparam for p in parts if p.structure.aparam is not None]
@@ -303,7 +308,7 @@ def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:
         active=torch.from_numpy((types >= 0) & ~np.isin(types, config.atom_exclude_types)),
         center=torch.from_numpy(center),
         neighbor=torch.from_numpy(neighbor),
-        vector=torch.from_numpy(np.concatenate([p.edges.vector for p in parts])),
+        vector=torch.from_numpy(_joined([p.edges.vector for p in parts])),
         first_edge=torch.from_numpy(first_edge),
         n_filled=torch.from_numpy(np.concatenate([p.n_filled for p in parts])),
         nsel=config.nsel,

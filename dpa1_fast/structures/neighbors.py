@@ -1,4 +1,5 @@
-"""Neighbours of one structure as a full list in CSR order, by vesin, or by a k-d tree where its grid would not do."""
+"""Neighbours of one structure as a full list in CSR order: compiled, by vesin where nothing was compiled, or by a k-d
+tree where a grid would not do."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from vesin import NeighborList
 
 from ..errors import StructureError
+from ..kernels.cpu import neighbors as compiled
 from . import sparse_search
 from .structure import Structure
 
@@ -22,6 +24,9 @@ GRID_CELLS = 100_000
 CELLS_PER_ATOM = 64
 """With more cells than this an atom is mostly alone, and a grid spends its time on empty ones."""
 
+ANY_GRID = 200
+"""So few atoms are searched soon wherever they lie, all in one cell if it must be."""
+
 FAR = 1000
 """Cells. An atom further outside of a periodic box is wrapped before the search: vesin counts in 32 bits."""
 
@@ -31,7 +36,7 @@ MOST_IMAGES = 1_000_000
 
 @dataclass(frozen=True)
 class Edges:
-    """Pairs with r < rcut, sorted by centre and, for one centre, in the order that vesin found them.
+    """Pairs with r < rcut, sorted by centre and, for one centre, by neighbour and the faces that they are seen through.
 
     Attributes:
         center, neighbor: (e,) atom indices. vector: (e, 3) r_neighbor − r_center in Å, through the cell's faces.
@@ -66,6 +71,38 @@ def check_images(structure: Structure, planes: NDArray[np.float64], cutoff: floa
     images = np.prod(2 * np.ceil(cutoff * planes) + 1)
     if images > MOST_IMAGES:
         raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The periodic vectors of a structure.
+
+    Attributes:
+        vectors: (3, 3) Å, zero rows along axes that are not periodic. dual: (3, 3) its pseudo-inverse.
+        planes: 1/Å, how many lattice planes there are along each periodic axis.
+    """
+
+    vectors: NDArray[np.float64]
+    dual: NDArray[np.float64]
+    planes: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, structure: Structure) -> Lattice:
+        """Of a structure whose cell was checked."""
+        pbc = structure.pbc
+        if not pbc.any():
+            return cls(np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(0))
+        vectors = np.where(pbc[:, None], structure.cell, 0.0)
+        dual = np.linalg.inv(vectors) if pbc.all() else np.linalg.pinv(vectors)
+        return cls(vectors, dual, np.sqrt(np.square(dual[:, pbc]).sum(axis=0)))
+
+
+def grid_does(structure: Structure, cutoff: float) -> bool:
+    """Whether a grid of cells finds a structure's pairs soon: not where atoms lie far apart, or the cell is thin."""
+    if len(structure) <= ANY_GRID:
+        return True
+    real = structure.types >= 0
+    return _grid_does(structure.positions[real], _search_cell(structure), structure.pbc, cutoff)
 
 
 def search(structure: Structure, cutoff: float, quantities: str) -> list[NDArray[Any]]:
@@ -133,9 +170,19 @@ def neighbor_edges(structure: Structure, rcut: float) -> Edges:
     if not (structure.types >= 0).any():
         none = np.zeros(0, dtype=np.int64)
         return Edges(none, none, np.zeros((0, 3)))
-    center, neighbor, vector = search(structure, rcut, "ijD")
-    square = np.einsum("ea,ea->e", vector, vector)
-    if len(square) and square.min() < OVERLAP**2:
+    found = None
+    if grid_does(structure, rcut):
+        lattice = Lattice.of(structure)
+        check_images(structure, lattice.planes, rcut)
+        real = structure.types >= 0
+        found = compiled.edges(structure.positions, real, lattice.vectors, lattice.dual, rcut)
+    if found is None:
+        center, neighbor, vector = search(structure, rcut, "ijD")
+        least = float(np.einsum("ea,ea->e", vector, vector).min(initial=np.inf))
+    else:
+        center, neighbor, vector, least = found
+    if least < OVERLAP**2:
+        square = np.einsum("ea,ea->e", vector, vector)
         e = int(square.argmin())
         raise overlap(structure, int(center[e]), int(neighbor[e]), float(np.sqrt(square[e])))
     return Edges(center, neighbor, vector)

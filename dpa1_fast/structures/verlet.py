@@ -15,8 +15,7 @@ norm. A structure is searched again unless
 which for a fixed cell is the usual max|u| ≤ skin / 2. Atoms that are wrapped into the cell have moved far.
 
 Candidates are sorted by (i, j, S): what a step gives depends on positions and cells, never on when lists were made.
-A fresh list (``neighbors.py``) holds the same pairs, those of one atom in another order (which one of two equally far
-``sel`` cuts off may therefore differ).
+A fresh list (``neighbors.py``) holds the same pairs in the same order, with vectors of the same bits if it is compiled.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from ..config import DPA1Config
 from ..errors import StructureError
 from ..kernels.cpu import library, neighbors
 from .batch import Batch, visible
-from .neighbors import OVERLAP, Edges, check_images, overlap, search
+from .neighbors import OVERLAP, Edges, Lattice, check_images, grid_does, overlap, search
 from .structure import SMALLEST_HEIGHT, Structure, moved
 
 SKIN = 0.8
@@ -85,19 +84,18 @@ def find_candidates(structure: Structure, cutoff: float) -> Candidates:
     Raises:
         StructureError: a cell so thin that the search would not end, or atoms too many cells apart to count.
     """
-    n, pbc = len(structure), structure.pbc
-    lattice = np.where(pbc[:, None], structure.cell, 0.0)
-    dual = np.linalg.inv(lattice) if pbc.all() else np.linalg.pinv(lattice) if pbc.any() else np.zeros((3, 3))
-    planes = np.linalg.norm(dual[:, pbc], axis=0)
-    height = 1.0 / float(planes.max()) if pbc.any() else np.inf
-    now = structure.positions, structure.cell, dual, height
+    n, lattice = len(structure), Lattice.of(structure)
+    height = 1.0 / float(lattice.planes.max()) if len(lattice.planes) else np.inf
+    now = structure.positions, structure.cell, lattice.dual, height
     real = structure.types >= 0
     if not real.any():
         none = _nothing(n)
         return Candidates(*now, none.counts, none.image, none.atom, none.shift)
-    check_images(structure, planes, cutoff)
-    found = neighbors.search(structure.positions, real, lattice, dual, cutoff) or _by_cells(structure, cutoff)
-    return Candidates(*now, *found)
+    check_images(structure, lattice.planes, cutoff)
+    found = None
+    if grid_does(structure, cutoff):
+        found = neighbors.search(structure.positions, real, lattice.vectors, lattice.dual, cutoff)
+    return Candidates(*now, *(found or _by_cells(structure, cutoff)))
 
 
 def _by_cells(structure: Structure, cutoff: float) -> tuple[Index, Index, Index, Array]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..outputs import Outputs, OutputsWithHidden
@@ -45,6 +46,7 @@ class CpuEvaluator:
         self._seen = torch.zeros(n * n, dtype=torch.bool)
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
         self._most_terms = bases.most_terms(self.weights)
+        self._has_bases = bool(self.weights.attention) or bases.has_head(self.weights)
         self._pool = BufferPool()
         self._lock = threading.Lock()
 
@@ -100,26 +102,29 @@ class CpuEvaluator:
         present = self._model.pairs(batch.types, batch.first_edge, batch.neighbor, n)
         for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
             self._series_of(pair)
-        if not self.config.attn_layer:
+        if not self._has_bases:
             return torch.full((len(center),), -1, dtype=torch.int32)
-        # By what a structure is made of and not by what is in the batch: packing may not change a bit of a result.
-        holds = np.zeros((batch.n_structures, n), dtype=bool)
-        types, structure = batch.types.numpy(), batch.structure.numpy()
-        real = types >= 0
-        holds[structure[real], types[real]] = True
-        packed = np.packbits(holds, axis=1)
-        _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-        made_of = [tuple(np.flatnonzero(row).tolist()) for row in holds[first]]
-        keys = [(t, around) for around in made_of if len(around) <= bases.MOST_TYPES_AROUND for t in around]
-        if len(self._bases) + sum(key not in self._bases for key in keys) > MOST_BASES:
+        # By the structure alone and not by what is in the batch: packing may not change a bit of a result.
+        made_of, which = _compositions(batch, n)
+        structure, types = batch.structure.numpy(), batch.types.numpy()
+        atoms = np.diff(batch.offsets.numpy())
+        least = np.array([bases.least_atoms(self.weights, len(around)) for around in made_of], dtype=np.int64)
+        served = atoms >= least[which]
+        keys = [
+            (k, t, made_of[k])
+            for k in np.unique(which[served]).tolist()
+            if len(made_of[k]) <= bases.MOST_TYPES_AROUND
+            for t in made_of[k]
+        ]
+        if len(self._bases) + sum(key[1:] not in self._bases for key in keys) > MOST_BASES:
             self._bases.clear()
             self._model.forget_bases()
         table = np.full((len(made_of), n), -1, dtype=np.int32)
-        row_of = {around: k for k, around in enumerate(made_of)}
-        for t, around in keys:
-            table[row_of[around], t] = self._basis(t, around)
-        at = which.reshape(-1)[structure[center.numpy()]]
-        return torch.from_numpy(table[at, types[center.numpy()]])
+        for k, t, around in keys:
+            table[k, t] = self._basis(t, around)
+        home = structure[center.numpy()]
+        found = table[which[home], types[center.numpy()]]
+        return torch.from_numpy(np.where(served[home], found, np.int32(-1)))
 
     def _series_of(self, pair: int) -> chebyshev.Series | None:
         """The embedding of a pair of types as polynomials, fitted when it is first asked for; None: the net serves."""
@@ -149,3 +154,15 @@ class CpuEvaluator:
             return -1
         numbers = bases.layer_numbers(self.weights, center, around, series, self.precision)
         return -1 if numbers is None else self._model.add_basis(numbers)
+
+
+def _compositions(batch: Any, ntypes: int) -> tuple[list[tuple[int, ...]], NDArray[np.int64]]:
+    """The different sets of types that structures are made of, and which each structure has, (S,)."""
+    holds = np.zeros((batch.n_structures, ntypes), dtype=bool)
+    types, structure = batch.types.numpy(), batch.structure.numpy()
+    real = types >= 0
+    holds[structure[real], types[real]] = True
+    place: dict[bytes, int] = {}
+    which = [place.setdefault(row.tobytes(), len(place)) for row in np.packbits(holds, axis=1)]
+    first = {k: s for s, k in reversed(list(enumerate(which)))}
+    return [tuple(np.flatnonzero(holds[first[k]]).tolist()) for k in range(len(place))], np.array(which, dtype=np.int64)

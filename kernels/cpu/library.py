@@ -108,6 +108,9 @@ def library(build: str | None = None) -> ctypes.CDLL:
         edges = [ctypes.c_int64, *[ctypes.c_void_p] * 4, ctypes.c_double, *[ctypes.c_void_p] * 5]
         lib.dpa1_near_edges.argtypes, lib.dpa1_near_edges.restype = edges, ctypes.c_int64  # type: ignore[assignment]
         lib.dpa1_search.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 4, ctypes.c_double, ctypes.c_void_p]
+        fresh = [ctypes.c_int64, *[ctypes.c_void_p] * 4, ctypes.c_double, ctypes.c_void_p]
+        lib.dpa1_fresh.argtypes, lib.dpa1_fresh.restype = fresh, ctypes.c_int64  # type: ignore[assignment]
+        lib.dpa1_fresh_edges.argtypes, lib.dpa1_fresh_edges.restype = [ctypes.c_void_p] * 3, None  # type: ignore[assignment]
         lib.dpa1_found.argtypes, lib.dpa1_found.restype = [ctypes.c_void_p] * 4, None  # type: ignore[assignment]
         return lib
     raise OSError(f"the CPU engine was not compiled ({', '.join(names)})")

@@ -1,4 +1,4 @@
-"""Compiled help for neighbour lists that last (``structures/verlet.py``); ``native/candidates.h`` does the work."""
+"""Compiled neighbour lists: fresh ones (``native/grid.h``) and those that last (``native/candidates.h``)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from .buffer_pool import BufferPool
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-MOST_ATOMS = 200
-"""A structure of more atoms is searched by cells: looking at all pairs would take longer."""
 
 _POOL = BufferPool()
 
@@ -31,18 +28,39 @@ def search(
     Returns:
         ``counts``, ``image``, ``atom`` and ``shift`` of ``verlet.Candidates``; None where another way must be found.
     """
-    n = len(positions)
-    if n > MOST_ATOMS or not library.available():
+    if not library.available():
         return None
-    lib, sizes = library.library(), np.zeros(2, dtype=np.int64)
-    positions, lattice, dual = (np.ascontiguousarray(x) for x in (positions, lattice, dual))
-    if not lib.dpa1_search(n, _at(real), _at(positions), _at(lattice), _at(dual), cutoff, _at(sizes)):
+    lib, sizes, n = library.library(), np.zeros(2, dtype=np.int64), len(positions)
+    given = [np.ascontiguousarray(x) for x in (real, positions, lattice, dual)]
+    if not lib.dpa1_search(n, *map(_at, given), cutoff, _at(sizes)):
         return None
     pairs, images = sizes.tolist()
     counts, image, atom = (np.empty(k, dtype=np.int64) for k in (n, pairs, images))
     shift = np.empty((images, 3))
     lib.dpa1_found(_at(counts), _at(image), _at(atom), _at(shift))
     return counts, image, atom, shift
+
+
+def edges(
+    positions: Array, real: NDArray[np.bool_], lattice: Array, dual: Array, cutoff: float
+) -> tuple[Index, Index, Array, float] | None:
+    """The same pairs for a structure that is evaluated once; arguments as of ``search``.
+
+    Returns:
+        center, neighbor (e,); vector (e, 3) Å, r_neighbor − r_center through the faces; the least square of a distance,
+        Å², infinite where there is none. None where another way must be found.
+    """
+    if not library.available():
+        return None
+    lib, least = library.library(), np.full(1, np.inf)
+    given = [np.ascontiguousarray(x) for x in (real, positions, lattice, dual)]
+    count = lib.dpa1_fresh(len(positions), *map(_at, given), cutoff, _at(least))
+    if count < 0:
+        return None
+    center, neighbor = (_POOL.take(f"fresh {name}", (count,), np.int64) for name in ("center", "neighbor"))
+    vector = _POOL.take("fresh vector", (count, 3))
+    lib.dpa1_fresh_edges(_at(center), _at(neighbor), _at(vector))
+    return center, neighbor, vector, float(least[0])
 
 
 def row(counts: Index, image: Index, atom: Index, shift: Array) -> tuple[int, ...]:

@@ -26,6 +26,14 @@ NEAREST = 0.4
 MOST_TYPES_AROUND = 4
 """A basis is looked for where at most so many types are around; with more it is rarely worth it."""
 
+FEW_TYPES = 4
+"""Models of at most so many types have bases for structures of any size: there are few, and they are soon made."""
+
+ATOMS_PER_TYPE = {True: 32, False: 256}
+"""With more types a structure of so many atoms a type that it is made of has them, with and without attention: one
+takes about 10 ms to make, and screening a hundred thousand compounds would make one for every few atoms. By the structure
+alone, so that results do not depend on what was evaluated before."""
+
 SAMPLES = 512
 WORTH = 0.75
 """A basis is used where r + 1 is at most this part of M + 1."""
@@ -60,23 +68,42 @@ def most_terms(w: Weights) -> int:
     return chebyshev.most_terms(shapes) if w.config.attn_layer else chebyshev.MOST_TERMS
 
 
+def least_atoms(w: Weights, types: int) -> int:
+    """How many atoms a structure made of so many types must have for bases to be worth their making."""
+    return 0 if w.config.ntypes <= FEW_TYPES else types * ATOMS_PER_TYPE[bool(w.attention)]
+
+
 def layer_numbers(
     w: Weights, center: int, around: Sequence[int], series: Sequence[chebyshev.Series], precision: torch.dtype
 ) -> merging.Numbers | None:
-    """The first attention layer in the coordinates of a centre type with the types around it; None: not worth it.
+    """The first attention layer, or without attention the energy net's first layer, in the coordinates of a centre type
+    with the types around it; None: not worth it.
 
     Args:
         series: of the embedding of each of these pairs, in the order of ``around``.
     """
+    if not w.attention and not has_head(w):
+        return None
     span = of_pairs(w, center, [center * w.config.ntypes + t for t in around], TOLERANCE[precision])
     if span is None:
         return None
+    span = span if w.attention else merging.along_axis(w, span)
     terms = max(x.c.shape[1] for x in series)
     c = torch.stack([torch.nn.functional.pad(x.c, (0, 0, 0, terms - x.c.shape[1])) for x in series])
     about = torch.tensor([series[0].lo, series[0].hi, c.shape[1], terms], dtype=torch.float64)
     slope = torch.stack([chebyshev.Series(series[0].lo, series[0].hi, x).slope for x in c])
-    layer = merging.reduced_layer(w.attention[0], w.config.normalize, span)
-    return {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span} | layer
+    own = merging.reduced_layer(w.attention[0], w.config.normalize, span) if w.attention else merging.head(w, span)
+    shared = {"types": torch.tensor(around).double(), "series": about, "c": c @ span, "slope": slope @ span}
+    return shared | {"span": span.t()} | own
+
+
+def has_head(w: Weights) -> bool:
+    """Whether the energy net's first layer can read a smaller descriptor: it is hidden, returns no input, and empty
+    slots add nothing to the moments."""
+    if len(w.fitting) < 2 or bool(w.davg.any()):
+        return False
+    n_in, n_out = w.fitting[0].weight.shape
+    return n_out not in (n_in, 2 * n_in)
 
 
 def of_pairs(w: Weights, center: int, pairs: Sequence[int], tolerance: float) -> Tensor | None:

@@ -24,7 +24,7 @@ MOST_TERMS = 96
 ACTIVATION = 25
 """Multiply-adds that take as long as one activation, there and back (a tanh, on AVX-512)."""
 
-SAMPLES = 256
+SAMPLES = 128
 
 
 class Series(NamedTuple):
@@ -69,7 +69,7 @@ def fit(
     if terms > most:
         return None
     found = Series(lo, hi, series[:, :terms])
-    between = torch.linspace(lo, hi, 499, dtype=torch.float64)
+    between = torch.linspace(lo, hi, 2 * SAMPLES - 1, dtype=torch.float64)
     exact = net(between)
     error = (polynomials(2.0 * (between - lo) / (hi - lo) - 1.0, terms).t() @ found.c - exact).abs()
     return found if float(error.max()) <= 100 * tolerance * float(exact.abs().max()) else None

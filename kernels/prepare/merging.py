@@ -160,7 +160,31 @@ def reduced_layer(layer: AttentionLayer, normalize: bool, span: Tensor) -> Numbe
     basis[-1, -1] = 1.0
     q, k, v = (basis.t() @ x for x in with_bias(layer))
     products = [q @ k.t()] + ([x @ x.t() for x in (q, k, v)] if normalize else [])
-    return {"a": torch.cat(products, dim=1), "w_y": v @ layer.w_out, "span": span.t()}
+    return {"a": torch.cat(products, dim=1), "w_y": v @ layer.w_out}
+
+
+def along_axis(w: Weights, span: Tensor) -> Tensor:
+    """A basis of the same span (M, r), turned such that only its first coordinates reach the first A channels."""
+    turn, _ = torch.linalg.qr(span[: w.config.axis_neuron].t(), mode="complete")
+    return span @ turn
+
+
+def head(w: Weights, span: Tensor) -> Numbers:
+    """The energy net's first layer on the descriptor in coordinates; span (M, r) by ``along_axis``.
+
+    With X = Y spanᵀ and S_pq = Σ_c Y_cp Y_cq the descriptor is D_ka = Σ_pq span_kp span_aq S_pq, where
+    q < A' = min(A, r) is enough. So W_(pq),h = Σ_ka span_kp span_aq W_(ka),h; S is symmetric, and W_(pq) + W_(qp)
+    serves both for q < p < A'. What follows the descriptor stays.
+    """
+    (m, r), a, weight = span.shape, w.config.axis_neuron, w.fitting[0].weight
+    n_out, axis = weight.shape[1], min(a, r)
+    full = torch.einsum("kp,aq,kah->pqh", span, span[:a, :axis], weight[: m * a].view(m, a, n_out))
+    square = full[:axis]
+    full[:axis] = square + square.transpose(0, 1)
+    diagonal = torch.arange(axis)
+    full[diagonal, diagonal] /= 2
+    kept = torch.arange(axis).unsqueeze(0) <= torch.arange(r).unsqueeze(1)
+    return {"head": torch.cat([full[kept], weight[m * a :]])}
 
 
 def of_model(w: Weights, nearest: float, extras: int) -> Numbers:

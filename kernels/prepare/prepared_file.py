@@ -90,7 +90,7 @@ def _fitted(w: Weights, types: Sequence[int], precision: torch.dtype) -> Iterato
             if x is not None:
                 about = torch.tensor([x.lo, x.hi, x.c.shape[0], x.c.shape[1]], dtype=torch.float64)
                 yield from ((f"series.{pair}.{k}", v) for k, v in {"about": about, "c": x.c, "slope": x.slope}.items())
-        if w.config.attn_layer and len(types) <= bases.MOST_TYPES_AROUND and len(series) == len(pairs):
+        if len(types) <= bases.MOST_TYPES_AROUND and len(series) == len(pairs):
             numbers = bases.layer_numbers(w, center, types, series, precision) or {}
             yield from ((f"basis.{center}.{name}", x) for name, x in numbers.items())
 

@@ -11,7 +11,8 @@ namespace dpa1 {
 template <class R>
 class Atom {
  public:
-  /// X (4, M), without what empty slots add, from the atom's edges: vectors d (n, 3) in Å and types (n).
+  /// X (4, M), without what empty slots add, from the atom's edges: vectors d (n, 3) in Å and types (n). Without attention
+  /// X (4, r) in the coordinates of ``basis``, where one is given; then no neighbour may be nearer than the model says.
   void forward(const Model<R>& model, int center, int n, const double* d, const int* types, const Basis<R>* basis,
                R* x, Arena& keep, Arena& scratch) {
     model_ = &model;
@@ -21,14 +22,18 @@ class Atom {
     env_ = environment(d_, n, width_, statistics, model.dstd.data() + 4 * center, model.smoothing, keep);
     for (int c = 0; c < 4; ++c) row_[c] = narrow(env_.row[c], keep);
     sw_ = model.smooth ? narrow(env_.sw, keep) : nullptr;
+    const bool sampled = env_.nearest >= model.nearest, alone = model.attention.empty();
+    basis_ = sampled ? basis : nullptr;
     const Series<R>* const* mine = model.series_of.data() + size_t(center) * model.ntypes;
-    series_.assign(mine, mine + model.ntypes);
-    fitted_ = env_.nearest >= model.nearest;
+    if (alone && basis_)
+      series_ = basis_->of_type;
+    else
+      series_.assign(mine, mine + model.ntypes);
+    fitted_ = sampled;
     for (const Segment& s : segments_) fitted_ = fitted_ && series_[s.type];
-    basis_ = env_.nearest >= model.nearest ? basis : nullptr;
-    std::fill(x, x + 4 * model.m, R(0));
+    std::fill(x, x + 4 * (alone && basis_ ? basis_->r : model.m), R(0));
     if (n == 0) return;
-    if (model.attention.empty() && fitted_) {
+    if (alone && fitted_) {
       SeriesMoments<R>::forward(series_, segments_, env_.row[0], sw_, row_, x, scratch);
       return;
     }

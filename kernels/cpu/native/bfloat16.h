@@ -38,7 +38,7 @@ struct Packed {
 /// Products in full float32 while it lives: for sums that cancel.
 class Exact {
  public:
-  Exact() : was_(Bfloat16Products::on()) { Bfloat16Products::on() = false; }
+  explicit Exact(bool wanted = true) : was_(Bfloat16Products::on()) { Bfloat16Products::on() = was_ && !wanted; }
   ~Exact() { Bfloat16Products::on() = was_; }
   Exact(const Exact&) = delete;
 

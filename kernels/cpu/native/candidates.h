@@ -3,10 +3,7 @@
 // Products that are added stand as std::fma, so that the bits of a vector depend on nothing but its own numbers.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <vector>
+#include "grid.h"
 
 namespace dpa1 {
 
@@ -18,13 +15,6 @@ struct List {
   const int64_t* atom;    // (images) j
   const double* shift;    // (images, 3) S
 };
-
-/// S·cell, rows of the cell being lattice vectors.
-inline void shifted(const double* s, const double* cell, double* out) {
-  for (int c = 0; c < 3; ++c) out[c] = std::fma(s[2], cell[6 + c], std::fma(s[1], cell[3 + c], s[0] * cell[c]));
-}
-
-inline double squared(const double* d) { return std::fma(d[2], d[2], std::fma(d[1], d[1], d[0] * d[0])); }
 
 /// The candidates of all structures that are closer than the cut-off, sorted by centre; how many there are. Arrays of
 /// edges have room for all candidates and one more. ``least``: the smallest square of a distance.
@@ -70,49 +60,24 @@ struct Found {
   std::vector<double> shift;
 };
 
-/// Every pair |r_j − r_i + S·lattice| < cutoff of n atoms, both ways round, by looking at all that may be so near.
-/// Rows of ``lattice`` are zero along axes that are not periodic; ``dual`` is its pseudo-inverse. Returns whether it was
-/// done: not where atoms lie so many cells apart that a table of their images would be too large.
-inline bool search(int64_t n, const uint8_t* real, const double* r, const double* lattice, const double* dual,
-                   double cutoff, Found& found) {
+/// Every pair |r_j − r_i + S·lattice| < cutoff of the atoms in a box, both ways round. Returns whether it was done: not
+/// where atoms lie so many cells apart that a table of their images would be too large.
+inline bool search(const Box& box, double cutoff, Found& found) {
   struct Pair {
     int64_t j;
     int32_t s[3];
   };
   std::vector<Pair> pairs;
+  const int64_t n = box.n;
   int64_t low[3] = {0, 0, 0}, high[3] = {0, 0, 0};
-  double reach[3];  // lattice planes within the cut-off
-  for (int k = 0; k < 3; ++k) {
-    const double column[3] = {dual[k], dual[3 + k], dual[6 + k]};
-    reach[k] = cutoff * std::sqrt(squared(column)) + 1e-9;
-  }
-  found.counts.assign(n, 0);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      if (!real[i] || !real[j]) continue;
-      const double d[3] = {r[3 * j] - r[3 * i], r[3 * j + 1] - r[3 * i + 1], r[3 * j + 2] - r[3 * i + 2]};
-      int64_t from[3], to[3];
-      for (int k = 0; k < 3; ++k) {
-        const double f = d[0] * dual[k] + d[1] * dual[3 + k] + d[2] * dual[6 + k];
-        if (!(std::fabs(f) < 1e6)) return false;
-        const bool periodic = lattice[3 * k] != 0 || lattice[3 * k + 1] != 0 || lattice[3 * k + 2] != 0;
-        from[k] = periodic ? int64_t(std::ceil(-f - reach[k])) : 0;
-        to[k] = periodic ? int64_t(std::floor(-f + reach[k])) : 0;
-      }
-      for (int64_t a = from[0]; a <= to[0]; ++a)
-        for (int64_t b = from[1]; b <= to[1]; ++b)
-          for (int64_t c = from[2]; c <= to[2]; ++c) {
-            const double s[3] = {double(a), double(b), double(c)};
-            double v[3];
-            shifted(s, lattice, v);
-            for (int x = 0; x < 3; ++x) v[x] += d[x];
-            if (!(squared(v) < cutoff * cutoff) || (i == j && !a && !b && !c)) continue;
-            pairs.push_back({j, {int32_t(a), int32_t(b), int32_t(c)}});
-            const int64_t whole[3] = {a, b, c};
-            for (int x = 0; x < 3; ++x) low[x] = std::min(low[x], whole[x]), high[x] = std::max(high[x], whole[x]);
-            ++found.counts[i];
-          }
-    }
+  found.counts.assign(size_t(n), 0);
+  Grid grid;
+  if (!grid.build(box, cutoff)) return false;
+  grid.pairs([](size_t) {}, [&](int64_t i, int64_t j, const double* s, const double*) {
+    pairs.push_back({j, {int32_t(s[0]), int32_t(s[1]), int32_t(s[2])}});
+    for (int x = 0; x < 3; ++x) low[x] = std::min(low[x], int64_t(s[x])), high[x] = std::max(high[x], int64_t(s[x]));
+    ++found.counts[size_t(i)];
+  });
   const int64_t wide[3] = {high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1};
   constexpr int64_t LARGEST = int64_t(1) << 22;
   if (wide[0] > LARGEST / (wide[1] * wide[2]) || n * wide[0] * wide[1] * wide[2] > LARGEST) return false;

@@ -1,6 +1,7 @@
 // Whether the numbers of a file belong together: what model.h, series.h and attention.h read must be there, no more, no less.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -18,12 +19,15 @@ class CheckNumbers {
   }
 
   /// Of what belongs to a model that was checked.
-  CheckNumbers(const Numbers& in, const CheckNumbers& model) : CheckNumbers(in) { m_ = model.m_, layers_ = model.layers_; }
+  CheckNumbers(const Numbers& in, const CheckNumbers& model) : CheckNumbers(in) {
+    m_ = model.m_, layers_ = model.layers_, after_ = model.after_, head_ = model.head_, axis_ = model.axis_;
+  }
 
   /// All of a model but its series and bases.
   void model() {
     ntypes_ = whole("ntypes", 1, 4096), m_ = whole("m", 1, 1 << 14);
-    const size_t axis = whole("axis", 1, m_), extras = whole("extras", 0, 1 << 14), pairs = ntypes_ * ntypes_;
+    axis_ = whole("axis", 1, m_);
+    const size_t extras = whole("extras", 0, 1 << 14), pairs = ntypes_ * ntypes_;
     whole("nsel", 0, 1 << 24);
     for (const char* name : {"smooth", "dotr", "strip", "vacuum", "normalize"}) whole(name, 0, 1);
     for (const char* name : {"nearest", "rcut", "rcut_smth", "protection", "scale", "ln_eps"}) size(name, 1);
@@ -39,7 +43,8 @@ class CheckNumbers {
     perhaps("empty", pairs * 4 * m_);
     const size_t tebd = count("tebd");
     if (tebd % ntypes_) bad("tebd");
-    size("last.weight", network("fitting", m_ * axis + tebd / ntypes_ + extras)), size("last.bias", 1);
+    after_ = tebd / ntypes_ + extras, head_ = count("fitting.0.bias");
+    size("last.weight", network("fitting", m_ * axis_ + after_)), size("last.bias", 1);
     for (layers_ = 0; in_.count("attention." + std::to_string(layers_) + ".weight"); ++layers_) attention(layers_);
     if (layers_) size("b_out", m_);
   }
@@ -53,13 +58,18 @@ class CheckNumbers {
     for (const char* name : {"c", "slope"}) size(at + name, copies * sets * size_t(a[3]) * width);
   }
 
-  /// A basis for the first layer of attention around one type of centre; its types are ``types``.
+  /// A basis around one type of centre, for the first layer of attention or of the energy net; its types are ``types``.
   void basis(const std::string& at, const std::vector<double>& types) {
-    if (!layers_ || entry(at + "types") != types) bad(at + "types");
+    if (entry(at + "types") != types) bad(at + "types");
     const size_t span = count(at + "span"), r = span / m_;
     if (!r || r > m_ || span % m_) bad(at + "span");
     series(at, at + "series", r, types.size());
-    size(at + "a", (r + 1) * (r + 1) * (value("normalize") != 0 ? 4 : 1)), size(at + "w_y", (r + 1) * m_);
+    if (layers_)
+      size(at + "a", (r + 1) * (r + 1) * (value("normalize") != 0 ? 4 : 1)), size(at + "w_y", (r + 1) * m_);
+    else if (!head_)
+      bad(at + "types");
+    else
+      size(at + "head", (inputs(r, std::min(r, axis_)) + after_) * head_);
   }
 
   const std::vector<double>& entry(const std::string& name) const {
@@ -89,6 +99,9 @@ class CheckNumbers {
   }
 
  private:
+  /// S of contraction.h in r coordinates, of which ``axis`` span the axis.
+  static size_t inputs(size_t r, size_t axis) { return axis * (axis + 1) / 2 + (r - axis) * axis; }
+
   [[noreturn]] static void bad(const std::string& name) {
     throw BadFile("has numbers in " + name + " that do not fit the rest of it; compile it again");
   }
@@ -120,7 +133,8 @@ class CheckNumbers {
   }
 
   const Numbers& in_;
-  size_t ntypes_ = 0, m_ = 0, layers_ = 0;
+  size_t ntypes_ = 0, m_ = 0, layers_ = 0, axis_ = 0;
+  size_t after_ = 0, head_ = 0;  // inputs of the energy net after the descriptor, outputs of its first layer
 };
 
 }  // namespace dpa1

@@ -1,13 +1,16 @@
 // A few atoms together: each alone up to its moments, then contraction and energy net with atoms as columns, and back.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <numeric>
 #include <system_error>
 #include <thread>
 
 #include "atom.h"
+#include "contraction.h"
 
 namespace dpa1 {
 
@@ -37,116 +40,110 @@ class Worker {
  public:
   explicit Worker(const Model<R>& model) : model_(model) {}
 
-  /// Evaluates centres [begin, end).
-  void run(const Request& q, int64_t begin, int64_t end) {
+  /// Evaluates centres q.center[which[0 … count − 1]], all with the same basis.
+  void run(const Request& q, const int64_t* which, size_t count) {
     Bfloat16Products::on() = model_.bfloat16;
+    const int32_t index = q.basis[which[0]];
+    if (index < 0 || !model_.attention.empty()) return group(q, {which, which + count}, nullptr);
+    // Without attention all columns of the energy net's first layer are in one basis, or in none.
+    std::vector<int64_t> sampled, others;
+    for (size_t k = 0; k < count; ++k) (nearest(q, which[k]) >= model_.nearest ? sampled : others).push_back(which[k]);
+    group(q, sampled, model_.bases[size_t(index)].get());
+    group(q, others, nullptr);
+  }
+
+ private:
+  static double nearest(const Request& q, int64_t which) {
+    const int64_t i = q.center[which];
+    double least = INFINITY;
+    for (int64_t e = q.first_edge[i]; e < q.first_edge[i + 1]; ++e) {
+      const double *d = q.vector + 3 * e, square = std::fma(d[2], d[2], std::fma(d[1], d[1], d[0] * d[0]));
+      least = square < least ? square : least;
+    }
+    return std::sqrt(least);
+  }
+
+  /// Evaluates some centres; ``shared``: the basis of all of their moments.
+  void group(const Request& q, const std::vector<int64_t>& which, const Basis<R>* shared) {
+    if (which.empty()) return;
     const auto start = keep_.mark();
-    const int count = int(end - begin), B = padded<R>(count), m = model_.m;
+    const int count = int(which.size()), B = padded<R>(count), m = shared ? shared->r : model_.m;
     atoms_.resize(std::max(atoms_.size(), size_t(count)));
     R *x = keep_.take<R>(4 * size_t(m) * B), *one = keep_.take<R>(4 * size_t(m));
     std::fill(x, x + 4 * size_t(m) * B, R(0));
     for (int b = 0; b < count; ++b) {
-      const int64_t i = q.center[begin + b], e = q.first_edge[i];
+      const int64_t i = q.center[which[b]], e = q.first_edge[i];
       const int n = int(q.first_edge[i + 1] - e), type = int(q.type[i]);
       types_.resize(std::max(types_.size(), size_t(n)));
       for (int j = 0; j < n; ++j) types_[j] = int(q.type[q.neighbor[e + j]]);
-      const int which = q.basis[begin + b];
-      const Basis<R>* basis = which >= 0 ? model_.bases[which].get() : nullptr;
+      const int32_t index = q.basis[which[b]];
+      const Basis<R>* basis = model_.attention.empty() ? shared : index >= 0 ? model_.bases[size_t(index)].get() : nullptr;
       atoms_[b].forward(model_, type, n, q.vector + 3 * e, types_.data(), basis, one, keep_, scratch_);
       if (!model_.empty.empty()) {
-        const size_t pair = size_t(q.first_type[begin + b]) * model_.ntypes + type;
+        const size_t pair = size_t(q.first_type[which[b]]) * model_.ntypes + type;
         const R* empty = model_.empty.data() + pair * 4 * m;
         const R weight = R(model_.nsel - q.n_filled[i]);
         for (int k = 0; k < 4 * m; ++k) one[k] += empty[k] * weight;
       }
       for (int k = 0; k < 4 * m; ++k) x[size_t(k) * B + b] = one[k] / R(model_.nsel);
     }
-    const R* dx = energies(q, begin, count, x, B);
+    const R* dx = energies(q, which, x, m, shared, B);
     for (int b = 0; b < count; ++b) {
       for (int k = 0; k < 4 * m; ++k) one[k] = dx[size_t(k) * B + b] / R(model_.nsel);
-      atoms_[b].backward(one, q.gradient + 3 * q.first_edge[q.center[begin + b]], scratch_);
+      atoms_[b].backward(one, q.gradient + 3 * q.first_edge[q.center[which[b]]], scratch_);
     }
     keep_.release(start);
   }
 
- private:
-  /// Energies of the chunk's atoms, and dE/dX (4, M, B) from X (4, M, B).
-  const R* energies(const Request& q, int64_t begin, int count, const R* x, int B) {
+  /// Energies of some centres, and dE/dX (4, m, B) from X (4, m, B), m being M or the basis's r.
+  const R* energies(const Request& q, const std::vector<int64_t>& which, const R* x, int m, const Basis<R>* basis, int B) {
     constexpr int W = Lanes<R>::W;
-    const int m = model_.m, A = model_.axis, extras = model_.extras;
-    const int tebd = int(model_.tebd.size()) / model_.ntypes, width = m * A, n_in = width + tebd + extras;
+    const int count = int(which.size()), extras = model_.extras;
+    const Contraction<R> full{m, model_.axis, B};
+    const SymmetricContraction<R> reduced{m, std::min(m, model_.axis), B};
+    const int tebd = int(model_.tebd.size()) / model_.ntypes, width = basis ? reduced.rows() : full.rows();
+    const int n_in = width + tebd + extras;
+    const Layer<R>* head = basis ? &basis->head : nullptr;
     R* in = keep_.take<R>(size_t(n_in) * B);
-    const auto at = [&](int c, int k, int i) { return load(x + (size_t(c) * m + k) * B + i); };
-    // D_ka = Σ_c X_ck X_ca (reference.contraction)
-    for (int k = 0; k < m; ++k)
-      for (int i = 0; i < B; i += W) {
-        const Vec<R> own[4] = {at(0, k, i), at(1, k, i), at(2, k, i), at(3, k, i)};
-        for (int a = 0; a < A; ++a) {
-          Vec<R> s = {};
-          for (int c = 0; c < 4; ++c) s += own[c] * at(c, a, i);
-          store(in + size_t(k * A + a) * B + i, s);
-        }
-      }
+    basis ? reduced.forward(x, in) : full.forward(x, in);
     std::fill(in + size_t(width) * B, in + size_t(n_in) * B, R(0));
     for (int b = 0; b < count; ++b) {
-      const int type = int(q.type[q.center[begin + b]]);
+      const int type = int(q.type[q.center[which[b]]]);
       for (int k = 0; k < tebd; ++k) in[size_t(width + k) * B + b] = model_.tebd[size_t(type) * tebd + k];
-      for (int k = 0; k < extras; ++k) in[size_t(width + tebd + k) * B + b] = R(q.extras[(begin + b) * extras + k]);
+      for (int k = 0; k < extras; ++k) in[size_t(width + tebd + k) * B + b] = R(q.extras[which[b] * extras + k]);
     }
     typename Network<R>::Saved saved;
     R* energy = keep_.take<R>(B);
-    const R* y = model_.fitting.forward(in, B, saved, keep_);
+    const R* y = model_.fitting.forward(in, B, saved, keep_, head);
     last(y, B, energy);
     const size_t n_hidden = model_.last_weight.size();
     if (q.hidden)
       for (int b = 0; b < count; ++b)
         for (size_t k = 0; k < n_hidden; ++k)
-          q.hidden[size_t(q.center[begin + b]) * n_hidden + k] = double(y[k * B + b]);
+          q.hidden[size_t(q.center[which[b]]) * n_hidden + k] = double(y[k * B + b]);
     if (model_.vacuum) {
       // The net at zero descriptor; parameters stay.
       R *zero = keep_.take<R>(size_t(n_in) * B), *other = keep_.take<R>(B);
       std::memcpy(zero, in, size_t(n_in) * B * sizeof(R));
       std::fill(zero, zero + size_t(width + tebd) * B, R(0));
       typename Network<R>::Saved unused;
-      last(model_.fitting.forward(zero, B, unused, keep_), B, other);
+      last(model_.fitting.forward(zero, B, unused, keep_, head), B, other);
       for (int i = 0; i < B; i += W) store(energy + i, load(energy + i) - load(other + i));
     }
     const int n_last = int(model_.last_weight.size());
     R* gy = keep_.take<R>(size_t(n_last) * B);
     for (int k = 0; k < n_last; ++k) std::fill(gy + size_t(k) * B, gy + size_t(k + 1) * B, model_.last_weight[k]);
-    R* gd = model_.fitting.backward(gy, B, saved, keep_, width);
+    R* gd = model_.fitting.backward(gy, B, saved, keep_, width, head);
     for (int b = 0; b < count; ++b) {
-      const int64_t i = q.center[begin + b];
+      const int64_t i = q.center[which[b]];
       const int type = int(q.type[i]);
       const bool silent = model_.silent[type] != 0;
       q.energy[i] = (silent ? 0.0 : double(energy[b]) + model_.bias[type]) + model_.out_bias[type];
       if (silent)
         for (int k = 0; k < width; ++k) gd[size_t(k) * B + b] = 0;
     }
-    // dX_ck = Σ_a gD_ka X_ca, and dX_ca += Σ_k gD_ka X_ck for a < A
     R* dx = keep_.take<R>(4 * size_t(m) * B);
-    for (int i = 0; i < B; i += W) {
-      const auto gradient = [&](int k, int a) { return load(gd + size_t(k * A + a) * B + i); };
-      for (int k = 0; k < m; ++k) {
-        Vec<R> s[4] = {};
-        for (int a = 0; a < A; ++a) {
-          const Vec<R> g = gradient(k, a);
-          for (int c = 0; c < 4; ++c) s[c] += g * at(c, a, i);
-        }
-        for (int c = 0; c < 4; ++c) store(dx + (size_t(c) * m + k) * B + i, s[c]);
-      }
-      for (int a = 0; a < A; ++a) {
-        Vec<R> s[4] = {};
-        for (int k = 0; k < m; ++k) {
-          const Vec<R> g = gradient(k, a);
-          for (int c = 0; c < 4; ++c) s[c] += g * at(c, k, i);
-        }
-        for (int c = 0; c < 4; ++c) {
-          R* p = dx + (size_t(c) * m + a) * B + i;
-          store(p, load(p) + s[c]);
-        }
-      }
-    }
+    basis ? reduced.backward(x, gd, dx) : full.backward(x, gd, dx);
     return dx;
   }
 
@@ -165,10 +162,16 @@ class Worker {
   std::vector<int> types_;
 };
 
-/// Where chunks begin: as many atoms as share ``bytes`` of the cache, in whole vectors where that is possible, and never
-/// more than a thread's fair share of half of what is left: chunks shrink towards the end, where threads wait for the last.
+/// In which order centres are evaluated, and where chunks of them begin.
+struct Plan {
+  std::vector<int64_t> order, at;
+};
+
+/// As many atoms as share ``bytes`` of the cache are a chunk, in whole vectors where that is possible, and never more than a
+/// thread's fair share of half of what is left: chunks shrink towards the end, where threads wait for the last. Without
+/// attention the centres of one basis come together, and a chunk has one basis.
 template <class R>
-std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t bytes, int most, int threads) {
+Plan plan(const Model<R>& model, const Request& q, size_t bytes, int most, int threads) {
   size_t per_slot = 0, per_pair = 0;
   for (const FullLayer<R>& l : model.attention) per_slot += size_t(l.rows() + l.m), per_pair += 2;
   per_slot += 2 * model.m + 64;
@@ -176,33 +179,44 @@ std::vector<int64_t> chunks(const Model<R>& model, const Request& q, size_t byte
   const auto share = [&](int64_t left) {
     return threads > 1 ? std::min<int64_t>(most, (left / (2 * threads) + W) / W * W) : most;
   };
-  std::vector<int64_t> at = {0};
+  Plan out;
+  out.order.resize(size_t(q.count));
+  std::iota(out.order.begin(), out.order.end(), 0);
+  const bool sorted = model.attention.empty() && !model.bases.empty();
+  if (sorted)
+    std::stable_sort(out.order.begin(), out.order.end(), [&](int64_t a, int64_t b) { return q.basis[a] < q.basis[b]; });
+  if (!q.count) return out;
+  out.at = {0};
   int64_t limit = share(q.count);
   size_t used = 0;
   for (int64_t k = 0; k < q.count; ++k) {
-    const int64_t i = q.center[k], n = q.first_edge[i + 1] - q.first_edge[i];
+    const int64_t which = out.order[size_t(k)], i = q.center[which], n = q.first_edge[i + 1] - q.first_edge[i];
     const size_t need = sizeof(R) * n * (per_slot + per_pair * n);
-    const int64_t held = k - at.back();
-    if (held && (held >= limit || (used + need > bytes && held % W == 0) || used + need > 2 * bytes)) {
-      at.push_back(k);
+    const int64_t held = k - out.at.back();
+    const bool other = sorted && held && q.basis[which] != q.basis[out.order[size_t(k) - 1]];
+    if (other || (held && (held >= limit || (used + need > bytes && held % W == 0) || used + need > 2 * bytes))) {
+      out.at.push_back(k);
       limit = share(q.count - k);
       used = 0;
     }
     used += need;
   }
-  at.push_back(q.count);
-  return at;
+  out.at.push_back(q.count);
+  return out;
 }
 
 /// Evaluates a request on ``workers``' threads, the caller's among them; the first exception is thrown on.
 template <class R>
-void evaluate(const Request& q, const std::vector<int64_t>& at, std::vector<std::unique_ptr<Worker<R>>>& workers) {
+void evaluate(const Request& q, const Plan& plan, std::vector<std::unique_ptr<Worker<R>>>& workers) {
+  if (plan.at.size() < 2) return;
+  const std::vector<int64_t>& at = plan.at;
   std::atomic<size_t> next{0};
   std::exception_ptr failure;
   std::mutex lock;
   const auto work = [&](Worker<R>& worker) {
     try {
-      for (size_t k = next++; k + 1 < at.size(); k = next++) worker.run(q, at[k], at[k + 1]);
+      for (size_t k = next++; k + 1 < at.size(); k = next++)
+        worker.run(q, plan.order.data() + at[k], size_t(at[k + 1] - at[k]));
     } catch (...) {
       const std::lock_guard<std::mutex> guard(lock);
       failure = std::current_exception();

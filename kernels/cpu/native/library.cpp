@@ -10,6 +10,7 @@ using namespace dpa1;
 namespace {
 
 thread_local Found found;  // by the last search of this thread
+thread_local FreshEdges fresh;
 
 struct Handle {
   Numbers numbers;
@@ -38,24 +39,7 @@ struct Typed final : Handle {
   }
 
   int basis(const Numbers& in) override {
-    auto b = std::make_unique<Basis<R>>();
-    const auto& types = in.at("types");
-    const double* about = in.at("series").data();  // lo, hi, sets, terms
-    const int r = int(in.at("span").size() / model->m), sets = int(about[2]), terms = int(about[3]);
-    b->r = r, b->span = {cast<R>(in.at("span")), model->m, model->bfloat16};
-    b->series.reserve(types.size());
-    b->of_type.resize(model->ntypes);
-    const size_t each = size_t(sets) * terms * r;
-    for (size_t k = 0; k < types.size(); ++k) {
-      b->series.push_back(Model<R>::make_series(about[0], about[1], sets, terms, r, in.at("c").data() + k * each,
-                                                in.at("slope").data() + k * each));
-      b->of_type[int(types[k])] = &b->series.back();
-    }
-    const FullLayer<R>& full = model->attention.at(0);
-    ReducedLayer<R>& l = b->layer;
-    l.m = model->m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
-    l.a = {cast<R>(in.at("a")), l.rows(), model->bfloat16}, l.w_y = {cast<R>(in.at("w_y")), model->m, model->bfloat16};
-    model->bases.push_back(std::move(b));
+    model->bases.push_back(model->make_basis(in));
     return int(model->bases.size()) - 1;
   }
 
@@ -64,7 +48,7 @@ struct Typed final : Handle {
   void evaluate(const Request& q, int threads, size_t bytes, int most) override {
     while (int(workers.size()) < threads) workers.push_back(std::make_unique<Worker<R>>(*model));
     workers.resize(threads);
-    dpa1::evaluate(q, chunks(*model, q, bytes, most, threads), workers);
+    dpa1::evaluate(q, plan(*model, q, bytes, most, threads), workers);
     sums(q);
   }
 };
@@ -141,10 +125,28 @@ int dpa1_search(int64_t n, const uint8_t* real, const double* positions, const d
                 double cutoff, int64_t* sizes) {
   bool done = false;
   guarded([&] {
-    done = search(n, real, positions, lattice, dual, cutoff, found);
+    done = search({n, real, positions, lattice, dual}, cutoff, found);
     sizes[0] = int64_t(found.image.size()), sizes[1] = int64_t(found.atom.size());
   });
   return done;
+}
+
+/// Searches a structure and says how many pairs there are and the smallest square of a distance; −1 where another way
+/// must be found.
+int64_t dpa1_fresh(int64_t n, const uint8_t* real, const double* positions, const double* lattice, const double* dual,
+                   double cutoff, double* least) {
+  int64_t count = -1;
+  guarded([&] {
+    if (fresh.search({n, real, positions, lattice, dual}, cutoff)) count = int64_t(fresh.count), *least = fresh.least;
+  });
+  return count;
+}
+
+/// The pairs of this thread's last search.
+void dpa1_fresh_edges(int64_t* center, int64_t* neighbor, double* vector) {
+  std::copy_n(fresh.center.data(), fresh.count, center);
+  std::copy_n(fresh.neighbor.data(), fresh.count, neighbor);
+  std::copy_n(fresh.vector.data(), 3 * fresh.count, vector);
 }
 
 /// What the last search of this thread found.

@@ -29,14 +29,16 @@ struct FirstLayer {
   std::vector<R> r_s, r_types;    // the residual, where there is one: (width) and (ntypes², width), or empty
 };
 
-/// Coordinates of the first attention layer for one centre type and the types around it.
+/// Coordinates of the embedding for one centre type and the types around it: g = spanᵀ φ. In them the first attention
+/// layer is smaller; where there is no attention, so is what the energy net reads (docs/design/cpu-engine.md).
 template <class R>
 struct Basis {
   int r = 0;               // without the constant coordinate
   Weights<R> span;         // (r, M)
   std::vector<Series<R>> series;
   std::vector<const Series<R>*> of_type;  // (ntypes), null where the type was not around
-  ReducedLayer<R> layer;
+  ReducedLayer<R> layer;   // with attention
+  Layer<R> head;           // without: the energy net's first layer, which reads S of contraction.h and what follows the descriptor
 };
 
 template <class R>
@@ -89,6 +91,7 @@ struct Model {
         Layer<R> l;
         l.bias = cast<R>(get(at + ".bias")), l.idt = maybe(at + ".idt");
         l.n_out = int(l.bias.size()), l.n_in = int(get(at + ".weight").size() / l.bias.size());
+        l.kind = residual(l.n_in, l.n_out);
         l.weight = {cast<R>(get(at + ".weight")), l.n_out, bfloat16};
         net.layers.push_back(std::move(l));
       }
@@ -113,6 +116,35 @@ struct Model {
     if (!attention.empty()) b_out = cast<R>(get("b_out"));
     series.resize(size_t(ntypes) * ntypes);
     series_of.resize(size_t(ntypes) * ntypes);
+  }
+
+  /// A basis from its numbers. With attention: a, w_y; without: head.
+  std::unique_ptr<Basis<R>> make_basis(const Numbers& in) const {
+    auto b = std::make_unique<Basis<R>>();
+    const auto& types = in.at("types");
+    const double* about = in.at("series").data();  // lo, hi, sets, terms
+    const int r = int(in.at("span").size() / m), sets = int(about[2]), terms = int(about[3]);
+    b->r = r, b->span = {cast<R>(in.at("span")), m, bfloat16};
+    b->series.reserve(types.size());
+    b->of_type.resize(ntypes);
+    const size_t each = size_t(sets) * terms * r;
+    for (size_t k = 0; k < types.size(); ++k) {
+      b->series.push_back(
+          make_series(about[0], about[1], sets, terms, r, in.at("c").data() + k * each, in.at("slope").data() + k * each));
+      b->of_type[int(types[k])] = &b->series.back();
+    }
+    if (attention.empty()) {
+      const Layer<R>& full = fitting.layers.at(0);
+      // In coordinates large entries cancel, which bfloat16 operands do not; it is small enough without them.
+      b->head = {int(in.at("head").size() / full.n_out), full.n_out, Residual::none, true,
+                 {cast<R>(in.at("head")), full.n_out, false}, full.bias, full.idt};
+      return b;
+    }
+    const FullLayer<R>& full = attention[0];
+    ReducedLayer<R>& l = b->layer;
+    l.m = m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
+    l.a = {cast<R>(in.at("a")), l.rows(), bfloat16}, l.w_y = {cast<R>(in.at("w_y")), m, bfloat16};
+    return b;
   }
 
   static Series<R> make_series(double lo, double hi, int sets, int terms, int width, const double* c,

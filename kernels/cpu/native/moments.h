@@ -110,20 +110,19 @@ struct SeriesMoments {
       R* p = scratch.take<R>(size_t(c.terms) * columns);  // Σ_m C[k, m] dX[q, m]
       for (int set = 0; set < c.sets; ++set)
         for (int k = 0; k < c.terms; ++k) project(c.set(set) + size_t(k) * c.width, dx, c.width, p + k * columns + 4 * set);
+      R* derived = scratch.take<R>(size_t(c.terms) * columns);
+      differentiate(c.terms, columns, p, derived);
       for (int j = seg.begin; j < seg.end; j += W) {
         Block b(c, seg, j, s, sw, row);
-        // T_k and U_(k−1), with T_k' = k U_(k−1).
-        Vec<R> before = splat(R(1)), now = b.x, u_before = {}, u_now = splat(R(1));
+        Vec<R> before = splat(R(1)), now = b.x;
         Vec<R> value[8] = {}, slope[8] = {};
         for (int k = 0; k < c.terms; ++k) {
-          const Vec<R> du = u_before * R(k);
           for (int q = 0; q < columns; ++q) {
-            const R f = p[k * columns + q];
-            value[q] += before * f;
-            slope[q] += du * f;
+            value[q] += before * p[k * columns + q];
+            slope[q] += before * derived[k * columns + q];
           }
-          const Vec<R> next = now * b.x * R(2) - before, u_next = u_now * b.x * R(2) - u_before;
-          before = now, now = next, u_before = u_now, u_now = u_next;
+          const Vec<R> next = now * b.x * R(2) - before;
+          before = now, now = next;
         }
         Vec<R> ds = {}, dsw = {};
         for (int q = 0; q < columns; ++q) ds += slope[q] * b.row[q];
@@ -165,6 +164,18 @@ struct SeriesMoments {
       }
     }
   };
+
+  /// The coefficients of the derivatives of ``columns`` Chebyshev series: d_(k−1) = d_(k+1) + 2k c_k, and half of that first.
+  static void differentiate(int terms, int columns, const R* c, R* d) {
+    for (int q = 0; q < columns; ++q) {
+      double after = 0, now = 0;  // d_(k+1), d_k
+      for (int k = terms - 1; k >= 0; --k) {
+        d[k * columns + q] = R(k == 0 ? now / 2 : now);
+        const double before = after + 2.0 * k * double(c[k * columns + q]);
+        after = now, now = before;
+      }
+    }
+  }
 
   static void project(const R* c, const R* dx, int m, R* out) {
     constexpr int W = Lanes<R>::W;

@@ -106,6 +106,8 @@ inline Residual residual(int n_in, int n_out) {
 template <class R>
 struct Layer {
   int n_in = 0, n_out = 0;
+  Residual kind = Residual::none;
+  bool exact = false;         // whether its products take no bfloat16 operands
   Weights<R> weight;          // (n_in, n_out)
   std::vector<R> bias, idt;   // (n_out) zeros where there is none, (n_out) or empty
 };
@@ -120,10 +122,9 @@ struct Network {
 
   /// Adds x (n_in, n) to y (n_out, n) as the layer's residual says.
   static void add_residual(const Layer<R>& layer, const R* x, R* y, int n) {
-    const Residual kind = residual(layer.n_in, layer.n_out);
     const size_t size = size_t(layer.n_in) * n;
-    if (kind == Residual::none) return;
-    for (int copy = 0; copy < (kind == Residual::twice ? 2 : 1); ++copy, y += size)
+    if (layer.kind == Residual::none) return;
+    for (int copy = 0; copy < (layer.kind == Residual::twice ? 2 : 1); ++copy, y += size)
       for (size_t i = 0; i < size; i += Lanes<R>::W) store(y + i, load(y + i) + load(x + i));
   }
 
@@ -138,12 +139,13 @@ struct Network {
       }
   }
 
-  /// x (n_in, n) to y (n_out, n), n whole vectors, from layer ``first`` on; y lies in the arena.
-  R* forward(const R* x, int n, Saved& saved, Arena& arena, size_t first = 0) const {
+  /// x (n_in, n) to y (n_out, n), n whole vectors; y lies in the arena. ``head``: stands in for the first layer.
+  R* forward(const R* x, int n, Saved& saved, Arena& arena, const Layer<R>* head = nullptr) const {
     R* y = const_cast<R*>(x);
-    for (size_t k = first; k < layers.size(); ++k) {
-      const Layer<R>& l = layers[k];
+    for (size_t k = 0; k < layers.size(); ++k) {
+      const Layer<R>& l = k == 0 && head ? *head : layers[k];
       R *z = arena.take<R>(size_t(l.n_out) * n), *d = arena.take<R>(size_t(l.n_out) * n);
+      const Exact exact(l.exact);
       gemm<R>(l.n_out, n, l.n_in, l.weight.transposed(), y, n, z, n, Start::zero, l.bias.data());
       activate(l, z, d, n);
       add_residual(l, y, z, n);
@@ -153,18 +155,19 @@ struct Network {
     return y;
   }
 
-  /// dE/dy (n_out, n), overwritten, to dE/dx (wanted, n), the first rows of it, down to layer ``first``.
-  R* backward(R* gy, int n, const Saved& saved, Arena& arena, int wanted, size_t first = 0) const {
-    for (size_t k = layers.size(); k-- > first;) {
-      const Layer<R>& l = layers[k];
-      const int rows = k == first ? wanted : l.n_in;
+  /// dE/dy (n_out, n), overwritten, to dE/dx (wanted, n), the first rows of it.
+  R* backward(R* gy, int n, const Saved& saved, Arena& arena, int wanted, const Layer<R>* head = nullptr) const {
+    for (size_t k = layers.size(); k-- > 0;) {
+      const Layer<R>& l = k == 0 && head ? *head : layers[k];
+      const int rows = k == 0 ? wanted : l.n_in;
       R* gx = arena.take<R>(size_t(rows) * n);
-      const Residual kind = residual(l.n_in, l.n_out);
+      const Residual kind = l.kind;
+      const Exact exact(l.exact);
       const size_t kept = size_t(rows) * n, in = size_t(l.n_in) * n;
       if (kind == Residual::once) std::memcpy(gx, gy, kept * sizeof(R));
       if (kind == Residual::twice)
         for (size_t i = 0; i < kept; i += Lanes<R>::W) store(gx + i, load(gy + i) + load(gy + in + i));
-      const R* d = saved[k - first];
+      const R* d = saved[k];
       for (size_t i = 0; i < size_t(l.n_out) * n; i += Lanes<R>::W) store(gy + i, load(gy + i) * load(d + i));
       gemm<R>(rows, n, l.n_out, l.weight.straight(), gy, n, gx, n,
               kind == Residual::none ? Start::zero : Start::add);

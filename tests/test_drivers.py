@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,20 @@ def same(atoms: Any, engine: Engine = ENGINE) -> None:
 
 def slab() -> Any:
     return molecule(6, 2, 3.0, cell=[[4.0, 0, 0], [1.0, 3.8, 0], [0, 0, 0]], pbc=[True, True, False])
+
+
+def test_ase_finds_the_calculator_by_name() -> None:
+    from ase._4.plugins import PluginCollection
+    from ase.calculators.calculator import get_calculator_class
+
+    from dpa1_fast.drivers import ase_plugin
+
+    assert get_calculator_class("dpa1_fast") is DPA1Calculator
+    (plugin,) = PluginCollection(ase_plugin.__ase_plugins__).calculators
+    assert plugin.name == "dpa1_fast"
+    assert plugin.implementation is DPA1Calculator
+    told = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert told["ase.plugins"]["dpa1_fast"] == ase_plugin.__name__
 
 
 @pytest.mark.parametrize("make", [molecule, crystal, slab])

@@ -14,6 +14,7 @@ from ase.calculators.calculator import (
     CalculatorSetupError,
     PropertyNotImplementedError,
     all_changes,
+    external_calculators,
 )
 from ase.outputs import Properties, all_outputs
 
@@ -258,3 +259,7 @@ def _bytes(parameter: Any) -> Any:
 
 def _has_volume(atoms: Any) -> bool:
     return bool(atoms.pbc.any()) and abs(float(np.linalg.det(atoms.cell[:]))) >= SMALLEST_VOLUME
+
+
+# ASE's ``get_calculator_class("dpa1_fast")`` knows it from here on; tools of ASE's that run before look for a plugin.
+external_calculators["dpa1_fast"] = DPA1Calculator

@@ -24,7 +24,7 @@ NAME = RESULTS["hdf5"]
 TEXT = h5py.string_dtype()
 UNITS = {
     "positions": "Å", "cell": "Å", "energy": "eV", "energies": "eV", "forces": "eV/Å", "stress": "eV/Å³",
-    "virial": "eV",
+    "virial": "eV", "velocities": "Å/fs", "time": "fs",
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ class Hdf5Sink:
                             if name == "kept":
                                 _extend_kept(whole, file)
                             else:
-                                _extend(whole, name, file[name][()])
+                                extend(whole, name, file[name][()])
                 for texts in whole.get("kept", {}).values():
                     texts.resize((len(whole["index"]),))
                 counts = whole["natoms"][()] if "natoms" in whole else np.zeros(0, dtype=np.int64)
@@ -128,19 +128,21 @@ def _extend_kept(whole: Any, part: Any) -> None:
         whole[path][end - len(texts) :] = texts[()]
 
 
-def _extend(file: Any, name: str, array: Any) -> None:
+def extend(file: Any, name: str, array: Any) -> None:
+    """Appends to a dataset, or begins one that can grow; datasets of known quantities say their units."""
     if name not in file:
         shape = array.shape[1:]
         data = file.create_dataset(name, (0, *shape), array.dtype, maxshape=(None, *shape), chunks=True)
-        if name in UNITS:
-            data.attrs["unit"] = UNITS[name]
+        quantity = name.rpartition("/")[2]
+        if quantity in UNITS:
+            data.attrs["unit"] = UNITS[quantity]
     elif not len(array):
         return
     data = file[name]
     if array.shape[1:] != data.shape[1:]:  # a block of nothing but failures did not know the descriptor's width
         if len(data) == 0:
             del file[name]
-            _extend(file, name, array)
+            extend(file, name, array)
         return
     data.resize(len(data) + len(array), axis=0)
     data[len(data) - len(array) :] = array

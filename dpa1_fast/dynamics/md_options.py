@@ -1,0 +1,135 @@
+"""What a user asks of molecular dynamics, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+
+from .. import __version__
+from ..checkpoint import find
+from ..describe import file_hash
+from ..errors import DPA1Error
+from ..printable import name_of
+from .ensembles import Bussi, Ensemble, Langevin
+from .nose_hoover import IsotropicNpt, NoseHoover
+from .trajectory import FORMATS
+
+ENSEMBLES = ("nve", "langevin", "bussi", "nose-hoover", "npt")
+"""What ``--ensemble`` may name."""
+
+
+class MdError(DPA1Error, ValueError):
+    """What is asked of molecular dynamics contradicts itself, or cannot be done."""
+
+
+@dataclass(frozen=True)
+class MdOptions:
+    """A run of molecular dynamics.
+
+    Attributes:
+        inputs: files, folders, patterns. output: folder.
+        model, head, device, backend, precision, threads: see ``load``.
+        type_map, format: how inputs are read, see ``find_sources``.
+        ensemble: of ``ENSEMBLES``. temperature: K, or None. pressure: GPa. timestep: fs. steps: in all.
+        friction: 1/ps. tau, tau_pressure: fs. seed: of velocities and noise.
+        save, log: steps between frames, and between rows of the log. write: of ``trajectory.FORMATS``.
+        checkpoint: seconds between restart files.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    model: str
+    steps: int
+    head: str | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "float64"
+    threads: int | None = None
+    type_map: tuple[str, ...] = ()
+    format: str | None = None
+    ensemble: str = "nve"
+    temperature: float | None = None
+    pressure: float = 0.0
+    timestep: float = 1.0
+    friction: float = 1.0
+    tau: float = 100.0
+    tau_pressure: float = 1000.0
+    seed: int = 0
+    save: int = 100
+    log: int = 100
+    write: str = "extxyz"
+    checkpoint: float = 30.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ensemble not in ENSEMBLES:
+            raise MdError(f"--ensemble {self.ensemble!r} is not known; known: {', '.join(ENSEMBLES)}")
+        if self.write not in FORMATS:
+            raise MdError(f"--write {self.write!r} is not known; known: {', '.join(FORMATS)}")
+        if self.ensemble != "nve" and not (self.temperature and self.temperature > 0.0):
+            raise MdError(f"--ensemble {self.ensemble} needs a --temperature above 0 K")
+        if self.temperature is not None and not (isfinite(self.temperature) and self.temperature >= 0.0):
+            raise MdError(f"--temperature {self.temperature} is no temperature in K")
+        if not isfinite(self.pressure):
+            raise MdError(f"--pressure {self.pressure} is no pressure in GPa")
+        if not 0 <= self.seed < 1 << 63:
+            raise MdError(f"--seed {self.seed} must be a number from 0")
+        positive = ("timestep", "friction", "tau", "tau_pressure", "save", "log")
+        for name in positive:
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise MdError(f"--{name.replace('_', '-')} {value} must be positive")
+        if self.steps < 0:
+            raise MdError(f"--steps {self.steps} must not be negative")
+
+    def make(self, systems: int) -> Ensemble:
+        """The integrator for so many systems."""
+        dt, kT = self.timestep * units.fs, units.kB * (self.temperature or 0.0)
+        seeds = [[self.seed, k] for k in range(systems)]
+        if self.ensemble == "langevin":
+            return Langevin(dt, kT, self.friction / (1000.0 * units.fs), seeds)
+        if self.ensemble == "bussi":
+            return Bussi(dt, kT, self.tau * units.fs, seeds)
+        if self.ensemble == "nose-hoover":
+            return NoseHoover(dt, kT, self.tau * units.fs)
+        if self.ensemble == "npt":
+            pressure = self.pressure * units.GPa
+            return IsotropicNpt(dt, kT, self.tau * units.fs, pressure, self.tau_pressure * units.fs)
+        return Ensemble(dt)
+
+    def identity(self, structures: Sequence[Atoms], backend: str, device: str) -> dict[str, Any]:
+        """What makes this run this one: whatever could change its trajectory. How many steps it takes is not in it."""
+        used = {
+            "langevin": ("friction",), "bussi": ("tau",), "nose-hoover": ("tau",),
+            "npt": ("tau", "pressure", "tau_pressure"),
+        }.get(self.ensemble, ())  # fmt: skip
+        names = ("ensemble", "temperature", "timestep", "seed", "precision", "save", "log", "write", *used)
+        return {
+            "version": __version__,
+            "model": name_of(self.model),
+            "model_sha256": file_hash(find(self.model)),
+            "head": self.head,
+            "backend": backend,
+            "device": device.split(":")[0],
+            "structures_sha256": _hash(structures),
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def _hash(structures: Sequence[Atoms]) -> str:
+    """Of everything that a trajectory depends on."""
+    digest = sha256()
+    for atoms in structures:
+        held = [repr(c.todict()) for c in atoms.constraints]
+        digest.update(repr((len(atoms), held, sorted(atoms.arrays), sorted(map(str, atoms.info.items())))).encode())
+        arrays = [atoms.cell[:], atoms.pbc, *(atoms.arrays[k] for k in sorted(atoms.arrays))]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes() if array.dtype != object else repr(array).encode())
+    return digest.hexdigest()

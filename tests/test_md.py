@@ -1,0 +1,387 @@
+"""Molecular dynamics of many at once takes ASE's steps, goes on to the same bits when killed, and never writes NaN."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian
+from ase.io import read, write
+from ase.md.bussi import Bussi as AseBussi
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from commands import run_command
+
+import dpa1_fast
+from dpa1_fast.drivers.ase import DPA1Calculator
+from dpa1_fast.dynamics.ensembles import Bussi, Ensemble, Langevin
+from dpa1_fast.dynamics.md import MolecularDynamics
+from dpa1_fast.dynamics.md_options import MdError, MdOptions
+from dpa1_fast.dynamics.md_run import Run
+from dpa1_fast.dynamics.nose_hoover import IsotropicNpt, NoseHoover
+from dpa1_fast.dynamics.relax import Relaxed, relax
+from dpa1_fast.errors import StructureError
+
+ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
+FS, KT = units.fs, units.kB * 400.0
+
+
+def alloy(seed: int = 0, repeat: int = 1, kelvin: float = 500.0) -> Atoms:
+    """Al with a Cu in it, hot."""
+    atoms = bulk("Al", cubic=True).repeat((repeat, 1, 1))
+    atoms.symbols[seed % len(atoms)] = "Cu"
+    atoms.rattle(0.05, seed=seed)
+    if kelvin:
+        thermalize_momenta(atoms, kelvin, rng=np.random.default_rng(seed))
+    return atoms
+
+
+def cluster() -> Atoms:
+    return Atoms("AlMgCuAl", [[0, 0, 0], [2.8, 0.2, 0], [0.3, 2.7, 0.1], [0.2, 0.1, 2.8]])
+
+
+# --- the steps ------------------------------------------------------------------------------------------------------
+
+CASES: dict[str, tuple[Callable[[], Ensemble], Callable[[Atoms], Any]]] = {
+    "nve": (lambda: Ensemble(FS), lambda a: VelocityVerlet(a, FS)),
+    "langevin": (
+        lambda: Langevin(FS, KT, 0.02 / FS, [[5]]),
+        lambda a: LangevinBAOAB(a, FS, temperature_K=400, T_tau=FS / 0.02, rng=np.random.default_rng([5])),
+    ),
+    "bussi": (
+        lambda: Bussi(FS, KT, 20 * FS, [[5]]),
+        lambda a: AseBussi(a, FS, 400, 20 * FS, rng=np.random.default_rng([5])),
+    ),
+    "nose-hoover": (lambda: NoseHoover(FS, KT, 20 * FS), lambda a: NoseHooverChainNVT(a, FS, 400, 20 * FS)),
+    "npt": (
+        lambda: IsotropicNpt(FS, KT, 20 * FS, 0.01, 100 * FS),
+        lambda a: IsotropicMTKNPT(a, FS, 400, 0.01, 20 * FS, 100 * FS),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_are_those_of_ase(name: str) -> None:
+    ours, theirs = CASES[name]
+    atoms, ensemble = alloy(), ours()
+    md = MolecularDynamics(ENGINE, [atoms], ensemble)
+    # ASE counts the total momentum as degrees of freedom, and the barostat's thermostat nine times as heavy.
+    md.motion.dof[:] = 3 * len(atoms)
+    ensemble.begin(md.motion)
+    if isinstance(ensemble, IsotropicNpt):
+        ensemble.of_barostat.masses[:, 0] *= 9
+    md.run(15)
+    atoms.calc = DPA1Calculator(ENGINE)
+    theirs(atoms).run(15)
+    assert np.allclose(md.motion.positions, atoms.positions, rtol=0, atol=1e-12)
+    assert np.allclose(md.motion.velocities, atoms.get_velocities(), rtol=0, atol=1e-12)
+    assert np.allclose(md.motion.cells[0], atoms.cell[:], rtol=0, atol=1e-12)
+
+
+def test_a_system_does_in_company_what_it_does_alone() -> None:
+    systems = [alloy(1), cluster(), alloy(2)]
+    seeds = [[9, k] for k in range(3)]
+    together = MolecularDynamics(ENGINE, systems, Langevin(FS, KT, 0.01 / FS, seeds), temperature=300)
+    together.run(15)
+    for k, atoms in enumerate(systems):
+        atoms.set_velocities(velocities_at_start(systems)[k])
+        alone = MolecularDynamics(ENGINE, [atoms], Langevin(FS, KT, 0.01 / FS, [seeds[k]]))
+        alone.run(15)
+        here = slice(*together.motion.offsets[k : k + 2])
+        assert alone.motion.positions.tobytes() == together.motion.positions[here].tobytes()
+        assert alone.motion.velocities.tobytes() == together.motion.velocities[here].tobytes()
+
+
+def velocities_at_start(systems: list[Atoms]) -> list[Any]:
+    md = MolecularDynamics(ENGINE, systems, Langevin(FS, KT, 0.01 / FS, [[0]] * len(systems)), temperature=300)
+    return [md.motion.velocities[slice(*md.motion.offsets[k : k + 2])] for k in range(len(systems))]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_conserved_goes_with_the_square_of_the_time_step(name: str) -> None:
+    gone = []
+    for dt in (1.0, 0.5):
+        make = {
+            "nve": lambda t: Ensemble(t),
+            "langevin": lambda t: Langevin(t, KT, 1e-9 / FS, [[5]]),  # noise of its own hides the order otherwise
+            "bussi": lambda t: Bussi(t, KT, 1e7 * FS, [[5]]),
+            "nose-hoover": lambda t: NoseHoover(t, KT, 30 * FS),
+            "npt": lambda t: IsotropicNpt(t, KT, 30 * FS, 0.01, 100 * FS),
+        }[name]
+        md = MolecularDynamics(ENGINE, [alloy()], make(dt * FS))
+        md.begin()
+        before = md.conserved()
+        md.run(round(24 / dt))
+        gone.append(abs(float((md.conserved() - before)[0])))
+    assert gone[0] < 4e-3  # eV, of four atoms
+    assert gone[1] == pytest.approx(gone[0] / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["langevin", "bussi", "nose-hoover"])
+def test_thermostats_reach_their_temperature(name: str) -> None:
+    """Mean over 32 systems, cold at first, of the last steps of a short run with strong coupling."""
+    start = relax(ENGINE, [cluster()], fmax=0.01)[0]
+    assert isinstance(start, Relaxed)
+    atoms = [start.atoms.copy() for _ in range(32)]
+    seeds = [[1, k] for k in range(32)]
+    ensemble: Ensemble = {
+        "langevin": lambda: Langevin(2 * FS, KT, 0.05 / FS, seeds),
+        "bussi": lambda: Bussi(2 * FS, KT, 10 * FS, seeds),
+        "nose-hoover": lambda: NoseHoover(2 * FS, KT, 20 * FS),
+    }[name]()
+    md = MolecularDynamics(ENGINE, atoms, ensemble, temperature=100)
+    seen = []
+    md.run(120, lambda: seen.append(md.temperatures().mean()) or True)
+    assert np.mean(seen[60:]) == pytest.approx(400, abs=40)
+
+
+# --- what may move --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_fixed_stays_where_it_is() -> None:
+    slab = fcc111("Al", (1, 1, 4), vacuum=6.0)
+    slab.set_constraint([FixAtoms([0, 1]), FixCartesian(2, mask=(True, True, False))])
+    md = MolecularDynamics(ENGINE, [slab], Langevin(FS, KT, 0.05 / FS, [[0]]), temperature=400)
+    assert md.motion.dof.tolist() == [4.0]
+    md.run(20)
+    gone = md.motion.positions - slab.positions
+    assert not gone[:2].any()
+    assert not gone[2, :2].any()
+    assert gone[2, 2] != 0.0
+    assert (gone[3] != 0.0).all()
+
+
+def test_what_cannot_be_simulated_is_named() -> None:
+    held = cluster()
+    held.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(StructureError, match=r"system 0: constraint FixBondLengths is not supported"):
+        MolecularDynamics(ENGINE, [held], Ensemble(FS), temperature=300)
+    with pytest.raises(StructureError, match="no velocities: give a temperature"):
+        MolecularDynamics(ENGINE, [cluster()], Ensemble(FS))
+    wild = cluster()
+    wild.arrays["momenta"] = np.full((4, 3), np.nan)
+    with pytest.raises(StructureError, match="velocity of atom 0 is not finite"):
+        MolecularDynamics(ENGINE, [wild], Ensemble(FS))
+    light = cluster()
+    light.set_masses([27, 0, 1, 1])
+    with pytest.raises(StructureError, match=r"atom 1 \(Mg\) has the mass 0"):
+        MolecularDynamics(ENGINE, [light], Ensemble(FS), temperature=300)
+
+
+def test_drawn_velocities_have_their_temperature_and_no_momentum() -> None:
+    md = MolecularDynamics(ENGINE, [alloy(kelvin=0), cluster()], Ensemble(FS), temperature=250)
+    assert md.temperatures() == pytest.approx([250, 250])
+    momentum = (md.motion.masses * md.motion.velocities)[:4].sum(axis=0)
+    assert np.abs(momentum).max() < 1e-12
+
+
+# --- blowing up -----------------------------------------------------------------------------------------------------
+
+
+def crash() -> Atoms:
+    """Two atoms that fly at each other, too heavy to be pushed away: they meet in step 4."""
+    atoms = Atoms("Al2", [[0, 0, 0], [2.0, 0, 0]])
+    atoms.set_masses([1e9, 1e9])
+    atoms.set_velocities([[0.0, 0, 0], [-0.5 / FS, 0, 0]])
+    return atoms
+
+
+def test_a_system_that_blows_up_stops_and_names_step_and_atom() -> None:
+    md = MolecularDynamics(ENGINE, [alloy(), crash(), alloy(1)], Ensemble(FS))
+    alone = MolecularDynamics(ENGINE, [alloy(1)], Ensemble(FS))
+    md.run(12)
+    alone.run(12)
+    assert list(md.failed) == [1]
+    assert md.ids.tolist() == [0, 2]
+    assert str(md.failed[1]).startswith("system 1: stopped at step 4: atoms 0 and 1 overlap")
+    assert md.motion.positions[4:].tobytes() == alone.motion.positions.tobytes()
+
+
+def test_a_time_step_that_is_too_long_is_said() -> None:
+    md = MolecularDynamics(ENGINE, [alloy()], Ensemble(60 * FS))
+    md.run(50)
+    assert "atom" in md.failed[0].reason
+    assert "the time step is too long" in md.failed[0].reason
+
+
+def test_a_cell_that_collapses_stops(tmp_path: Path) -> None:
+    md = MolecularDynamics(ENGINE, [alloy()], IsotropicNpt(FS, KT, 20 * FS, 1e3, 5 * FS))
+    md.run(200)
+    assert "stopped at step" in str(md.failed[0])
+    assert np.isfinite(md.motion.positions).all() or not len(md.ids)
+
+
+# --- a folder -------------------------------------------------------------------------------------------------------
+
+
+def options(folder: Path, **how: Any) -> MdOptions:
+    base = MdOptions((), folder, "almgcu-demo", 30, ensemble="langevin", temperature=400, save=7, log=5, checkpoint=1e9)
+    return replace(base, **how)
+
+
+def systems() -> list[Atoms]:
+    return [alloy(1), cluster()]
+
+
+def run(o: MdOptions, structures: list[Atoms] | None = None) -> Run:
+    structures = structures or systems()
+    made = Run(o, ENGINE, structures, [f"s{k}" for k in range(len(structures))])
+    assert made()
+    return made
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """The bytes of all that is written; of HDF5 the bytes of its arrays."""
+    out: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                for system, group in file.items():
+                    out |= {f"{name}/{system}/{k}": group[k][()].tobytes() for k in group}
+        elif path.name == "restart.npz":
+            with np.load(path) as state:
+                out |= {f"{name}/{k}": state[k].tobytes() for k in state.files if k != "outputs"}
+        else:
+            out[name] = path.read_bytes()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "kind"), [("langevin", "extxyz"), ("bussi", "hdf5"), ("nose-hoover", "hdf5"), ("npt", "extxyz")]
+)
+def test_a_killed_run_goes_on_to_the_same_bits(ensemble: str, kind: str, tmp_path: Path) -> None:
+    structures = [alloy(1), alloy(2)]
+    how = {"ensemble": ensemble, "write": kind, "pressure": 1.0}
+    run(options(tmp_path / "unbroken", **how), structures)
+    killed = tmp_path / "killed"
+    for at in (3, 15, 24):
+        child = os.fork()
+        if child == 0:
+            # Every step has a restart file, but for one child that leaves frames which no restart file knows of.
+            o = options(killed, **how, checkpoint=1e9 if at == 24 else 0.0)
+            made = Run(o, ENGINE, structures, ["s0", "s1"])
+
+            def kill_at(now: Any, at: int = at) -> bool:
+                if now.step == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return True
+
+            made(kill_at)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    resumed = run(options(killed, **how), structures)
+    assert resumed.resumed > 0
+    assert files(killed) == files(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("kind", ["extxyz", "hdf5"])
+def test_a_complete_run_is_gone_on_with_by_more_steps(kind: str, tmp_path: Path) -> None:
+    run(options(tmp_path / "long", write=kind))
+    run(options(tmp_path / "short", write=kind, steps=17))
+    again = run(options(tmp_path / "short", write=kind, steps=17))
+    assert again.resumed == 17
+    run(options(tmp_path / "short", write=kind))
+    assert files(tmp_path / "short") == files(tmp_path / "long")
+
+
+def test_one_that_blew_up_stays_so_and_leaves_no_nan(tmp_path: Path) -> None:
+    structures = [crash(), alloy(1)]
+    how = {"ensemble": "nve", "save": 1, "log": 1}
+    run(options(tmp_path / "unbroken", **how), structures)
+    run(options(tmp_path / "broken", **how, steps=2), structures)
+    last = run(options(tmp_path / "broken", **how), structures)
+    assert "stopped at step" in str(last.md.failed[0])
+    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
+    for path in (tmp_path / "broken").rglob("*"):
+        assert path.suffix not in (".csv", ".extxyz") or b"nan" not in path.read_bytes().lower()
+    assert len(read(tmp_path / "broken" / "trajectory" / "0001.extxyz", ":")) == 31
+
+
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(options(tmp_path, steps=3))
+    with pytest.raises(MdError, match=r"another run: its timestep was 1.0 and now is 2.0"):
+        run(options(tmp_path, steps=3, timestep=2.0))
+    with pytest.raises(MdError, match="structures_sha256"):
+        run(options(tmp_path, steps=3), [alloy(7), cluster()])
+    data = (tmp_path / "restart.npz").read_bytes()
+    for bad in (data[: len(data) // 2], b"", data.replace(b"positions", b"POSITIONS")):
+        (tmp_path / "restart.npz").write_bytes(bad)
+        with pytest.raises(MdError, match=r"restart\.npz is damaged"):
+            run(options(tmp_path, steps=3))
+    (tmp_path / "restart.npz").unlink()
+    with pytest.raises(MdError, match=r"but no restart\.npz"):
+        run(options(tmp_path, steps=3))
+    assert run(options(tmp_path, steps=3, timestep=2.0, overwrite=True)).resumed == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"ensemble": "nvt"}, "--ensemble 'nvt' is not known"),
+        ({"write": "dcd"}, "--write 'dcd' is not known"),
+        ({"temperature": None}, "needs a --temperature"),
+        ({"timestep": -1.0}, "--timestep -1.0 must be positive"),
+        ({"tau": float("nan")}, "--tau nan must be positive"),
+        ({"temperature": float("inf")}, "no temperature in K"),
+        ({"seed": -1}, "--seed -1"),
+        ({"steps": -1}, "--steps -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(how: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(MdError, match=message):
+        options(tmp_path, **how)
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path: Path) -> None:
+    write(tmp_path / "in.extxyz", systems())
+    words = ("md", "in.extxyz", "-o", "out", "-m", "almgcu-demo", "-T", 300, "-t", 1, "--save", 10)
+    done = run_command(*words, "-n", 20, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "20 steps of 1 fs" in done.stdout
+    frames = read(tmp_path / "out" / "trajectory" / "0000.extxyz", ":")
+    assert [f.info["step"] for f in frames] == [0, 10, 20]
+    assert frames[-1].get_forces().shape == (4, 3)
+    log = np.genfromtxt(tmp_path / "out" / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == [0, 0]
+    assert log["temperature"][1] == pytest.approx(300)  # the other one brought velocities along
+    more = run_command(*words, "-n", 30, cwd=tmp_path)
+    assert "(steps 1 to 20 in an earlier run)" in more.stdout
+    assert "nothing was left to do" in run_command(*words, "-n", 30, cwd=tmp_path).stdout
+    wrong = run_command(*words, "-n", 30, "-e", "npt", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "in.extxyz:1: NPT needs a structure that is periodic along all three axes" in wrong.stderr
+
+
+def test_the_command_says_what_blew_up(tmp_path: Path) -> None:
+    write(tmp_path / "in.extxyz", cluster())
+    words = ("in.extxyz", "-o", "out", "-m", "almgcu-demo", "-t", 1, "-n", 50, "-T", 500, "--timestep", 90)
+    done = run_command("md", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: in.extxyz:0: stopped at step" in done.stderr
+    assert len(read(tmp_path / "out" / "trajectory.extxyz", ":")) == 1
+
+
+def test_relax_is_screening_with_relaxed_structures_written(tmp_path: Path) -> None:
+    write(tmp_path / "in.extxyz", [alloy(1, kelvin=0.0), alloy(2, kelvin=0.0)])
+    done = run_command("relax", "in.extxyz", "-o", "out", "-m", "almgcu-demo", "--cell", "--no-report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    relaxed = read(tmp_path / "out" / "results.extxyz", ":")
+    assert all(np.linalg.norm(a.get_forces(), axis=1).max() < 0.05 for a in relaxed)
+    assert "this job was complete" in run_command(
+        "relax", "in.extxyz", "-o", "out", "-m", "almgcu-demo", "--cell", "--no-report", cwd=tmp_path
+    ).stdout  # fmt: skip

@@ -91,11 +91,13 @@ class Moving:
         per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
         finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
         if not finite.all():
-            reason = f"the model's energy, forces or virial overflow in {self.engine.precision}"
             for k in np.flatnonzero(~finite).tolist():
                 whole = np.isfinite(forces[offsets[k] : offsets[k + 1]]).all(axis=1)
                 where = "" if whole.all() else f" (first at atom {int(whole.argmin())})"
-                told = f"{reason}{where}: atoms are far too close together"
+                told = (
+                    f"the model's energy, forces or virial overflow in {self.engine.precision}{where}: atoms are far "
+                    "too close together"
+                )
                 errors[k] = StructureError(self.verlet.structures[k].name, told)
                 energy[k], virial[k] = 0.0, 0.0
             wrong = np.repeat(~finite, np.diff(offsets))

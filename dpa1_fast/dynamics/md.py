@@ -20,8 +20,8 @@ from ..errors import StructureError
 from ..kernels.cpu.threads import one_thread
 from ..structures.structure import from_ase
 from .ensembles import Ensemble
-from .motion import Array, Motion
-from .stepper import Moving, Step
+from .motion import Array, Found, Motion
+from .stepper import Moving
 from .velocities import degrees, free_of, masses_of, maxwell, velocities_of
 
 MAX_MOVE = 1.0
@@ -131,7 +131,7 @@ class MolecularDynamics:
 
     def _evaluate(self) -> None:
         found = self._stepper.step(self.motion.positions, self.motion.cells)
-        self.motion.found = found
+        self.motion.found = Found(found.energy, found.energies, found.forces, found.virial)
         self._drop({row: error.reason for row, error in found.errors.items()})
 
     def _thrown(self, square: Array) -> dict[int, str]:
@@ -213,5 +213,5 @@ class MolecularDynamics:
             self._stepper.select(np.flatnonzero(stay).tolist())
         m.positions, m.velocities, m.cells = (np.array(state[x]) for x in ("positions", "velocities", "cells"))
         energy, energies, forces, virial = (np.array(state[x]) for x in ("energy", "energies", "forces", "virial"))
-        m.found = Step(energy, energies, forces, virial, {})
+        m.found = Found(energy, energies, forces, virial)
         self.ensemble.restore({k.removeprefix("ensemble_"): x for k, x in state.items() if k.startswith("ensemble_")})

@@ -7,15 +7,25 @@ element: what a system does depends on itself alone, to the last bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..structures.structure import Structure
-from .stepper import Step
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What systems evaluated to: energy (S,), energies (n,) and virial (S, 3, 3) in eV, forces (n, 3) in eV/Å."""
+
+    energy: Array
+    energies: Array
+    forces: Array
+    virial: Array
 
 
 class Motion:
@@ -37,7 +47,7 @@ class Motion:
         self.positions = np.concatenate([s.positions for s in structures])
         self.velocities, self.masses, self.free, self.dof = velocities, masses.reshape(-1, 1), free, dof
         self.cells = np.stack([s.cell for s in structures])
-        self.found: Step | None = None
+        self.found: Found | None = None
         self._index()
 
     def _index(self) -> None:
@@ -45,7 +55,7 @@ class Motion:
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
 
     @property
-    def step(self) -> Step:
+    def step(self) -> Found:
         """What the systems evaluated to."""
         assert self.found is not None
         return self.found
@@ -63,7 +73,7 @@ class Motion:
         self.cells, self.dof = self.cells[stay], self.dof[stay]
         if self.found is not None:
             f = self.found
-            self.found = Step(f.energy[stay], f.energies[rows], f.forces[rows], f.virial[stay], {})
+            self.found = Found(f.energy[stay], f.energies[rows], f.forces[rows], f.virial[stay])
         self.structures = [s for s, stays in zip(self.structures, stay.tolist(), strict=True) if stays]
         self._index()
 

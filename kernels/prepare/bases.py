@@ -31,8 +31,8 @@ FEW_TYPES = 4
 
 ATOMS_PER_TYPE = {True: 32, False: 256}
 """With more types a structure of so many atoms a type that it is made of has them, with and without attention: one
-takes about 10 ms to make, and screening a hundred thousand compounds would make one for every few atoms. By the structure
-alone, so that results do not depend on what was evaluated before."""
+takes about 10 ms to make, and screening a hundred thousand compounds would make one for every few atoms. By the
+structure alone, so that results do not depend on what was evaluated before."""
 
 SAMPLES = 512
 WORTH = 0.75

@@ -165,7 +165,7 @@ def reduced_layer(layer: AttentionLayer, normalize: bool, span: Tensor) -> Numbe
 
 def along_axis(w: Weights, span: Tensor) -> Tensor:
     """A basis of the same span (M, r), turned such that only its first coordinates reach the first A channels."""
-    turn, _ = torch.linalg.qr(span[: w.config.axis_neuron].t(), mode="complete")
+    turn: Tensor = torch.linalg.qr(span[: w.config.axis_neuron].t(), mode="complete")[0]
     return span @ turn
 
 

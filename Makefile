@@ -18,7 +18,7 @@ PAIRS := build/pairs/$(PAIR_PYTHON)
 TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
 	near_cutoff races short_lengths softmax_extremes triton tuning))
 
-.PHONY: demo test test-all test-pairs test-drivers fuzz lint docs bench bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-pairs test-drivers fuzz lint docs bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -30,7 +30,8 @@ help:
 	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the book, in build/book; warnings are errors, and it needs no network to be read"
-	@echo "make bench       time evaluate on the named systems"
+	@echo "make bench       the benchmark suite, results judged first: build/bench.json (three minutes)"
+	@echo "make bench-compare AGAINST=HEAD~1  has something become slower? in pairs; also against a folder or a saved bench.json"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
 	@echo "make bench-lammps  timesteps per second in LAMMPS, against DeePMD-kit's pair style"
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
@@ -104,7 +105,11 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.installed
 	mkdir -p build
-	$(BIN)/python -m pytest bench --benchmark-only -m 'not large' --benchmark-json build/bench.json
+	$(BIN)/python -m pytest bench/suite --benchmark-only -m 'not large' --benchmark-columns=median,iqr,rounds --benchmark-json build/bench.json
+
+AGAINST ?= HEAD~1
+bench-compare: $(VENV)/.installed
+	$(BIN)/python -m bench.suite.compare --against $(AGAINST) $(COMPARE)
 
 kernel-report: $(VENV)/.installed
 	$(BIN)/python -m bench.compiled.static_report

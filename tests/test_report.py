@@ -87,7 +87,7 @@ def test_a_real_job_writes_it_and_the_same_command_writes_it_again(
 
 def test_without_matplotlib_everything_but_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_pictures = made(tmp_path / "a", structures(50))
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_svg", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     without = made(tmp_path / "b", structures(50))
     assert without.sections == with_pictures.sections
     assert "pip install 'dpa1-fast[plot]'" in without.text[""]

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..plotting import can_draw
+
 INK, LINE, MARK = "#100001", "#100002", "#100003"
 SERIES = tuple(f"#20000{k}" for k in range(6))
 """Stand-ins that become names: matplotlib takes no others."""
@@ -42,11 +44,7 @@ STYLE = {
 
 def available() -> bool:
     """Whether pictures can be drawn: they need matplotlib."""
-    try:
-        import matplotlib.backends.backend_svg  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return can_draw()
 
 
 def histogram(edges: np.ndarray, counts: np.ndarray, labels: Sequence[str], name: str, log: bool, ticks: bool) -> str:

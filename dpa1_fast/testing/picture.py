@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plotting import can_draw
 from .compare import Compared
 from .tally import Tally
 
@@ -61,11 +62,11 @@ class Parity:
 
     def draw(self, target: Path, whole: Tally) -> bool:
         """Draws a panel for each quantity that has labels. Returns False where matplotlib is not installed."""
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError:
+        if not can_draw():
             return False
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         there = {name: p for name in PANELS if len(p := self._points[name].all())}
         if not there:
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..plotting import can_draw
 from .lcurve import present, read_curve
 
 LABELS = {
@@ -21,11 +22,11 @@ def draw(curve: Path, target: Path) -> bool:
     Raises:
         TrainingError: the curve cannot be read.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not can_draw():
         return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = read_curve(curve)
     steps, ending = columns["step"], ("_val", "_trn")
     kinds = [k for k in LABELS if any(present(columns.get(k + end, [])) for end in ending)]

@@ -77,8 +77,8 @@ def has_bfloat16() -> bool:
 
 
 def find(build: str) -> Path | None:
-    """The compiled file of a build, or None where it was not compiled."""
-    return next(iter(sorted(Path(__file__).parent.glob(f"_native_{build}.*"))), None)
+    """The compiled file of a build, or None where it was not compiled; before one that is named after a Python."""
+    return min(Path(__file__).parent.glob(f"_native_{build}.*"), key=lambda path: (len(path.name), path), default=None)
 
 
 @cache

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cases import CASES, model
-from bench.compiled.flops import total
+from dpa1_fast.benchmark.operations import total
 from dpa1_fast.checkpoint import read_model, write_model
 from dpa1_fast.structures.batch import neighborhood
 from dpa1_fast.structures.structure import from_ase

@@ -61,7 +61,7 @@ def page(
             beside.append(sections.trust(found))
     if len(went.rates) > 2:
         beside.append(sections.throughput(went))
-    return _template().render(
+    return template().render(
         title=f"Screening of {_inputs(identity)}",
         verdict=_verdict(found),
         figures=_figures(found, numbers, went),
@@ -71,6 +71,8 @@ def page(
         after=[sections.failures(found)] if found.failed else [],
         pictures=pictures.available(),
         version=identity["version"],
+        again="delete this file, and give the same command again; nothing is evaluated twice.",
+        source="summary.parquet, which has a row for every structure",
     )
 
 
@@ -168,7 +170,8 @@ def _inputs(identity: Mapping[str, Any]) -> str:
 
 
 @cache
-def _template() -> Template:
+def template() -> Template:
+    """The page that all reports are: one file, nothing fetched, everything escaped but pictures."""
     environment = Environment(
         loader=PackageLoader("dpa1_fast.screening", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

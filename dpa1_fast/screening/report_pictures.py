@@ -54,7 +54,7 @@ def histogram(edges: np.ndarray, counts: np.ndarray, labels: Sequence[str], name
         edges: (B + 1,). counts: (labels, B). labels: [""] where there is one kind only. name: of the axis.
         log: values on a logarithmic axis. ticks: they are whole numbers.
     """
-    with _axes(name, "structures") as (axes, out):
+    with axes_for(name, "structures") as (axes, out):
         base = np.zeros(counts.shape[1])
         for k, (row, label) in enumerate(zip(counts, labels, strict=True)):
             label = short(label)
@@ -62,13 +62,13 @@ def histogram(edges: np.ndarray, counts: np.ndarray, labels: Sequence[str], name
             base = base + row
         if log:
             axes.set_xscale("log")
-        _numbers(axes.xaxis, log)
+        plain_numbers(axes.xaxis, log)
         _whole(axes.yaxis)
         if ticks:
             _whole(axes.xaxis)
         axes.set_xlim(edges[0], edges[-1])
         axes.grid(axis="y")
-        _legend(axes, labels)
+        legend(axes, labels)
     return out[0]
 
 
@@ -77,32 +77,32 @@ def scatter(
     limits: tuple[tuple[float, float], tuple[float, float]], log: bool,
 ) -> str:  # fmt: skip
     """Values against others, a dot a structure; ``log``: of y."""
-    with _axes(*names) as (axes, out):
+    with axes_for(*names) as (axes, out):
         size = 16 if len(x) < 100 else 9 if len(x) < 600 else 4
         for k, label in enumerate(labels):
             here = group == k
             axes.scatter(x[here], y[here], s=size, color=SERIES[k], alpha=0.7, linewidths=0, label=short(label) or None)
         if log:
             axes.set_yscale("log")
-        _numbers(axes.yaxis, log)
-        _numbers(axes.xaxis, False)
+        plain_numbers(axes.yaxis, log)
+        plain_numbers(axes.xaxis, False)
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.grid()
-        _legend(axes, labels)
+        legend(axes, labels)
     return out[0]
 
 
 def dots(names: Sequence[str], values: Sequence[float], name: str) -> str:
     """The best structures, one a line, the best on top."""
-    with _axes(name, "", height=max(2.5, 0.5 + 0.17 * len(names))) as (axes, out):
+    with axes_for(name, "", height=max(2.5, 0.5 + 0.17 * len(names))) as (axes, out):
         places = list(range(len(names)))[::-1]
         axes.hlines(places, min(values), values, color=LINE, linewidth=0.8)
         axes.scatter(values, places, s=16, color=SERIES[0], linewidths=0, zorder=3)
         axes.set_yticks(places, names)
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.06)
-        _numbers(axes.xaxis, False, most=3)
+        plain_numbers(axes.xaxis, False, most=3)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
     return out[0]
@@ -110,7 +110,7 @@ def dots(names: Sequence[str], values: Sequence[float], name: str) -> str:
 
 def throughput(edges: np.ndarray, rates: np.ndarray, marks: Sequence[float], unit: str) -> str:
     """Structures per second over the time that the job was running; ``marks``: where it was resumed."""
-    with _axes(f"time the job was running ({unit})", "structures/s") as (axes, out):
+    with axes_for(f"time the job was running ({unit})", "structures/s") as (axes, out):
         axes.stairs(rates, edges, fill=True, color=SERIES[0], alpha=0.25, linewidth=0)
         axes.stairs(rates, edges, color=SERIES[0], linewidth=1.0, baseline=None)
         top = float(rates.max()) * 1.18
@@ -124,14 +124,14 @@ def throughput(edges: np.ndarray, rates: np.ndarray, marks: Sequence[float], uni
                 )  # fmt: skip
         axes.set_ylim(0, top)
         axes.set_xlim(edges[0], edges[-1])
-        _numbers(axes.xaxis, False)
-        _numbers(axes.yaxis, False)
+        plain_numbers(axes.xaxis, False)
+        plain_numbers(axes.yaxis, False)
         axes.grid(axis="y")
     return out[0]
 
 
 @contextmanager
-def _axes(x: str, y: str, height: float = 2.5) -> Iterator[tuple[Any, list[str]]]:
+def axes_for(x: str, y: str, height: float = 2.5) -> Iterator[tuple[Any, list[str]]]:
     """Axes to draw on; the list holds the picture afterwards. Nothing of the caller's matplotlib is changed."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -169,18 +169,19 @@ def short(label: str) -> str:
     return label if len(label) <= 18 else f"{label[:17]}…"
 
 
-def _legend(axes: Any, labels: Sequence[str]) -> None:
+def legend(axes: Any, labels: Sequence[str]) -> None:
+    """Names of the series above the picture, where there are several."""
     if len(labels) > 1:
         columns = 3 if max(map(len, labels)) <= 12 else 2
-        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0,
+        drawn = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0,
                              handlelength=0.9, columnspacing=1.2, handletextpad=0.5)  # fmt: skip
-        for handle in legend.legend_handles:
+        for handle in drawn.legend_handles:
             handle.set_alpha(1.0)
             if hasattr(handle, "set_sizes"):
                 handle.set_sizes([18])
 
 
-def _numbers(axis: Any, log: bool, most: int = 5) -> None:
+def plain_numbers(axis: Any, log: bool, most: int = 5) -> None:
     """Numbers as people write them: no powers, no offsets, few of them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

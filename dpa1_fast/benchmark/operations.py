@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from dpa1_fast import DPA1Config
+from ..config import DPA1Config
 
 
 def net(widths: Sequence[int]) -> int:

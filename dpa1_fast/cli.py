@@ -338,7 +338,7 @@ def screen(
     raise typer.Exit(code)
 
 
-from . import cli_bench, cli_dynamics, cli_making, cli_sampling  # noqa: E402, F401 (their commands come after these)
+from . import cli_bench, cli_dynamics, cli_making, cli_properties, cli_sampling  # noqa: E402, F401 (they come after)
 
 if __name__ == "__main__":
     app()

@@ -1,0 +1,143 @@
+"""Commands that compute properties of crystals: phonons, elastic, eos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_base import HeadOption, app, fail, one_line_errors, words
+from .cli_dynamics import Backend, Device, Format, Inputs, Model, Output, Precision, Threads, TypeMap
+
+Relax = Annotated[
+    float | None, typer.Option("--fmax", help="eV/Å; structures are first relaxed with their cells until then")
+]
+NoRelax = Annotated[bool, typer.Option("--no-relax", help="take structures as they come in")]
+
+
+def _run(
+    make: Callable[[], Any], inputs: list[str], output: Path, model: str, fmax: float | None, options: dict[str, Any],
+    type_map: str, format: str | None,
+) -> None:  # fmt: skip
+    with one_line_errors():
+        from .loading import load
+        from .properties.job import Job
+        from .sources import find_sources
+
+        prop = make()
+        engine = load(model, **options)
+        sources = find_sources(inputs, engine.config.type_map, words(type_map), format)
+        try:
+            count, failed = Job(engine, model, prop, output, fmax).run(
+                sources, lambda done, failed: print(f"{done:,} structures, {failed:,} failed", file=sys.stderr)
+            )
+        except OSError as error:
+            raise fail(f"{error.filename or output}: {error.strerror or error}") from None
+        print(f"{count:,} structures, {failed:,} failed; wrote {output / (prop.name + '.csv')}, {output / 'results'}")
+    raise typer.Exit(0 if count and not failed else 1 if count > failed else 2)
+
+
+@app.command()
+def phonons(
+    inputs: Inputs,
+    output: Output,
+    model: Model,
+    displacement: Annotated[float, typer.Option(help="Å")] = 0.01,
+    length: Annotated[float, typer.Option(help="Å; supercells are at least so long along each vector")] = 12.0,
+    supercell: Annotated[str, typer.Option(metavar="3,3,3", help="repeats in place of a length")] = "",
+    mesh: Annotated[float, typer.Option(help="of wave vectors, as phonopy's: a length in Å")] = 60.0,
+    temperature: Annotated[float, typer.Option(help="K, of free energy and heat capacity")] = 300.0,
+    fmax: Relax = 1e-3,
+    no_relax: NoRelax = False,
+    head: HeadOption = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float64",
+    threads: Threads = None,
+    type_map: TypeMap = "",
+    format: Format = None,
+) -> None:
+    """Phonons of crystals: displacements by phonopy (extra 'phonons'), evaluated many at a time.
+
+    Killed at any moment, the same command does the structures that are left.
+
+    Exit code: 0 all done, 1 some structures failed, 2 nothing could be done.
+    """
+
+    def make() -> Any:
+        from .properties.phonons import Phonons
+
+        try:
+            repeats = tuple(int(x) for x in words(supercell))
+        except ValueError:
+            repeats = (0,)
+        if len(repeats) not in (0, 3):
+            raise fail(f"--supercell {supercell}: give three numbers with commas")
+        return Phonons(displacement, length, repeats or None, mesh, temperature)  # type: ignore[arg-type]
+
+    options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
+
+
+@app.command()
+def elastic(
+    inputs: Inputs,
+    output: Output,
+    model: Model,
+    strain: Annotated[float, typer.Option(help="the largest of each kind")] = 0.005,
+    fmax: Relax = 1e-3,
+    no_relax: NoRelax = False,
+    head: HeadOption = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float64",
+    threads: Threads = None,
+    type_map: TypeMap = "",
+    format: Format = None,
+) -> None:
+    """Elastic constants of crystals, from stresses of 24 strained copies of each, whose atoms are relaxed.
+
+    Exit code: 0 all done, 1 some structures failed, 2 nothing could be done.
+    """
+
+    def make() -> Any:
+        from .properties.elastic import Elastic
+
+        return Elastic(strain)
+
+    options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
+
+
+@app.command()
+def eos(
+    inputs: Inputs,
+    output: Output,
+    model: Model,
+    strain: Annotated[float, typer.Option(help="of the volume, to either side")] = 0.06,
+    points: Annotated[int, typer.Option(help="volumes")] = 9,
+    fmax: Relax = 1e-3,
+    no_relax: NoRelax = False,
+    head: HeadOption = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float64",
+    threads: Threads = None,
+    type_map: TypeMap = "",
+    format: Format = None,
+) -> None:
+    """Equations of state of crystals: volume, bulk modulus and its derivative by Birch and Murnaghan.
+
+    Exit code: 0 all done, 1 some structures failed, 2 nothing could be done.
+    """
+
+    def make() -> Any:
+        from .properties.eos import Eos
+
+        return Eos(strain, points)
+
+    options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)

@@ -1,0 +1,1 @@
+"""What is asked of crystals after screening: phonons, elastic constants, equations of state, for many at once."""

@@ -1,0 +1,91 @@
+"""Elastic constants from the stresses of strained copies, atoms relaxed in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+from numpy.typing import NDArray
+
+from ..engine import VOIGT, Result
+from .base import Found, PropertyError
+from .eos import periodic
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Six strains (Voigt's), each forth and back by ``strain`` and by half of it."""
+
+    strain: float = 0.005
+
+    name = "elastic"
+    relaxes_copies = True
+    columns = ("bulk_modulus", "shear_modulus", "youngs_modulus", "poisson_ratio", "stable", *(
+        f"c{i}{j}" for i in range(1, 7) for j in range(i, 7)))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.strain < 0.1:
+            raise PropertyError("--strain must lie between 0 and 0.1")
+
+    def ask(self, atoms: Atoms, name: str) -> ElasticAsked:
+        """See ``Property``."""
+        periodic(atoms, name)
+        strains, copies = [], []
+        for k in range(6):
+            for size in (-1.0, -0.5, 0.5, 1.0):
+                strain = np.zeros(6)
+                strain[k] = size * self.strain
+                strains.append(strain)
+                copy = atoms.copy()
+                # The symmetric deformation whose Lagrangian strain this is, to first order.
+                copy.set_cell(atoms.cell[:] @ (np.eye(3) + full(strain)), scale_atoms=True)
+                copies.append(copy)
+        return ElasticAsked(copies, np.array(strains))
+
+
+@dataclass(frozen=True)
+class ElasticAsked:
+    """One structure's: copies, and the strain of each (24, 6)."""
+
+    copies: Sequence[Atoms]
+    strains: Array
+
+    def found(self, results: Sequence[Result]) -> Found:
+        """GPa: constants (symmetrized), moduli by Voigt, Reuss and Hill's mean."""
+        stresses = np.array([r.stress for r in results])
+        # Stress is even and odd in the strain; the odd part is linear but for the third order.
+        constants = np.linalg.lstsq(self.strains, stresses - stresses.mean(axis=0), rcond=None)[0].T / units.GPa
+        c = 0.5 * (constants + constants.T)
+        row = {**moduli(c), "stable": bool((np.linalg.eigvalsh(c) > 0.0).all())}
+        row |= {f"c{i + 1}{j + 1}": float(c[i, j]) for i in range(6) for j in range(i, 6)}
+        table = "\n".join(",".join(repr(float(x)) for x in line) for line in c) + "\n"
+        return Found(row, {"elastic.csv": table})
+
+
+def full(strain: Array) -> Array:
+    """(3, 3) of Voigt's (6,), whose shears are doubled."""
+    out = np.zeros((3, 3))
+    for value, (a, b) in zip(strain, VOIGT, strict=True):
+        out[a, b] = out[b, a] = value if a == b else 0.5 * value
+    return out
+
+
+def moduli(c: Array) -> dict[str, float]:
+    """Bulk, shear and Young's modulus in the unit of c (6, 6), and Poisson's ratio: Hill's mean; NaN where singular."""
+    a, b, g = c[:3, :3].trace(), c[0, 1] + c[0, 2] + c[1, 2], c[3:, 3:].trace()
+    bulk_v, shear_v = (a + 2 * b) / 9, (a - b + 3 * g) / 15
+    try:
+        s = np.linalg.inv(c)
+    except np.linalg.LinAlgError:
+        s = np.full((6, 6), np.nan)
+    sa, sb, sg = s[:3, :3].trace(), s[0, 1] + s[0, 2] + s[1, 2], s[3:, 3:].trace()
+    bulk = 0.5 * (bulk_v + 1 / (sa + 2 * sb))
+    shear = 0.5 * (shear_v + 15 / (4 * sa - 4 * sb + 3 * sg))
+    young = 9 * bulk * shear / (3 * bulk + shear)
+    ratio = (3 * bulk - 2 * shear) / (2 * (3 * bulk + shear))
+    out = {"bulk_modulus": bulk, "shear_modulus": shear, "youngs_modulus": young, "poisson_ratio": ratio}
+    return {k: float(x) for k, x in out.items()}

@@ -1,0 +1,105 @@
+"""Phonons by finite displacements: phonopy says which, the engine evaluates them, phonopy does the rest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ..engine import Result
+from ..errors import StructureError
+from .base import Found, PropertyError
+from .eos import periodic
+
+try:
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
+except ImportError as error:
+    raise PropertyError(f"phonopy is needed ({error}): pip install 'dpa1-fast[phonons]'") from error
+
+IMAGINARY = -0.05
+"""THz. Frequencies below are imaginary; above they are a sum rule's noise."""
+
+
+@dataclass(frozen=True)
+class Phonons:
+    """Displacements and what frequencies are looked at.
+
+    Attributes:
+        displacement: Å. length: Å, supercells are at least so long along each vector. supercell: repeats, or None.
+        mesh: phonopy's, a length in Å of the grid's inverse spacing. temperature: K, of free energy and heat capacity.
+    """
+
+    displacement: float = 0.01
+    length: float = 12.0
+    supercell: tuple[int, int, int] | None = None
+    mesh: float = 60.0
+    temperature: float = 300.0
+
+    name = "phonons"
+    relaxes_copies = False
+    columns = ("supercell", "displacements", "min_frequency", "max_frequency", "imaginary", "zero_point_energy",
+               "free_energy", "entropy", "heat_capacity")  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not all(x > 0.0 for x in (self.displacement, self.length, self.mesh, self.temperature)):
+            raise PropertyError("--displacement, --length, --mesh and --temperature must be positive")
+        if self.supercell is not None and min(self.supercell) < 1:
+            raise PropertyError(f"--supercell {self.supercell} must be positive")
+
+    def ask(self, atoms: Atoms, name: str) -> PhononsAsked:
+        """See ``Property``."""
+        periodic(atoms, name)
+        repeats = self.supercell or [int(np.ceil(self.length / x)) for x in atoms.cell.lengths()]
+        cell = PhonopyAtoms(
+            symbols=list(atoms.symbols), cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
+        )
+        try:
+            phonopy = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto")
+            phonopy.generate_displacements(distance=self.displacement)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise StructureError(name, f"phonopy finds no displacements ({type(error).__name__}: {error})") from None
+        made = phonopy.supercells_with_displacements or []
+        copies = [Atoms(s.symbols, cell=s.cell, scaled_positions=s.scaled_positions, pbc=True) for s in made]
+        return PhononsAsked(copies, phonopy, self)
+
+
+@dataclass(frozen=True)
+class PhononsAsked:
+    """One structure's."""
+
+    copies: Sequence[Atoms]
+    phonopy: Any
+    options: Phonons
+
+    def found(self, results: Sequence[Result]) -> Found:
+        """THz; eV, and eV/K, for a primitive cell; and phonopy's own file with the force constants."""
+        p, o = self.phonopy, self.options
+        p.forces = [r.forces for r in results]
+        p.produce_force_constants()
+        p.run_mesh(o.mesh)
+        frequencies = p.mesh.frequencies
+        p.run_thermal_properties(temperatures=[0.0, o.temperature], cutoff_frequency=0.01)
+        thermal = p.thermal_properties
+        mole = 96.48533212  # kJ/mol in eV
+        row = {
+            "supercell": " ".join(str(int(x)) for x in np.diag(p.supercell_matrix)),
+            "displacements": len(self.copies),
+            "min_frequency": float(frequencies.min()),
+            "max_frequency": float(frequencies.max()),
+            "imaginary": bool(frequencies.min() < IMAGINARY),
+            "zero_point_energy": float(thermal.free_energy[0]) / mole,
+            "free_energy": float(thermal.free_energy[1]) / mole,
+            "entropy": float(thermal.entropy[1]) / (1000 * mole),
+            "heat_capacity": float(thermal.heat_capacity[1]) / (1000 * mole),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "phonopy_params.yaml"
+            p.save(path, settings={"force_constants": True})
+            text = path.read_text(encoding="utf-8")
+        return Found(row, {"phonopy_params.yaml": text})

@@ -1,0 +1,136 @@
+"""Equations of state and elastic constants of many crystals: right, each done once, and what has none says so."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk, fcc111
+from ase.io import write
+from commands import run_command
+
+import dpa1_fast
+from dpa1_fast.dynamics.relax import Relaxed, relax
+from dpa1_fast.engine import VOIGT
+from dpa1_fast.properties.base import Property, PropertyError
+from dpa1_fast.properties.elastic import Elastic, full, moduli
+from dpa1_fast.properties.eos import Eos
+from dpa1_fast.properties.job import Job
+from dpa1_fast.sources import find_sources
+
+ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
+
+
+@pytest.fixture
+def metals(tmp_path: Path) -> Path:
+    path = tmp_path / "metals.extxyz"
+    write(path, [bulk("Al"), bulk("Mg"), fcc111("Al", (1, 1, 3), vacuum=5.0), bulk("Cu")])
+    return path
+
+
+def job(folder: Path, prop: Property) -> Job:
+    return Job(ENGINE, "almgcu-demo", prop, folder, 1e-3)
+
+
+def run(source: Path, folder: Path, prop: Property) -> list[dict[str, str]]:
+    job(folder, prop).run(find_sources([str(source)], ENGINE.config.type_map))
+    with (folder / f"{prop.name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_bulk_moduli_of_both_ways_agree(metals: Path, tmp_path: Path) -> None:
+    by_volume, by_stress = run(metals, tmp_path / "eos", Eos(strain=0.02)), run(metals, tmp_path / "el", Elastic())
+    for k in (0, 1, 3):
+        assert float(by_volume[k]["bulk_modulus"]) == pytest.approx(float(by_stress[k]["bulk_modulus"]), rel=0.01)
+        assert by_stress[k]["stable"] == "True"
+    assert by_volume[2]["status"] == by_stress[2]["status"] == "failed"
+    assert "needs a crystal, periodic along all three axes" in by_volume[2]["error"]
+    cubic, hexagonal = by_stress[0], by_stress[1]
+    assert float(cubic["c11"]) == pytest.approx(float(cubic["c33"]), rel=1e-6)
+    assert float(cubic["c14"]) == pytest.approx(0.0, abs=1e-3)
+    c11, c12, c66 = (float(hexagonal[k]) for k in ("c11", "c12", "c66"))
+    assert c66 == pytest.approx((c11 - c12) / 2, rel=1e-3)
+
+
+def test_the_constants_are_the_slopes_of_stresses() -> None:
+    """Of one shear, by our own difference of stresses with the atoms relaxed."""
+    start = relax(ENGINE, [bulk("Mg")], cell=True, fmax=1e-4)[0]
+    assert isinstance(start, Relaxed)
+    asked = Elastic().ask(start.atoms, "Mg")
+    ends = relax(ENGINE, list(asked.copies), fmax=1e-4)
+    found = asked.found([e.result for e in ends if isinstance(e, Relaxed)])
+    pair = []
+    for sign in (1, -1):
+        atoms = start.atoms.copy()
+        atoms.set_cell(atoms.cell[:] @ (np.eye(3) + sign * full(np.eye(6)[3] * 2e-3)), scale_atoms=True)
+        pair.append(relax(ENGINE, [atoms], fmax=1e-4)[0])
+    stresses = [p.result.stress for p in pair if isinstance(p, Relaxed)]
+    slope = (stresses[0][3] - stresses[1][3]) / 4e-3 * 160.21766
+    assert found.row["c44"] == pytest.approx(slope, rel=1e-3)
+
+
+def test_moduli_of_an_isotropic_body_are_its_own() -> None:
+    bulk_modulus, shear = 70.0, 26.0
+    c = np.diag([shear] * 6)
+    c[:3, :3] = bulk_modulus - 2 * shear / 3 + np.eye(3) * 2 * shear
+    found = moduli(c)
+    assert found["bulk_modulus"] == pytest.approx(bulk_modulus)
+    assert found["shear_modulus"] == pytest.approx(shear)
+    assert found["youngs_modulus"] == pytest.approx(9 * bulk_modulus * shear / (3 * bulk_modulus + shear))
+    assert np.allclose(full(np.arange(6.0))[tuple(zip(*VOIGT, strict=True))], [0, 1, 2, 1.5, 2, 2.5])
+
+
+def test_a_killed_job_ends_as_one_that_nobody_disturbed(
+    metals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpa1_fast.properties.job.ATOMS", 1)  # each structure a group
+    run(metals, tmp_path / "whole", Eos())
+    child = os.fork()
+    if child == 0:
+        sources = find_sources([str(metals)], ENGINE.config.type_map)
+        job(tmp_path / "killed", Eos()).run(sources, lambda done, _: done == 2 and os.kill(os.getpid(), signal.SIGKILL))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "eos.csv").exists()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed" / "results").iterdir()}
+    run(metals, tmp_path / "killed", Eos())
+    names = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(tmp_path / "killed") for p in (tmp_path / "killed").rglob("*") if p.is_file())
+    for name in names:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert all(p.stat().st_mtime_ns == when for p, when in before.items()), "what was done is not done again"
+
+
+def test_the_folder_of_another_job_is_refused(metals: Path, tmp_path: Path) -> None:
+    run(metals, tmp_path / "out", Eos())
+    with pytest.raises(PropertyError, match=r"another job \(points differs\)"):
+        run(metals, tmp_path / "out", Eos(points=7))
+    (tmp_path / "out" / "job.json").unlink()
+    with pytest.raises(PropertyError, match="holds files that are of no job"):
+        run(metals, tmp_path / "out", Eos())
+
+
+def test_options_that_make_no_sense_are_named() -> None:
+    for make in (lambda: Eos(strain=0.7), lambda: Eos(points=3), lambda: Elastic(strain=-1.0)):
+        with pytest.raises(PropertyError, match="--strain must lie between"):
+            make()
+
+
+def test_energies_without_a_minimum_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "wide.extxyz", bulk("Al", a=5.2))
+    made: Any = job(tmp_path / "out", Eos(strain=0.02))
+    made.fmax = None  # as it comes in, far from its minimum
+    made.prop = Eos(strain=0.02)
+    made.run(find_sources([str(tmp_path / "wide.extxyz")], ENGINE.config.type_map))
+    assert "no minimum among these volumes" in (tmp_path / "out" / "eos.csv").read_text()
+
+
+def test_the_command(metals: Path, tmp_path: Path) -> None:
+    done = run_command("eos", "metals.extxyz@0:1", "-o", "out", "-m", "almgcu-demo", "-t", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 structures, 0 failed; wrote out/eos.csv" in done.stdout

@@ -15,7 +15,7 @@ norm. A structure is searched again unless
 which for a fixed cell is the usual max|u| ≤ skin / 2. Atoms that are wrapped into the cell have moved far.
 
 Candidates are sorted by (i, j, S): what a step gives depends on positions and cells, never on when lists were made.
-A fresh list (``neighbors.py``) holds the same pairs in the same order, with vectors of the same bits if it is compiled.
+A fresh list (``neighbors.py``) holds the same pairs in the same order; vectors may differ in their last bits.
 """
 
 from __future__ import annotations

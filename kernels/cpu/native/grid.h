@@ -1,7 +1,8 @@
 // All pairs of one structure within a cut-off, by a grid of cells over atoms and their periodic images: cost follows atoms.
 //
-// Products that are added stand as std::fma, so that the bits of a vector depend on nothing but its own numbers, and a
-// fresh list holds the same ones as a list that lasts (candidates.h).
+// The vector of a pair is (r_j − r_i) + S·cell with S·cell = (s₀ a + s₁ b) + s₂ c, its square (x² + y²) + z², each operation
+// rounded by itself: the same bits as lists made on a GPU have (structures/on_device/pairs.py). Elsewhere products that are
+// added stand as std::fma, so that bits depend on nothing but a pair's own numbers.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +18,16 @@ inline void shifted(const double* s, const double* cell, double* out) {
 }
 
 inline double squared(const double* d) { return std::fma(d[2], d[2], std::fma(d[1], d[1], d[0] * d[0])); }
+
+/// A product that is rounded by itself, not within a multiply-add.
+inline double rounded(double x) {
+#if defined(__GNUC__) && defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#elif defined(__GNUC__) && defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
 
 /// n atoms at ``position`` (n, 3) Å; those that are not ``real`` are left out. Rows of ``lattice`` are zero along axes that
 /// are not periodic; ``dual`` is its pseudo-inverse.
@@ -50,28 +61,30 @@ class Grid {
       const bool inside = own[0] == 0 && own[1] == 0 && own[2] == 0;
       for (int32_t g : row) {
         const Image& image = images_[size_t(g)];
-        double s[3], at[3], d[3];
-        for (int c = 0; c < 3; ++c) s[c] = image.shift[c] + own[c], at[c] = image.at[c];
-        if (!inside) place(image.atom, s, at);
-        for (int c = 0; c < 3; ++c) d[c] = at[c] - r[c];
-        if (squared(d) < exact_) visit(i, image.atom, s, d);
+        const double* to = box_.position + 3 * image.atom;
+        double s[3], by[3], d[3];
+        for (int c = 0; c < 3; ++c) s[c] = image.shift[c] + own[c], by[c] = image.by[c];
+        if (!inside) through(s, by);
+        for (int c = 0; c < 3; ++c) d[c] = (to[c] - r[c]) + by[c];
+        if (rounded(rounded(d[0] * d[0]) + rounded(d[1] * d[1])) + rounded(d[2] * d[2]) < exact_)
+          visit(i, image.atom, s, d);
       }
     }
   }
 
  private:
-  /// Atom j with S = ``shift`` as an atom within the box sees it, at r_j + S·lattice.
+  /// Atom j with S = ``shift`` as an atom within the box sees it: by = S·lattice, at = r_j + by.
   struct Image {
     int64_t atom;
-    double shift[3], at[3];
+    double shift[3], by[3], at[3];
   };
 
   static constexpr int64_t MOST_IMAGES = int64_t(1) << 27;
 
-  void place(int64_t j, const double* s, double* at) const {
-    double by[3];
-    shifted(s, box_.lattice, by);
-    for (int c = 0; c < 3; ++c) at[c] = box_.position[3 * j + c] + by[c];
+  void through(const double* s, double* by) const {
+    const double* a = box_.lattice;
+    for (int c = 0; c < 3; ++c)
+      by[c] = rounded(rounded(s[0] * a[c]) + rounded(s[1] * a[3 + c])) + rounded(s[2] * a[6 + c]);
   }
 
   /// Images in the order of (j, S); where the atoms lie in units of the lattice, and how many whole vectors outside.
@@ -102,8 +115,9 @@ class Grid {
         for (int64_t b = from[1]; b <= to[1]; ++b)
           for (int64_t c = from[2]; c <= to[2]; ++c) {
             if (!a && !b && !c) self_[size_t(j)] = int32_t(images_.size());
-            Image image{j, {double(a) - whole[0], double(b) - whole[1], double(c) - whole[2]}, {}};
-            place(j, image.shift, image.at);
+            Image image{j, {double(a) - whole[0], double(b) - whole[1], double(c) - whole[2]}, {}, {}};
+            through(image.shift, image.by);
+            for (int x = 0; x < 3; ++x) image.at[x] = r[x] + image.by[x];
             images_.push_back(image);
           }
       if (int64_t(images_.size()) > MOST_IMAGES) return false;

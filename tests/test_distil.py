@@ -146,6 +146,7 @@ def test_a_student_of_a_teacher_with_options_of_its_own_is_a_plain_one() -> None
     teacher = make_model(exclude_types=((0, 1),), attn_dotr=False).config
     c = student_config(teacher, ("O", "H"))
     assert (c.type_map, c.exclude_types, c.rcut, c.sel) == (("H", "O"), (), teacher.rcut, teacher.sel)
+    assert (c.neuron, c.axis_neuron, c.fitting.neuron) == ((2, 4, 8), 4, (16, 16))
 
 
 def test_speeds_are_of_the_same_atoms() -> None:

@@ -11,15 +11,21 @@ from ..train.options import BatchOptions, DataOptions, LossOptions, Options, Sch
 from .label import TRAIN, VALID
 
 STEPS = 6000
+AXIS, WIDEST = 8, 64
+"""Largest axis_neuron, and widest layer of the energy net, that a student has unless somebody says otherwise."""
 
 
 def student_config(teacher: DPA1Config, present: tuple[str, ...]) -> DPA1Config:
     """No attention, and a type factor of its own (strip), so that a neighbour costs one series in its distance.
 
-    Cut-off and widths are the teacher's; the types are those that are there.
+    The cut-off is the teacher's, the types are those that are there. Widths are half of the teacher's embedding, and an
+    energy net no wider than ``WIDEST``: without attention most of the time goes there.
     """
+    neuron = tuple(max(1, width // 2) for width in teacher.neuron)
     return replace(
         teacher,
+        neuron=neuron,
+        axis_neuron=min(teacher.axis_neuron, neuron[-1], AXIS),
         type_map=tuple(name for name in teacher.type_map if name in present),
         attn_layer=0,
         tebd_input_mode="strip",
@@ -31,7 +37,9 @@ def student_config(teacher: DPA1Config, present: tuple[str, ...]) -> DPA1Config:
         use_econf_tebd=False,
         precision="float32",
         fitting=FittingConfig(
-            neuron=teacher.fitting.neuron, activation_function=teacher.fitting.activation_function, precision="float32"
+            neuron=tuple(min(width, WIDEST) for width in teacher.fitting.neuron),
+            activation_function=teacher.fitting.activation_function,
+            precision="float32",
         ),
     )
 

@@ -1,0 +1,83 @@
+"""Learning curves: a pretrained model fine-tuned on few samples, against the same model from scratch.
+
+    python examples/paper/curves.py --data FOLDER [--sets almgcu,sse] [--seeds 1,2] [--threads 1]
+
+Does what is missing in results.jsonl. FOLDER holds teacher68, mlearn and acac (see sets.py).
+All sets are done with the first seed first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import results
+import sets
+import torch
+from trained import Clock, forget, judged, trained
+
+from dpa1_fast.checkpoint import find, read_model
+
+SAMPLES = (0, 10, 30, 100, 300, -1)
+STEPS = 1500
+WORK = Path("build/paper")
+
+
+def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
+    """All runs: at 0 samples the pretrained model as it is.
+
+    Args:
+        sizes: structures to train on in each set; only fewer of them are drawn. model: the digest of the pretrained
+            one; from scratch its hyper-parameters count alone, but it stands in each line.
+    """
+    for seed in seeds:
+        for name, most in sizes.items():
+            for samples in (n for n in SAMPLES if n < most):
+                for start in ("pretrained", "scratch"):
+                    if samples or (start == "pretrained" and seed == seeds[0]):
+                        run = {"experiment": "curves", "set": name, "samples": samples, "start": start}
+                        yield run | {"seed": seed if samples else 0, "steps": steps if samples else 0, "model": model}
+
+
+def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
+    """A run's errors, and what it cost."""
+    train, test = sets.load(run["set"], root)
+    name = "-".join(str(run[k]) for k in ("set", "samples", "start", "seed", "steps", "model"))
+    folder = work / name
+    held = sets.write(folder / "test.extxyz", test)
+    clock = Clock(folder)
+    if not run["samples"]:
+        found = judged(read_model(model).model, held)
+    else:
+        few = sets.chosen(train, run["samples"], run["seed"])
+        file = sets.write(folder / "train.extxyz", few)
+        found = judged(trained(model, file, run["steps"], run["seed"], run["start"], folder / "training"), held)
+        found["trained_on"] = len(few)
+    found["seconds"] = clock.read()
+    forget(folder)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="dpa1-68", help="the pretrained model")
+    parser.add_argument("--sets", default=",".join((*sets.TEACHER, *sets.DFT)))
+    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=results.FILE)
+    parser.add_argument("--work", type=Path, default=WORK)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    model = Path(find(given.model))
+    seeds = [int(x) for x in given.seeds.split(",")]
+    sizes = {name: len(sets.load(name, given.data)[0]) for name in given.sets.split(",")}
+    planned = plan(sizes, seeds, given.steps, results.digest(model))
+    results.do(planned, lambda run: one(run, model, given.data, given.work), given.results)
+
+
+if __name__ == "__main__":
+    main()

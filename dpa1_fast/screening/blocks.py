@@ -17,6 +17,9 @@ from ..sources.base import Item, Source
 
 STRUCTURES = 1024
 ATOMS = 32_768
+FIRST = 32
+"""Structures of the first block; each has twice as many as the one before until it has ``STRUCTURES``. So a slow model
+shows soon how fast it is, and what Ctrl-C leaves behind is not nothing."""
 
 
 REMEDY = "give it the same structures in the same order, or choose another --output"
@@ -78,11 +81,16 @@ def blocks(sources: Sequence[Source], start: Position, once: Sequence[bool]) -> 
             place = (number + 1, None, "") if item.mark is None else (number, item.mark, digest)
             end = Position(at.block + 1, at.index + len(group), *place)
             share = (number + item.share) / len(sources)
-            if len(group) >= STRUCTURES or size >= ATOMS:
+            if len(group) >= most(at.block) or size >= ATOMS:
                 yield Block(at, group, end, share)
                 group, size, at = [], 0, end
     if group:
         yield Block(at, group, replace(end, source=len(sources), mark=None, digest=""), 1.0)
+
+
+def most(block: int) -> int:
+    """Structures of a block, by its number alone: a job that goes on makes the blocks that it would have made."""
+    return min(STRUCTURES, FIRST << min(block, 32))
 
 
 def _read(source: Source, start: Position | None, once: bool) -> Iterator[tuple[Item, str]]:

@@ -16,11 +16,10 @@ def summary(folder: Path) -> str:
     every = json.loads((folder / "errors.json").read_text())["all"]
     energy = np.loadtxt(folder / "detail.e_peratom.out")
     median = float(np.median(np.abs(energy[:, 0] - energy[:, 1])))
-    return (
-        f"energy RMSE {1e3 * every['rmse_ea']:.0f}, MAE {1e3 * every['mae_ea']:.0f}, median {1e3 * median:.0f} meV/atom; "
-        f"force RMSE {1e3 * every['rmse_f']:.0f} meV/Å, {100 * every['rmse_f'] / every['rms_f']:.0f} % of the labels' RMS, "
-        f"MAE {1e3 * every['mae_f']:.0f}; {every['structures']:,} structures"
-    )
+    energies = "RMSE {rmse_ea:.0f}, MAE {mae_ea:.0f}".format(**{k: 1e3 * every[k] for k in ("rmse_ea", "mae_ea")})
+    part = 100 * every["rmse_f"] / every["rms_f"]
+    forces = f"RMSE {1e3 * every['rmse_f']:.0f} meV/Å, {part:.0f} % of the labels' RMS, MAE {1e3 * every['mae_f']:.0f}"
+    return f"energy {energies}, median {1e3 * median:.0f} meV/atom; force {forces}; {every['structures']:,} structures"
 
 
 def row(element: str, e: dict[str, Any]) -> str:

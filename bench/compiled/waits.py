@@ -1,4 +1,4 @@
-"""What warps wait for on a card, from ncu's CSV exports of a kit's run: ``python -m bench.compiled.waits DETAILS SOURCE``.
+"""What warps wait for on a card, from the CSV pages that ncu exports in a kit's run.
 
     python -m bench.compiled.waits bench/results/h100-2026-11-28-ncu-details-bfloat16.csv.xz \\
         bench/results/h100-2026-11-28-ncu-source-bfloat16.csv.xz

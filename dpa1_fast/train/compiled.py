@@ -25,7 +25,8 @@ from ..kernels import reference as ref
 from ..kernels.cpu import library
 from ..kernels.cpu.threads import one_thread
 from ..kernels.cpu.training import NativeTraining, Neighbors, Shape, Tables
-from ..kernels.prepare.merging import activation_code
+from ..kernels.prepare.merging import ACTIVATIONS, activation_code
+from ..kernels.reference import parse_activation
 from ..model import DPA1, Prediction
 from ..structures.batch import Batch, Tile
 
@@ -36,7 +37,8 @@ PASS_BYTES = 96 << 20
 def available(model: DPA1) -> bool:
     """Whether ``CompiledGradients`` serves this model on this machine."""
     on_cpu = model.davg.device.type == "cpu" and model.dtype in (torch.float32, torch.float64)
-    return on_cpu and library.available()
+    known = parse_activation(model.config.activation_function)[0] in ACTIVATIONS
+    return on_cpu and known and library.available()
 
 
 def shape_of(model: DPA1) -> Shape:

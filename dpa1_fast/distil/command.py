@@ -29,6 +29,8 @@ from .speed import Speed, compared, enough
 from .student import defaults
 
 LABELS, STUDENT, REPORT = "labels", "student", "distilled.json"
+BEST = {"model": "best.safetensors", "ema": "best_ema.safetensors"}
+"""What the loop calls a model and its average, and the files of those that validation found best."""
 
 
 def distil_command(
@@ -68,9 +70,11 @@ def distil_command(
         training = read_student(settings, defaults(loaded.model.config, folder, counts.virials, options.seed, origin))
         if steps is not None:
             training = replace(training, steps=steps)
-        train(Loop(prepare(training), output, here, backend))
+        loop = Loop(prepare(training), output, here, backend)
+        train(loop)
         if here.first:
-            _report(loaded.model, model, output, precision, threads, counts)
+            best = BEST[min(loop.best, key=lambda name: loop.best[name])]
+            _report(loaded.model, model, output, best, precision, threads, counts)
     return 0
 
 
@@ -80,9 +84,10 @@ def told(counts: Labelled) -> str:
     return f"labelled by the teacher: {counts.train:,} structures to train on, {counts.valid:,} held out{failed}"
 
 
-def _report(teacher: DPA1, name: str, output: Path, precision: str, threads: int | None, counts: Labelled) -> None:
-    best = next(p for p in (output / "best_ema.safetensors", output / "best.safetensors") if p.exists())
-    student = read_model(best).model
+def _report(
+    teacher: DPA1, name: str, output: Path, best: str, precision: str, threads: int | None, counts: Labelled
+) -> None:
+    student = read_model(output / best).model
     report, speed = _judged(teacher, student, output / LABELS / VALID, precision, threads)
     errors = report.whole.errors()
     share = errors["rmse_f"] / errors["rms_f"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import results
 import sets
 import torch
-from trained import Clock, forget, judged, trained
+from trained import RATES, Clock, forget, judged, trained
 
 from dpa1_fast.checkpoint import find, read_model
 
@@ -37,14 +37,14 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
                 for start in ("pretrained", "scratch"):
                     if samples or (start == "pretrained" and seed == seeds[0]):
                         run = {"experiment": "curves", "set": name, "samples": samples, "start": start}
-                        yield run | {"seed": seed if samples else 0, "steps": steps if samples else 0, "model": model}
+                        settings = {"seed": seed, "steps": steps, "rate": RATES[start]}
+                        yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": model}
 
 
 def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
     """A run's errors, and what it cost."""
     train, test = sets.load(run["set"], root)
-    name = "-".join(str(run[k]) for k in ("set", "samples", "start", "seed", "steps", "model"))
-    folder = work / name
+    folder = work / "-".join(str(value) for key, value in run.items() if key != "experiment")
     held = sets.write(folder / "test.extxyz", test)
     clock = Clock(folder)
     if not run["samples"]:

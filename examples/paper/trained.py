@@ -21,7 +21,8 @@ from dpa1_fast.train.options import BatchOptions, DataOptions, LossOptions, Opti
 from dpa1_fast.train.prepare import prepare
 
 BATCH_ATOMS = 96
-RATES = {"pretrained": 1e-3, "scratch": 2e-3}
+RATES = {"pretrained": 3e-4, "scratch": 2e-3}
+"""First learning rates."""
 
 
 def options(config: DPA1Config, train: Path, steps: int, seed: int, start: str) -> Options:

@@ -33,8 +33,7 @@ struct Typed final : Handle {
   }
 
   void series(int pair, double lo, double hi, int sets, int terms, const double* c, const double* slope) override {
-    model->series[pair] =
-        std::make_unique<Series<R>>(Model<R>::make_series(lo, hi, sets, terms, model->m, c, slope));
+    model->series[pair] = std::make_unique<Series<R>>(lo, hi, sets, terms, model->m, c, slope);
     model->series_of[pair] = model->series[pair].get();
   }
 

@@ -129,8 +129,8 @@ struct Model {
     b->of_type.resize(ntypes);
     const size_t each = size_t(sets) * terms * r;
     for (size_t k = 0; k < types.size(); ++k) {
-      b->series.push_back(
-          make_series(about[0], about[1], sets, terms, r, in.at("c").data() + k * each, in.at("slope").data() + k * each));
+      b->series.emplace_back(about[0], about[1], sets, terms, r, in.at("c").data() + k * each,
+                             in.at("slope").data() + k * each);
       b->of_type[int(types[k])] = &b->series.back();
     }
     if (attention.empty()) {
@@ -145,12 +145,6 @@ struct Model {
     l.m = m, l.r = r + 1, l.normalize = full.normalize, l.scale = full.scale, l.norm = full.norm;
     l.a = {cast<R>(in.at("a")), l.rows(), bfloat16}, l.w_y = {cast<R>(in.at("w_y")), m, bfloat16};
     return b;
-  }
-
-  static Series<R> make_series(double lo, double hi, int sets, int terms, int width, const double* c,
-                               const double* slope) {
-    const size_t size = size_t(sets) * terms * width;
-    return {lo, hi, sets, terms, width, std::vector<R>(c, c + size), std::vector<R>(slope, slope + size)};
   }
 };
 

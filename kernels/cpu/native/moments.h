@@ -44,26 +44,42 @@ void moments_backward(int m, int N, const R* dx, const R* g, R* const row[4], R*
   }
 }
 
-/// Σ_k over ``count`` rows of c (·, width): out[q] += y[k][q] c[k], for 4 columns q of y and out (4, width).
+/// out[q][i] += Σ_k c[k][i] y[k][q] for 4 columns q of y (rows of ``columns`` numbers) and out (4, width).
 template <class R>
-void combine(int count, int width, const R* c, const R* y, R* out) {
+void combine(const Series<R>& s, int set, int columns, const R* y, R* out) {
   constexpr int W = Lanes<R>::W;
-  int i = 0;
-  for (; i + W <= width; i += W) {
-    Vec<R> s[4];
-    for (int q = 0; q < 4; ++q) s[q] = load(out + size_t(q) * width + i);
-    for (int k = 0; k < count; ++k) {
-      const Vec<R> v = load(c + size_t(k) * width + i);
-      for (int q = 0; q < 4; ++q) s[q] += v * y[4 * k + q];
+  const R* c = s.set(set);
+  for (int i = 0; i < s.width; i += W) {
+    Vec<R> total[4] = {};
+    for (int k = 0; k < s.terms; ++k) {
+      const Vec<R> v = load(c + size_t(k) * s.stride + i);
+      for (int q = 0; q < 4; ++q) total[q] += v * y[k * columns + q];
     }
-    for (int q = 0; q < 4; ++q) store(out + size_t(q) * width + i, s[q]);
-  }
-  for (; i < width; ++i)
+    const int count = std::min(W, s.width - i);
     for (int q = 0; q < 4; ++q) {
-      R s = out[size_t(q) * width + i];
-      for (int k = 0; k < count; ++k) s += c[size_t(k) * width + i] * y[4 * k + q];
-      out[size_t(q) * width + i] = s;
+      R* to = out + size_t(q) * s.width + i;
+      if (count == W)
+        store(to, load(to) + total[q]);
+      else
+        for (int l = 0; l < count; ++l) to[l] += total[q][l];
     }
+  }
+}
+
+/// The sums of n vectors of W numbers; n is filled up to whole vectors by whoever made ``y``.
+template <class R>
+void sums_of(int n, const R* y, R* out) {
+  constexpr int W = Lanes<R>::W;
+  for (int i = 0; i < n; i += W) {
+    Vec<R> v[W];
+#pragma GCC unroll 16
+    for (int l = 0; l < W; ++l) v[l] = load(y + size_t(i + l) * W);
+    detail::turn<R>(v);
+    Vec<R> s = v[0];
+#pragma GCC unroll 16
+    for (int l = 1; l < W; ++l) s += v[l];
+    store(out + i, s);
+  }
 }
 
 template <class R>
@@ -71,30 +87,9 @@ struct SeriesMoments {
   /// X (4, m) from s, sw and row (4 of at least n), all in R; ``x`` is added to.
   static void forward(const std::vector<const Series<R>*>& series, const std::vector<Segment>& segments, const double* s,
                       const R* sw, R* const row[4], R* x, Arena& scratch) {
-    constexpr int W = Lanes<R>::W;
     for (const Segment& seg : segments) {
       const Series<R>& c = *series[seg.type];
-      const auto mark = scratch.mark();
-      const int columns = 4 * c.sets;
-      R* y = scratch.take<R>(size_t(c.terms) * columns * W);
-      std::fill(y, y + size_t(c.terms) * columns * W, R(0));
-      for (int j = seg.begin; j < seg.end; j += W) {
-        Block b(c, seg, j, s, sw, row);
-        Vec<R> before = splat(R(1)), now = b.x;
-        for (int k = 0; k < c.terms; ++k) {
-          R* out = y + size_t(k) * columns * W;
-          for (int q = 0; q < columns; ++q) store(out + q * W, load(out + q * W) + before * b.row[q]);
-          const Vec<R> next = now * b.x * R(2) - before;
-          before = now, now = next;
-        }
-      }
-      R* total = scratch.take<R>(size_t(c.terms) * 4);
-      for (int set = 0; set < c.sets; ++set) {
-        for (int k = 0; k < c.terms; ++k)
-          for (int q = 0; q < 4; ++q) total[4 * k + q] = sum<R>(load(y + (size_t(k) * columns + 4 * set + q) * W));
-        combine(c.terms, c.width, c.set(set), total, x);
-      }
-      scratch.release(mark);
+      c.sets == 2 ? sum_up<8>(c, seg, s, sw, row, x, scratch) : sum_up<4>(c, seg, s, sw, row, x, scratch);
     }
   }
 
@@ -102,92 +97,123 @@ struct SeriesMoments {
   static void backward(const std::vector<const Series<R>*>& series, const std::vector<Segment>& segments,
                        const double* s, const R* sw, R* const row[4], const R* dx, double* g_s, double* g_sw,
                        double* const g_row[4], Arena& scratch) {
-    constexpr int W = Lanes<R>::W;
     for (const Segment& seg : segments) {
       const Series<R>& c = *series[seg.type];
-      const auto mark = scratch.mark();
-      const int columns = 4 * c.sets;
-      R* p = scratch.take<R>(size_t(c.terms) * columns);  // Σ_m C[k, m] dX[q, m]
-      for (int set = 0; set < c.sets; ++set)
-        for (int k = 0; k < c.terms; ++k) project(c.set(set) + size_t(k) * c.width, dx, c.width, p + k * columns + 4 * set);
-      R* derived = scratch.take<R>(size_t(c.terms) * columns);
-      differentiate(c.terms, columns, p, derived);
-      for (int j = seg.begin; j < seg.end; j += W) {
-        Block b(c, seg, j, s, sw, row);
-        Vec<R> before = splat(R(1)), now = b.x;
-        Vec<R> value[8] = {}, slope[8] = {};
-        for (int k = 0; k < c.terms; ++k) {
-          for (int q = 0; q < columns; ++q) {
-            value[q] += before * p[k * columns + q];
-            slope[q] += before * derived[k * columns + q];
-          }
-          const Vec<R> next = now * b.x * R(2) - before;
-          before = now, now = next;
-        }
-        Vec<R> ds = {}, dsw = {};
-        for (int q = 0; q < columns; ++q) ds += slope[q] * b.row[q];
-        if (c.sets == 2)
-          for (int q = 0; q < 4; ++q) {
-            dsw += value[4 + q] * b.row[q];
-            value[q] += value[4 + q] * b.sw;
-          }
-        const double factor = 2.0 / (c.hi - c.lo);
-        const int count = std::min(W, seg.end - j);
-        for (int l = 0; l < count; ++l) {
-          g_s[j + l] += double(ds[l]) * factor;
-          g_sw[j + l] += dsw[l];
-          for (int q = 0; q < 4; ++q) g_row[q][j + l] += value[q][l];
-        }
-      }
-      scratch.release(mark);
+      if (c.sets == 2)
+        give_back<8>(c, seg, s, sw, row, dx, g_s, g_sw, g_row, scratch);
+      else
+        give_back<4>(c, seg, s, sw, row, dx, g_s, g_sw, g_row, scratch);
     }
   }
 
  private:
-  /// One vector of neighbours: x, the switch, and the rows (times the switch in the second set).
+  static constexpr int W = Lanes<R>::W;
+
+  /// ``columns`` (4 for each set) is known to the compiler, so that sums stay in registers.
+  template <int columns>
+  static void sum_up(const Series<R>& c, const Segment& seg, const double* s, const R* sw, R* const row[4], R* x,
+                     Arena& scratch) {
+    const auto mark = scratch.mark();
+    const int sums = padded<R>(c.terms * columns);
+    R *y = scratch.take<R>(size_t(sums) * W), *total = scratch.take<R>(sums);
+    std::fill(y, y + size_t(sums) * W, R(0));
+    for (int j = seg.begin; j < seg.end; j += W) {
+      const Block<columns> b(c, seg, j, s, sw, row);
+      Vec<R> before = splat(R(1)), now = b.x;
+      for (int k = 0; k < c.terms; ++k) {
+        R* out = y + size_t(k) * columns * W;
+#pragma GCC unroll 8
+        for (int q = 0; q < columns; ++q) store(out + q * W, load(out + q * W) + before * b.row[q]);
+        const Vec<R> next = now * b.x * R(2) - before;
+        before = now, now = next;
+      }
+    }
+    sums_of<R>(sums, y, total);
+    for (int set = 0; set < columns / 4; ++set) combine(c, set, columns, total + 4 * set, x);
+    scratch.release(mark);
+  }
+
+  template <int columns>
+  static void give_back(const Series<R>& c, const Segment& seg, const double* s, const R* sw, R* const row[4],
+                        const R* dx, double* g_s, double* g_sw, double* const g_row[4], Arena& scratch) {
+    const auto mark = scratch.mark();
+    const int T = c.turned_stride;
+    R *p = scratch.take<R>(size_t(columns) * T), *derived = scratch.take<R>(size_t(columns) * T);
+    for (int set = 0; set < columns / 4; ++set) project(c, set, dx, p + size_t(4 * set) * T);
+    for (int q = 0; q < columns; ++q) differentiate(c.terms, p + size_t(q) * T, derived + size_t(q) * T);
+    const double factor = 2.0 / (c.hi - c.lo);
+    for (int j = seg.begin; j < seg.end; j += W) {
+      const Block<columns> b(c, seg, j, s, sw, row);
+      Vec<R> before = splat(R(1)), now = b.x;
+      Vec<R> value[columns] = {}, slope[columns] = {};
+      for (int k = 0; k < c.terms; ++k) {
+#pragma GCC unroll 8
+        for (int q = 0; q < columns; ++q) {
+          value[q] += before * p[q * T + k];
+          slope[q] += before * derived[q * T + k];
+        }
+        const Vec<R> next = now * b.x * R(2) - before;
+        before = now, now = next;
+      }
+      Vec<R> ds = {}, dsw = {};
+      for (int q = 0; q < columns; ++q) ds += slope[q] * b.row[q];
+      if constexpr (columns == 8)
+        for (int q = 0; q < 4; ++q) {
+          dsw += value[4 + q] * b.row[q];
+          value[q] += value[4 + q] * b.sw;
+        }
+      const int count = std::min(W, seg.end - j);
+      for (int l = 0; l < count; ++l) g_s[j + l] += double(ds[l]) * factor;
+      if constexpr (columns == 8)
+        for (int l = 0; l < count; ++l) g_sw[j + l] += dsw[l];
+      for (int q = 0; q < 4; ++q)
+        for (int l = 0; l < count; ++l) g_row[q][j + l] += value[q][l];
+    }
+    scratch.release(mark);
+  }
+
+  /// One vector of neighbours: x, the switch, and the rows (times the switch in the second set); nothing beyond the segment.
+  template <int columns>
   struct Block {
-    Vec<R> x, sw = {}, row[8];
+    Vec<R> x, sw = {}, row[columns];
     Block(const Series<R>& c, const Segment& seg, int j, const double* s, const R* gate, R* const rows[4]) {
-      constexpr int W = Lanes<R>::W;
       const double middle = 0.5 * (c.lo + c.hi), factor = 2.0 / (c.hi - c.lo);
       const int count = std::min(W, seg.end - j);
-      R lane[6][W] = {};
-      for (int l = 0; l < count; ++l) {
-        lane[0][l] = R((s[j + l] - middle) * factor);
-        lane[1][l] = gate ? gate[j + l] : R(0);
-        for (int q = 0; q < 4; ++q) lane[2 + q][l] = rows[q][j + l];
-      }
-      x = load(lane[0]), sw = load(lane[1]);
-      for (int q = 0; q < 4; ++q) {
-        row[q] = load(lane[2 + q]);
-        row[4 + q] = row[q] * sw;
+      R lane[W];
+      for (int l = 0; l < W; ++l) lane[l] = l < count ? R((s[j + l] - middle) * factor) : R(0);
+      x = load(lane);
+      const auto some = [&](const R* from) {
+        for (int l = 0; l < W; ++l) lane[l] = l < count ? from[j + l] : R(0);
+        return load(lane);
+      };
+      for (int q = 0; q < 4; ++q) row[q] = some(rows[q]);
+      if constexpr (columns == 8) {
+        sw = some(gate);
+        for (int q = 0; q < 4; ++q) row[4 + q] = row[q] * sw;
       }
     }
   };
 
-  /// The coefficients of the derivatives of ``columns`` Chebyshev series: d_(k−1) = d_(k+1) + 2k c_k, and half of that first.
-  static void differentiate(int terms, int columns, const R* c, R* d) {
-    for (int q = 0; q < columns; ++q) {
-      double after = 0, now = 0;  // d_(k+1), d_k
-      for (int k = terms - 1; k >= 0; --k) {
-        d[k * columns + q] = R(k == 0 ? now / 2 : now);
-        const double before = after + 2.0 * k * double(c[k * columns + q]);
-        after = now, now = before;
-      }
+  /// The coefficients of the derivative of a Chebyshev series: d_(k−1) = d_(k+1) + 2k c_k, and half of that first.
+  static void differentiate(int terms, const R* c, R* d) {
+    double after = 0, now = 0;  // d_(k+1), d_k
+    for (int k = terms - 1; k >= 0; --k) {
+      d[k] = R(k == 0 ? now / 2 : now);
+      const double before = after + 2.0 * k * double(c[k]);
+      after = now, now = before;
     }
   }
 
-  static void project(const R* c, const R* dx, int m, R* out) {
-    constexpr int W = Lanes<R>::W;
-    Vec<R> s[4] = {};
-    int i = 0;
-    for (; i + W <= m; i += W) {
-      const Vec<R> v = load(c + i);
-      for (int q = 0; q < 4; ++q) s[q] += v * load(dx + size_t(q) * m + i);
-    }
-    for (int q = 0; q < 4; ++q) {
-      out[q] = sum<R>(s[q]);
-      for (int l = i; l < m; ++l) out[q] += c[l] * dx[size_t(q) * m + l];
+  /// p[q][k] = Σ_m C[k, m] dX[q, m], rows of ``turned_stride`` numbers.
+  static void project(const Series<R>& c, int set, const R* dx, R* p) {
+    const R* turned = c.turned_set(set);
+    for (int k = 0; k < c.turned_stride; k += W) {
+      Vec<R> s[4] = {};
+      for (int i = 0; i < c.width; ++i) {
+        const Vec<R> v = load(turned + size_t(i) * c.turned_stride + k);
+        for (int q = 0; q < 4; ++q) s[q] += v * dx[size_t(q) * c.width + i];
+      }
+      for (int q = 0; q < 4; ++q) store(p + size_t(q) * c.turned_stride + k, s[q]);
     }
   }
 };

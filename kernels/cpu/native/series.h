@@ -10,15 +10,31 @@
 
 namespace dpa1 {
 
-/// Series of one pair of types: c (sets, terms, width), and the same for dg/ds.
+/// Series of one pair of types: c (sets, terms, width), and the same for dg/ds. Rows are whole vectors, 0 beyond ``width``;
+/// ``turned`` is c once more as (sets, width, terms), rows whole vectors too.
 template <class R>
 struct Series {
   double lo = 0, hi = 1;
   int sets = 0, terms = 0, width = 0;
-  std::vector<R> c, slope;
+  int stride = 0, turned_stride = 0;
+  std::vector<R> c, slope, turned;
 
-  const R* set(int k) const { return c.data() + size_t(k) * terms * width; }
-  const R* slope_set(int k) const { return slope.data() + size_t(k) * terms * width; }
+  Series() = default;
+  Series(double lo, double hi, int sets, int terms, int width, const double* c_in, const double* slope_in)
+      : lo(lo), hi(hi), sets(sets), terms(terms), width(width), stride(padded<R>(width)), turned_stride(padded<R>(terms)),
+        c(size_t(sets) * terms * stride), slope(c.size()), turned(size_t(sets) * width * turned_stride) {
+    for (int s = 0; s < sets; ++s)
+      for (int k = 0; k < terms; ++k)
+        for (int i = 0; i < width; ++i) {
+          const size_t from = (size_t(s) * terms + k) * width + i, to = (size_t(s) * terms + k) * stride + i;
+          c[to] = R(c_in[from]), slope[to] = R(slope_in[from]);
+          turned[(size_t(s) * width + i) * turned_stride + k] = c[to];
+        }
+  }
+
+  const R* set(int k) const { return c.data() + size_t(k) * terms * stride; }
+  const R* slope_set(int k) const { return slope.data() + size_t(k) * terms * stride; }
+  const R* turned_set(int k) const { return turned.data() + size_t(k) * width * turned_stride; }
 };
 
 /// Neighbours [begin, end) of one type, after sorting by type.
@@ -58,13 +74,13 @@ void expand(const std::vector<const Series<R>*>& series, const std::vector<Segme
     const int first = seg.begin / W * W, last = (seg.end + W - 1) / W * W, width = last - first, m = s.width;
     const auto mark = scratch.mark();
     R* tmp = scratch.take<R>(size_t(m) * width);
-    const Strided<R> c{s.set(0), 1, m};
+    const Strided<R> c{s.set(0), 1, s.stride};
     const bool whole = segments.size() == 1 && s.sets == 1;
     gemm<R>(m, width, s.terms, c, t + first, N, whole ? out + first : tmp, whole ? N : width);
     if (!whole) {
       if (s.sets == 2) {
         R* second = scratch.take<R>(size_t(m) * width);
-        const Strided<R> c2{s.set(1), 1, m};
+        const Strided<R> c2{s.set(1), 1, s.stride};
         gemm<R>(m, width, s.terms, c2, t + first, N, second, width);
         for (int k = 0; k < m; ++k)
           for (int i = 0; i < width; i += W) {
@@ -98,7 +114,7 @@ void expand_backward(const std::vector<const Series<R>*>& series, const std::vec
     const auto mark = scratch.mark();
     R *tmp = scratch.take<R>(size_t(m) * width), *sums = scratch.take<R>(width);
     const auto along = [&](const R* c) {
-      gemm<R>(m, width, s.terms, {c, 1, m}, t + first, N, tmp, width);
+      gemm<R>(m, width, s.terms, {c, 1, s.stride}, t + first, N, tmp, width);
       for (int i = 0; i < width; i += W) {
         Vec<R> v = {};
         for (int k = 0; k < m; ++k) v += load(tmp + size_t(k) * width + i) * load(grad + size_t(k) * N + first + i);

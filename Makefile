@@ -119,8 +119,8 @@ dist: $(VENV)/.dist
 	ls -l dist
 
 dist-check: $(VENV)/.dist
-	for python in $(DIST_PYTHONS); do $(BIN)/python tests/dist/check.py dist/*.whl --python $$python || exit 1; done
-	$(BIN)/python tests/dist/check.py dist/*.tar.gz
+	for python in $(DIST_PYTHONS); do $(BIN)/python tests/release/check.py dist/*.whl --python $$python || exit 1; done
+	$(BIN)/python tests/release/check.py dist/*.tar.gz
 
 # The book's packages are few and pure Python; they lie beside all others.
 $(VENV)/.docs: $(VENV)/.installed

@@ -6,8 +6,9 @@ A structure of n atoms whose cell moves has n + 3. Let F be the deformation sinc
 cell₀·Fᵀ. Then the first n rows are x = r·F⁻ᵀ, where the atoms would be in the cell of the start, and the last three are
 n·F. Their forces are f·F, and W·F⁻ᵀ / n with the symmetric part W of the virial in eV.
 
-Constraints are those of ASE, asked by ASE's own code: forces are adjusted before they become rows; when a cell moves,
-all atoms follow it, and each constraint then takes back what a step did to its atoms beyond that.
+Constraints are those of ASE, asked by ASE's own code: forces and virial are adjusted before they become rows; when a
+cell moves, it goes where its symmetry lets it, all atoms follow it, and each constraint then takes back what a step did
+to its atoms beyond that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ..structures.structure import Structure
+from .constraints import hold_cell, hold_virial, keeps_symmetry
 from .stepper import Step
 
 Array = NDArray[np.float64]
@@ -85,6 +87,9 @@ class DegreesOfFreedom:
         self._home = np.repeat(np.arange(len(self._moves)), self._sizes[self._moves])
         self._count = self._sizes[self._moves].astype(np.float64)[:, None, None]
         self._constrained = [(k, s.constrained) for k, s in enumerate(self.systems) if s.constrained is not None]
+        among = {k: row for row, k in enumerate(self._moves.tolist())}
+        # Rows are those among the cells that move.
+        self._constrained_cells = [(among[k], a) for k, a in self._constrained if k in among and keeps_symmetry(a)]
 
     def atoms_of(self, row: int) -> slice:
         """Which of the positions are a system's."""
@@ -104,6 +109,8 @@ class DegreesOfFreedom:
             return forces
         deform, of_moving = self._deform[self._moves], step.virial[self._moves]
         virial = 0.5 * (of_moving + of_moving.transpose(0, 2, 1))
+        for row, atoms in self._constrained_cells:
+            virial[row] = hold_virial(atoms, virial[row])
         rows = np.empty((len(self._atom_rows) + len(self._cell_rows), 3))
         forces[self._moving_atoms] = _times(forces[self._moving_atoms], deform[self._home])
         rows[self._atom_rows] = forces
@@ -122,11 +129,14 @@ class DegreesOfFreedom:
                 x = _times(self.positions[moving], _inverse_transposed(before)[home])
                 deform = (self._count * before + rows[self._cell_rows].reshape(-1, 3, 3)) / self._count
                 turned = deform.transpose(0, 2, 1)
-                self._deform[self._moves] = deform
-                self.cells[self._moves] = _each_times(self._start[self._moves], turned)
+                cells = _each_times(self._start[self._moves], turned)
+                moved[moving] = _times(x + shift[moving], turned[home])
+                for row, atoms in self._constrained_cells:
+                    cells[row] = hold_cell(atoms, cells[row])
+                    deform[row] = cells[row].T @ _inverse_transposed(self._start[self._moves[row], None])[0]
+                self._deform[self._moves], self.cells[self._moves] = deform, cells
                 carried = carried.copy()
                 carried[moving] = _times(x, turned[home])
-                moved[moving] = _times(x + shift[moving], turned[home])
         for k, atoms in self._constrained:
             here = self._atoms[k]
             moved[here] = _held_back(atoms, carried[here], self.cells[k], moved[here])

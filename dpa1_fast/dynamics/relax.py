@@ -64,10 +64,10 @@ def relax(
 
     Steps are those of ``ase.optimize.FIRE`` with its defaults, with ``cell`` of FIRE around ``UnitCellFilter``.
 
-    The constraints ``FixAtoms``, ``FixCartesian``, ``FixScaled`` (rows such as ``F F T`` of a POSCAR), ``FixedLine``
-    and ``FixedPlane`` are heeded, alone and together, as ASE heeds them: where a cell moves, all atoms follow it, fixed
-    ones too, and a constraint holds what an atom would do besides. A structure with another constraint is a
-    StructureError that names it.
+    The constraints ``FixAtoms``, ``FixCartesian``, ``FixScaled`` (rows such as ``F F T`` of a POSCAR), ``FixedLine``,
+    ``FixedPlane`` and ``FixSymmetry`` are heeded, alone and together, as ASE heeds them: where a cell moves, all atoms
+    follow it, fixed ones too, and a constraint holds what an atom would do besides. A structure with another constraint
+    is a StructureError that names it.
 
     A structure that cannot be evaluated, at its start or on its way, is a StructureError in its place, and all others
     are done.

@@ -123,12 +123,8 @@ dist-check: $(VENV)/.dist
 	$(BIN)/python tests/release/check.py dist/*.tar.gz
 
 # The book's packages are few and pure Python; they lie beside all others.
-$(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	touch $@
-
 # Tables and pictures of saved results first; mkdocs.yml says what is a warning.
-docs: $(VENV)/.docs
+docs: $(VENV)/.installed
 	$(BIN)/python docs/book/performance.py
 	$(BIN)/python docs/book/pictures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -81,9 +81,9 @@ def same_lammps() -> tuple[Path, dict[str, str]]:
     return peer.PEER.parent, {"LAMMPS_PLUGIN_PATH": str(plugin.parent)}
 
 
-def cuda_runtime() -> dict[str, str]:
+def cuda_runtime(python: Path = peer.PEER) -> dict[str, str]:
     """Where DeePMD-kit's plugin finds the CUDA 12 runtime that its wheel was linked with; its torch brings another."""
-    found = next(iter(peer.PEER.parents[1].rglob("libcudart.so.12")), None)
+    found = next(iter(python.parents[1].rglob("libcudart.so.12")), None)
     return {} if found is None else {"LD_LIBRARY_PATH": str(found.parent)}
 
 

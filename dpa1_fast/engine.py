@@ -394,7 +394,8 @@ class Engine:
         energies = outputs.energies
         forces, virial = outputs.forces.numpy(), outputs.virials.numpy()
         offsets = [0, *itertools.accumulate(len(s) for s in structures)]
-        energy, per_atom = sum_structures(energies, offsets).numpy(), energies.numpy()
+        per_atom = energies.numpy()
+        energy = sum_structures(per_atom, offsets)
         per_atom_virial = batch.to("cpu").atomic_virials(outputs.gradient).numpy() if atomic_virials else None
         estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
         shortest = batch.closest().tolist() if closest else itertools.repeat(None)

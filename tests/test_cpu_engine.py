@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from dataclasses import replace
 from typing import Any
@@ -300,3 +301,34 @@ def test_bfloat16_products_where_the_processor_has_them(name: str) -> None:
     error = np.sqrt(np.mean((force(rounded) - force(double)) ** 2) / np.mean(force(double) ** 2))
     assert 1e-6 < error < 2e-2  # it is neither float32 in disguise nor broken; measured: 1e-4 to 4e-3
     assert np.array_equal(force(Engine(model, precision="bfloat16", threads=3).evaluate(atoms)), force(rounded))
+
+
+def test_what_is_kept_of_a_batch_is_that_of_its_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same atoms come again at every step; other types, other active atoms, changed in place too, are others."""
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    engine = Engine(make_model(neuron=(10, 20, 40)), backend="cpu")
+    batch = engine.batch([molecule(9), crystal()])
+    assert not torch.equal(batch.types, batch.types.flip(0))
+    active = batch.active.clone()
+    active[::2] = False
+    others = [batch, replace(batch, active=active), replace(batch, types=batch.types.flip(0)), batch]
+    for k, each in enumerate(others):
+        fresh = copy.copy(engine)
+        for x, y in zip(engine.run(each), fresh.run(each), strict=True):
+            assert torch.equal(x, y), k
+    batch.types.copy_(batch.types.flip(0))
+    assert torch.equal(engine.run(batch).energies, engine.run(others[2]).energies)
+
+
+def test_no_more_is_kept_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpa1_fast.kernels.cpu.evaluator.MOST_BATCHES", 2)
+    monkeypatch.setattr("dpa1_fast.kernels.cpu.evaluator.MOST_BASES", 3)
+    monkeypatch.setattr(bases, "WORTH", 2.0)
+    engine = Engine(make_model(neuron=(10, 20, 40)), backend="cpu")
+    evaluator = engine.evaluator
+    assert isinstance(evaluator, CpuEvaluator)
+    atoms = [molecule(9), crystal(), molecule(2, 3), Atoms("HO", [[0, 0, 0], [0.9, 0.1, 0.2]])]
+    first = [engine.evaluate([a])[0].forces for a in atoms]
+    for a, forces in zip(atoms, first, strict=True):  # some bases were forgotten in between
+        assert np.array_equal(engine.evaluate([a])[0].forces, forces)
+    assert len(evaluator._centers) <= 2

@@ -86,11 +86,11 @@ class Moving:
         outputs = self.engine.evaluate_batch(batch, gradient=False, hidden=trust is not None)
         estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
         offsets = self.verlet.offsets
-        energy = sum_structures(outputs.energies, offsets.tolist()).numpy()
         energies, forces, virial = (x.numpy() for x in (outputs.energies, outputs.forces, outputs.virials))
-        per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
-        finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
-        if not finite.all():
+        energy = sum_structures(energies, offsets)
+        if not (np.isfinite(energy).all() and np.isfinite(virial).all() and np.isfinite(forces).all()):
+            per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
+            finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
             for k in np.flatnonzero(~finite).tolist():
                 whole = np.isfinite(forces[offsets[k] : offsets[k + 1]]).all(axis=1)
                 where = "" if whole.all() else f" (first at atom {int(whole.argmin())})"

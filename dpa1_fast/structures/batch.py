@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..config import DPA1Config
@@ -102,6 +102,8 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
+        if torch.device(device) == self.vector.device:
+            return self
         moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=non_blocking)
             for f in fields(self)
@@ -208,11 +210,10 @@ class Batch:
         return torch.segment_reduce(length, "min", offsets=ends, initial=torch.inf)
 
 
-def sum_structures(per_atom: Tensor, offsets: Sequence[int]) -> Tensor:
-    """As ``Batch.sum_structures``, of a quantity on the CPU, where the batch need not be. offsets: (S + 1,)."""
-    sizes = torch.tensor(offsets).diff()
-    home = torch.repeat_interleave(sizes)
-    return per_atom.new_zeros(len(sizes), *per_atom.shape[1:]).index_add(0, home, per_atom)
+def sum_structures(per_atom: NDArray[np.float64], offsets: ArrayLike) -> NDArray[np.float64]:
+    """As ``Batch.sum_structures``, of a quantity (n,) on the CPU, where the batch need not be. offsets: (S + 1,)."""
+    first = np.asarray(offsets, dtype=np.int64)
+    return np.asarray(np.add.reduceat(per_atom, first[:-1]))
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ class Verlet:
         self._active = (self._types >= 0) & ~np.isin(self._types, config.atom_exclude_types)
         fparams = [s.fparam for s in self.structures if s.fparam is not None]
         aparams = [s.aparam for s in self.structures if s.aparam is not None]
+        kept = {"types": self._types, "structure": self._home, "offsets": self.offsets}
+        self._tensors = {name: torch.from_numpy(x) for name, x in kept.items()}
         self._fparam = torch.from_numpy(np.stack(fparams)) if fparams else None
         self._aparam = torch.from_numpy(np.concatenate(aparams)) if aparams else None
         self._line_up()
@@ -306,9 +308,7 @@ class Verlet:
         if seen is not edges:
             first_edge = np.concatenate([[0], np.cumsum(np.bincount(seen.center, minlength=len(self._types)))])
         return Batch(
-            types=torch.from_numpy(self._types),
-            structure=torch.from_numpy(self._home),
-            offsets=torch.from_numpy(self.offsets),
+            **self._tensors,
             active=torch.from_numpy(active),
             center=torch.from_numpy(seen.center),
             neighbor=torch.from_numpy(seen.neighbor),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,25 @@ and not by who comes first, so that results do not depend on what was evaluated 
 
 MOST_BASES = 256
 """Kept from batch to batch, about 50 kB each; when there are more, all are forgotten and made again when needed."""
+
+MOST_ATOMS, MOST_BATCHES = 1024, 64
+"""What was prepared for so many batches of at most so many atoms is kept: in molecular dynamics the same atoms come
+again at every step, and for few of them preparing takes as long as evaluating."""
+
+
+@dataclass(frozen=True)
+class _Centers:
+    """What is known of a batch's atoms, wherever they are.
+
+    Attributes:
+        center (count,): atoms that have an energy. first_type (count,): of their structure's first atom. basis (count,)
+        int32: which serves each. complete: no pair of types is left to be fitted, whoever neighbours whom.
+    """
+
+    center: Tensor
+    first_type: Tensor
+    basis: Tensor
+    complete: bool
 
 
 class CpuEvaluator:
@@ -47,6 +67,7 @@ class CpuEvaluator:
         self._bases: dict[tuple[int, tuple[int, ...]], int] = {}
         self._most_terms = bases.most_terms(self.weights)
         self._has_bases = bool(self.weights.attention) or bases.has_head(self.weights)
+        self._centers: dict[tuple[bytes, ...], _Centers] = {}
         self._pool = BufferPool()
         self._lock = threading.Lock()
 
@@ -56,28 +77,24 @@ class CpuEvaluator:
         Args:
             batch: see ``dpa1_fast.structures.batch.Batch``. hidden: the energy net's last hidden layer too.
         """
-        center = torch.nonzero(batch.active).squeeze(-1)
         # numpy's zeros: torch would fill large ones on threads of its own, which then stand in the way of ours.
         shapes = ((batch.n_atoms,), (batch.n_atoms, 3), (batch.n_structures, 3, 3))
         energy, force, virial = (torch.from_numpy(np.zeros(shape)) for shape in shapes)
         last = torch.from_numpy(np.zeros((batch.n_atoms, len(self.weights.fitting[-1].weight)))) if hidden else None
         edges = self._pool.take("gradient", tuple(batch.vector.shape))
-        if len(center) < batch.n_atoms:
-            edges.fill(0.0)  # nobody writes to the edges of other atoms
-        gradient = torch.from_numpy(edges)
-        first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
-        extras = self._parameters(batch, center)
         with self._lock:
-            with one_thread():
-                which = self._prepare(batch, center)
+            known = self._known(batch)
+            if len(known.center) < batch.n_atoms:
+                edges.fill(0.0)  # nobody writes to the edges of other atoms
+            gradient, extras = torch.from_numpy(edges), self._parameters(batch, known.center)
             request = Request(
-                count=len(center), center=center.data_ptr(), type=batch.types.data_ptr(),
+                count=len(known.center), center=known.center.data_ptr(), type=batch.types.data_ptr(),
                 first_edge=batch.first_edge.data_ptr(), neighbor=batch.neighbor.data_ptr(),
-                vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(), first_type=first_type.data_ptr(),
-                extras=extras.data_ptr(), basis=which.data_ptr(), energy=energy.data_ptr(),
-                gradient=gradient.data_ptr(), atoms=batch.n_atoms, structures=batch.n_structures,
-                offset=batch.offsets.data_ptr(), force=force.data_ptr(), virial=virial.data_ptr(),
-                hidden=None if last is None else last.data_ptr(),
+                vector=batch.vector.data_ptr(), n_filled=batch.n_filled.data_ptr(),
+                first_type=known.first_type.data_ptr(), extras=extras.data_ptr(), basis=known.basis.data_ptr(),
+                energy=energy.data_ptr(), gradient=gradient.data_ptr(), atoms=batch.n_atoms,
+                structures=batch.n_structures, offset=batch.offsets.data_ptr(), force=force.data_ptr(),
+                virial=virial.data_ptr(), hidden=None if last is None else last.data_ptr(),
             )  # fmt: skip
             self._model.evaluate(request, self.threads)
         outputs = Outputs(energy, gradient, force, virial)
@@ -94,18 +111,42 @@ class CpuEvaluator:
             parts.append(w.case_embd.expand(len(center), -1))
         return torch.cat(parts, dim=-1).contiguous() if parts else torch.zeros(len(center), 0, dtype=torch.float64)
 
-    # --- prepared once per pair of types ------------------------------------------------------------------------------
+    # --- prepared once for the atoms of a batch, and once per pair of types -------------------------------------------
 
-    def _prepare(self, batch: Any, center: Tensor) -> Tensor:
-        """Fits what this batch's pairs of types need; which basis serves each centre, (count,) int32."""
+    def _known(self, batch: Any) -> _Centers:
+        """What is known of the batch's atoms; series that its edges need are there then."""
+        # Copies, and compared whole: nothing depends on whether somebody changes a tensor that was given before.
+        key = tuple(x.numpy().tobytes() for x in (batch.types, batch.offsets, batch.active))
+        found = self._centers.get(key)
+        if found is None or not found.complete:
+            with one_thread():
+                found = self._prepare(batch)
+            if batch.n_atoms <= MOST_ATOMS:
+                if len(self._centers) >= MOST_BATCHES and key not in self._centers:
+                    del self._centers[next(iter(self._centers))]
+                self._centers[key] = found
+        return found
+
+    def _prepare(self, batch: Any) -> _Centers:
+        """Fits what this batch's pairs of types need."""
         n = self.config.ntypes
         present = self._model.pairs(batch.types, batch.first_edge, batch.neighbor, n)
         for pair in torch.nonzero(present & ~self._seen).flatten().tolist():
             self._series_of(pair)
+        center = torch.nonzero(batch.active).squeeze(-1)
+        first_type = batch.types[batch.offsets[batch.structure[center]]].clamp_min(0)
+        made_of, which = _compositions(batch, n)
+        basis = self._bases_of(batch, center, made_of, which)
+        seen = self._seen.numpy().reshape(n, n)
+        complete = all(seen[np.ix_(around, around)].all() for around in made_of)
+        return _Centers(center, first_type, basis, complete)
+
+    def _bases_of(self, batch: Any, center: Tensor, made_of: list[tuple[int, ...]], which: NDArray[np.int64]) -> Tensor:
+        """Which basis serves each centre, (count,) int32; −1 where none does."""
+        n = self.config.ntypes
         if not self._has_bases:
             return torch.full((len(center),), -1, dtype=torch.int32)
         # By the structure alone and not by what is in the batch: packing may not change a bit of a result.
-        made_of, which = _compositions(batch, n)
         structure, types = batch.structure.numpy(), batch.types.numpy()
         atoms = np.diff(batch.offsets.numpy())
         least = np.array([bases.least_atoms(self.weights, len(around)) for around in made_of], dtype=np.int64)
@@ -118,6 +159,7 @@ class CpuEvaluator:
         ]
         if len(self._bases) + sum(key[1:] not in self._bases for key in keys) > MOST_BASES:
             self._bases.clear()
+            self._centers.clear()
             self._model.forget_bases()
         table = np.full((len(made_of), n), -1, dtype=np.int32)
         for k, t, around in keys:

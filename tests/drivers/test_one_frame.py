@@ -1,6 +1,6 @@
 """One frame of 192 water molecules' atoms through every door: the same energy, forces and pressure (float64).
 
-``pair_style deepmd`` is compared with ours by ``make bench-lammps``, which has DeePMD-kit's environment.
+DeePMD-kit's own ``pair_style deepmd`` is one of them where its environment is there (``make peer``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
-from test_lammps import PAIR, THERMO
+from test_lammps import DUMP, PAIR, THERMO
 
 from bench.cases import model, water
+from bench.speed import peer
+from bench.speed.lammps import cuda_runtime
 from bench.speed.lammps_runs import DRIVERS, PRESSURE, START, dump, lmp, write_data
 from dpa1_fast import DeepPot, Engine
 from dpa1_fast.checkpoint import write_model
@@ -75,9 +77,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_lammps(folder: Path, ranks: int) -> Answer:
-    script = START + PAIR.format("", "O H") + "dump 1 all custom 1 dump id fx fy fz\n"
-    script += "dump_modify 1 format float %.17g\n" + THERMO + "run 0\n"
-    run = lmp(folder, script, ranks)
+    run = lmp(folder, START + PAIR.format("", "O H") + DUMP.format(1, "fx fy fz") + THERMO + "run 0\n", ranks)
+    assert run.code == 0, run.said
+    return run.last["PotEng"], dump(folder / "dump"), run.last["Press"] / PRESSURE
+
+
+def by_deepmd(folder: Path) -> Answer:
+    programs = peer.PEER.parent
+    convert = [str(programs / "dp"), "convert-backend", "model.dp", "model.pth"]
+    subprocess.run(convert, cwd=folder, check=True, capture_output=True, timeout=300)
+    pair = "pair_style deepmd model.pth\npair_coeff * * O H\n"
+    script = START + pair + DUMP.format(1, "fx fy fz") + THERMO + "run 0\n"
+    run = lmp(folder, script, 1, programs, cuda_runtime())
     assert run.code == 0, run.said
     return run.last["PotEng"], dump(folder / "dump"), run.last["Press"] / PRESSURE
 
@@ -172,6 +183,8 @@ DOORS = {
     "dpdata": by_dpdata,
     "dpa1-fast md": by_md,
 }
+if (peer.PEER.parent / "lmp").exists():
+    DOORS["pair_style deepmd"] = by_deepmd
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -91,6 +91,7 @@ SMALLEST = {
     "coordinates": {"coordinates": True},
     "all channels": {"coordinates": False},
     "no attention": {"coordinates": False, "attn_layer": 0},
+    "no attention, by series": {"coordinates": True, "attn_layer": 0},
     "hard, lengths as they are": {"coordinates": True, "normalize": False, "attn_layer": 3, **MODES["strip_hard"]},
 }
 

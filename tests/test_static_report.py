@@ -16,12 +16,16 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 LAYER = ("project", "scores", "output", "output_bwd", "scores_bwd", "project_bwd")
 WITH_PRODUCTS = {
     "embedding_fwd", "embedding_edges_bwd", "embedding_fwd_no_attention", "embedding_bwd", "coordinates",
+    "series_moments", "series_moments_bwd",
     *(f"attention_{x}" for x in LAYER), *(f"reduced_{x}" for x in LAYER),
 }  # fmt: skip
 """By the name before what says which layer it serves."""
 MODELLED = {"tf32": 1.45, "bfloat16": 0.68}
 """µs an atom by the model of time, which is no measurement: an H100 took about twice as long (kernels/README.md). Held
 here is that no change makes the kernels do more."""
+
+WITHOUT_ATTENTION = {"tf32": 0.055, "bfloat16": 0.04}
+"""The same where there is none, moments by series."""
 
 
 def plain(kernel: str) -> str:
@@ -52,6 +56,8 @@ def test_defaults_need_no_stack_and_use_tensor_cores(precision: str, tmp_path: P
     for total in totals:
         assert total["bytes_ok"], total
         assert total["model_us_per_atom"] <= MODELLED[total["precision"]], total
+    alone = ("contraction", "energy", "forces", "series")
+    assert sum(r["model_us_per_atom"] for r in rows if r["kernel"].startswith(alone)) <= WITHOUT_ATTENTION[precision]
 
 
 def shape_report(*options: str) -> str:

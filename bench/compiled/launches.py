@@ -119,18 +119,21 @@ def record(
         precision: see ``kernels/precision.py``. architecture: "sm_90" and the like, or "gfx942".
         configurations: None for those that the engine would choose.
         most: neighbours of an atom.
-        coordinates: whether the first layer may be taken in them. options: of the se_atten model, where it differs.
+        coordinates: whether the first layer may be taken in them, or moments without attention by series.
+        options: of the se_atten model, where it differs.
     """
     evaluator = _evaluator(precision, architecture, **options)
-    evaluator.configurations, kept = configurations, evaluator.model.coordinates
-    evaluator.model.coordinates = kept if coordinates else None
+    evaluator.configurations = configurations
+    kept, series = evaluator.model.coordinates, evaluator.model.series_moments
+    if not coordinates:
+        evaluator.model.coordinates = evaluator.model.series_moments = None
     in_coordinates = evaluator.model.coordinates is not None
     seen: list[tuple[str, dict[str, Any]]] = []
     try:
         with standing_in(lambda name, function: _Recorder(name, function, seen)):
             evaluator(_batch(most))
     finally:
-        evaluator.model.coordinates = kept
+        evaluator.model.coordinates, evaluator.model.series_moments = kept, series
     functions, names = kernels(), [name for name, _ in seen]
     out = []
     for k, (name, values) in enumerate(seen):
@@ -169,14 +172,15 @@ def variants(
     architecture: str, precision: str, configurations: Configurations | None = None, most: int = WATER, **options: Any
 ) -> list[Variant]:  # fmt: skip
     """A model's launches, the production model's where no options are given, and those with its first layer in all
-    channels; a single layer's; of three layers the middle one's backward pass; of none the embedding's."""
+    channels; a single layer's; of three layers the middle one's backward pass; of none moments, by series and by the
+    embedding net."""
 
     def launches(layers: int, coordinates: bool) -> list[Launch]:
         here = {**options, "attn_layer": layers}
         return record(precision, architecture, configurations, most, coordinates=coordinates, **here)
 
     out = [Variant(name_of(x), not options, x) for x in launches(2, True)]
-    for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True)):
+    for layers, coordinates in ((2, False), (1, True), (1, False), (3, True), (0, True), (0, False)):
         there = {v.kernel for v in out}
         out += [Variant(name_of(x), False, x) for x in launches(layers, coordinates) if name_of(x) not in there]
     return out

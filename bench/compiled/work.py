@@ -289,6 +289,37 @@ def _embedding_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     work.array(4 * c["MP"], size.work, 4 * c["MP"])
 
 
+def _series_moments(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """Sums over neighbours, then coefficients."""
+    blocks, inner = math.ceil(n / c["BLOCK_ROWS"]), c["MP"] // c["BLOCK_INNER"]
+    work.phases = _around(blocks, inner)
+    work.product(c["COLUMNS"], c["TERMS"], c["BLOCK_ROWS"], blocks)
+    work.product(c["COLUMNS"], c["BLOCK_INNER"], c["TERMS"], inner * c["TYPES"] * c["SETS"])
+    _series_table(work, c, n, size)
+    work.array(n * 3, 8)
+
+
+def _series_moments_bwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    blocks, inner = math.ceil(n / c["BLOCK_ROWS"]), c["MP"] // c["BLOCK_INNER"]
+    work.phases = _around(inner, blocks)
+    work.product(c["COLUMNS"], c["TERMS"], c["BLOCK_INNER"], inner * c["TYPES"] * c["SETS"])
+    work.product(c["BLOCK_ROWS"], c["COLUMNS"], c["TERMS"], 2 * blocks)
+    _series_table(work, c, n, size)
+    work.array(n * 6, 8)
+
+
+def _around(*times: int) -> list[Loop]:
+    """Loops one after another, of which those that run once are none."""
+    return [(x, []) for x in times if x > 1]
+
+
+def _series_table(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
+    """Coefficients, types, and moments or their gradient."""
+    work.l2 += c["TYPES"] * c["SETS"] * c["TERMS"] * c["MP"] * size.work
+    work.array(4 * c["MP"], size.work)
+    work.array(n + 6, 4)
+
+
 def _energy_layer_fwd(work: Work, c: dict[str, Any], n: int, size: Sizes) -> None:
     """Between two products, which are torch's: all that it reads and writes one kernel for the whole net would not."""
     work.runs = math.ceil(c["N_OUT"] / c["BLOCK_COLUMNS"]) / c["BLOCK_ROWS"]
@@ -354,6 +385,8 @@ WORK = {
     "_reduced_project_bwd_kernel": _reduced_project_bwd,
     "_embedding_edges_bwd_kernel": _embedding_edges_bwd,
     "_embedding_bwd_kernel": _embedding_bwd,
+    "_series_moments_kernel": _series_moments,
+    "_series_moments_bwd_kernel": _series_moments_bwd,
     "_energy_layer_fwd_kernel": _energy_layer_fwd,
     "_energy_last_kernel": _energy_last,
     "_energy_layer_bwd_kernel": _energy_layer_bwd,
@@ -372,7 +405,7 @@ PRODUCTS_READ = ("matrices", "wide", "phi", "narrow", "d_p", "d_out")
 def work_of(launch: Launch, neighbors: int) -> Work:
     """What a kernel does for one atom with that many neighbours."""
     work, types, c = Work(), launch.signature, launch.constants
-    kept = {types.get(k) for k in ("row", "gate", "stats", "d_row", "x", "d_x", "z", "h")}
+    kept = {types.get(k) for k in ("row", "gate", "stats", "d_row", "x", "d_x", "z", "h", "moments")}
     size = 8 if "*fp64" in kept else 4
     operand = max((OPERANDS.get(types.get(k, ""), 0) for k in PRODUCTS_READ), default=0) or size
     operand = OPERANDS.get(types.get("operands", ""), operand)

@@ -14,6 +14,7 @@ from ..prepare import bases, chebyshev, merging
 from ..prepare.weights import Weights
 from ..reference import AttentionLayer
 from .packing import SMALLEST, fill, padded, pair_numbers
+from .series_moments import ranges
 
 MOST = 32
 """Coordinates that the kernels are made for; with more they would need a stack."""
@@ -79,7 +80,7 @@ def find(w: Weights, order: Tensor, mp: int, dtype: torch.dtype) -> Coordinates 
     return Coordinates(
         width, terms, sets, factor_width, squares, rows,
         table, table.transpose(-1, -2),
-        torch.tensor([[2.0 / (x.hi - x.lo), -(x.hi + x.lo) / (x.hi - x.lo)] for x in found[::n]], dtype=torch.float64),
+        ranges(found[::n]),
         torch.stack([matrices for matrices, _ in layers]), torch.stack([vectors for _, vectors in layers]),
         torch.stack([_wide(layer, span, order, width, mp) for span in found_bases]),
         torch.stack([fill(x[order], mp) for x in norm]),

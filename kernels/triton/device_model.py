@@ -5,6 +5,7 @@ Made once; a batch changes nothing here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from ..precision import PRECISIONS
 from ..prepare import merging
 from ..prepare.weights import Weights
 from ..reference import activation, network
-from . import coordinates, packing
+from . import coordinates, packing, series_moments
 from .coordinates import Coordinates
+from .series_moments import SeriesMoments
 
 
 class DeviceModel:
@@ -30,6 +32,7 @@ class DeviceModel:
             done; ``split``: with operands in several parts.
         mp: channels, filled up. layers: matrices, vectors and where those of lengths begin, of each layer of attention.
         coordinates: of its first layer, or None: then ``series``, ``ranges`` and ``reduced`` are missing.
+        series_moments: of a model without attention, or None.
         Dictionaries: constants by the names that kernels give them.
     """
 
@@ -44,6 +47,7 @@ class DeviceModel:
         self.split = "x3" in self.products
         order = self._embedding(w)
         self._attention(w, order)
+        self.series_moments = self._series_moments(series_moments.find(w, order, self.mp, self.precision.series))
         self.coordinates = None
         if precision != "float64" or architecture is None:
             self.coordinates = coordinates.find(w, order, self.mp, self.precision.series)
@@ -112,6 +116,21 @@ class DeviceModel:
         self.of_reduced = {
             "N": c.neuron[-1], "NP": self.mp, "MATRICES": x.matrices.shape[1], "VECTORS": x.vectors.shape[1],
         }  # fmt: skip
+
+    def _series_moments(self, x: SeriesMoments | None) -> SeriesMoments | None:
+        if x is None:
+            return None
+        here = self._here
+        return replace(x, series=here(x.series), series_t=here(x.series_t), ranges=here(x.ranges, torch.float64))
+
+    def leave_series(self) -> None:
+        """From now on the embedding is the net for every neighbour, and the first layer is taken in all channels."""
+        self.coordinates = self.series_moments = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether atoms closer than ``bases.NEAREST`` are evaluated in another way than all others."""
+        return self.coordinates is not None or self.series_moments is not None
 
     def _energy(self, w: Weights) -> None:
         """The energy net, and what it reads besides D."""

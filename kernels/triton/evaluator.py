@@ -35,12 +35,14 @@ from .launch_configurations import (
     power_of_two,
 )
 from .ops.contraction import _contraction_bwd_kernel, _contraction_fwd_kernel
-from .ops.embedding import _embedding_bwd_kernel, _embedding_fwd_kernel
+from .ops.embedding import _embedding_fwd_kernel
 from .ops.env_matrix import _environment_bwd_kernel
 from .ops.gated_attention_bwd import _embedding_edges_bwd_kernel
 from .ops.series import _coordinates_kernel
 from .ops.sums import _forces_kernel, _virials_kernel
+from .series_moments import SeriesMoments
 from .side_stream import on_side_stream
+from .without_attention import MomentsByNet, MomentsBySeries
 
 FORCE_ROWS, VIRIAL_ROWS = 32, 64
 
@@ -89,8 +91,8 @@ class TritonEvaluator:
             return self.run(batch, order, self.chunks(sizes), near=near)
 
     def too_near(self, batch: Any) -> bool:
-        """Whether atoms of a batch are closer than the first layer's coordinates allow; reads it from the device."""
-        return self.model.coordinates is not None and bool(chunks.near(batch.vector, bases.NEAREST))
+        """Whether atoms of a batch are closer than series were sampled for; reads it from the device."""
+        return self.model.sampled and bool(chunks.near(batch.vector, bases.NEAREST))
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Triton launches on the device that is current."""
@@ -132,7 +134,7 @@ class TritonEvaluator:
         center = order.atom[: chunks[-1].stop if chunks else 0]
         atoms = self._atoms(batch, order, center)
         for chunk in chunks:
-            self._evaluate(edges, atoms.part(chunk), chunk, None if near else self.model.coordinates)
+            self._evaluate(edges, atoms.part(chunk), chunk, near)
         energy = torch.zeros(batch.n_atoms, dtype=torch.float64, device=self.device)
         energy.scatter_(0, center, atoms.energy)
         return Outputs(energy, edges.gradient, *self._sums(batch, edges, neighbor, arriving))
@@ -156,32 +158,30 @@ class TritonEvaluator:
 
     # --- a chunk ------------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, reduced: Coordinates | None) -> None:
+    def _evaluate(self, edges: Edges, atoms: Atoms, chunk: Chunk, near: bool) -> None:
         """Energies of a chunk go to ``atoms``, dE/dd of its edges to ``edges``."""
-        m, n, size = self.model, len(atoms), max(1, chunk.edges)
+        m, size = self.model, max(1, chunk.edges)
         configurations = self._configurations(chunk)
-        layers = self._layers(chunk, reduced, configurations)
         embedding = configurations.embedding.fitted(chunk.most, m.mp)
+        if not m.layers:
+            rows = Rows(atoms, edges, chunk.most, m.net, m.net)
+            made = self._moments(embedding, None if near else m.series_moments)
+            made.backward(rows, self._energies(atoms, made.forward(rows), made.rows))
+            return
+        reduced = None if near else m.coordinates
+        layers = self._layers(chunk, reduced, configurations)
         edge_rows = min(EDGE_ROWS, power_of_two(chunk.most))
-        attention = bool(layers)
-        row, gate = (m.new(size, 4) if attention else m.net for _ in range(2))
+        row, gate = m.new(size, 4), m.new(size, 4)
         rows = Rows(atoms, edges, chunk.most, row, gate)
-        block_rows = layers[-1].output_rows if attention else embedding.embedding_fwd.rows
-        moments = m.new(n, rows.grid(block_rows)[1], 4, m.mp)
-        g = [m.new(size, m.config.neuron[-1]) for _ in layers] or [m.net]
+        block_rows = layers[-1].output_rows
+        moments = m.new(len(atoms), rows.grid(block_rows)[1], 4, m.mp)
+        g = [m.new(size, m.config.neuron[-1]) for _ in layers]
         if reduced is not None:
             g[0] = m.new(size, reduced.width, operand=True)
         embed, arguments, options = self._embedding(rows, g[0], moments, embedding, reduced)
         embed[rows.grid(options["BLOCK_ROWS"])](*arguments, **options)
         kept = [layer.forward(rows, g[k], g[min(k + 1, len(g) - 1)], moments) for k, layer in enumerate(layers)]
         d_x = self._energies(atoms, moments, block_rows)
-        if not attention:
-            _embedding_bwd_kernel[rows.grid(embedding.embedding_bwd.rows)](
-                edges.vector, edges.gradient, edges.type, atoms.first, atoms.count, atoms.center_type, m.statistics,
-                m.net, m.factors, d_x, **m.environment, SMOOTH=m.options["SMOOTH"], **m.embedding, MP=m.mp,
-                PREC=m.products, **embedding.embedding_bwd.options("BLOCK_ROWS"),
-            )  # fmt: skip
-            return
         d = Gradients(m.new(size, m.config.neuron[-1]), m.new(size, 4), m.new(size, 4), d_x)
         for layer in reversed(layers):
             layer.backward(rows, kept.pop(), d)
@@ -203,6 +203,10 @@ class TritonEvaluator:
     def _configurations(self, chunk: Chunk) -> Configurations:
         return self.configurations or configurations_for(self.architecture, self.precision, chunk.most, self.tuned)
 
+    def _moments(self, found: EmbeddingConfigurations, series: SeriesMoments | None) -> MomentsByNet | MomentsBySeries:
+        """How moments are made without attention."""
+        return MomentsByNet(self.model, found) if series is None else MomentsBySeries(self.model, series, found)
+
     def _layers(self, chunk: Chunk, reduced: Coordinates | None, found: Configurations) -> list[Layer]:
         """The layers of attention, as this chunk takes them."""
         m = self.model
@@ -216,14 +220,14 @@ class TritonEvaluator:
         self, rows: Rows, g: Tensor, moments: Tensor, found: EmbeddingConfigurations, reduced: Coordinates | None
     ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """The kernel for environment and embedding of all rows, and what it takes: it writes g (rows, M), or
-        coordinates; without attention, moments."""
+        coordinates."""
         m, atoms, edges = self.model, rows.atoms, rows.edges
         where = (edges.vector, edges.type, atoms.first, atoms.at, atoms.count, atoms.center_type, m.statistics)
         options = {"SMOOTH": m.options["SMOOTH"], "DOTR": m.options["DOTR"]}
         if reduced is not None:
             options |= {**self._smooth, **m.of_series, **found.coordinates.options("BLOCK_ROWS")}
             return _coordinates_kernel, (*where, m.series, m.ranges, rows.row, rows.gate, g), options
-        options |= {**m.environment, **m.embedding, **m.shape, "ATTENTION": bool(m.layers), "PREC": m.products}
+        options |= {**m.environment, **m.embedding, **m.shape, "ATTENTION": True, "PREC": m.products}
         options |= found.embedding_fwd.options("BLOCK_ROWS")
         written = (rows.row, rows.gate, g, moments, moments.shape[1])
         return _embedding_fwd_kernel, (*where, m.net, m.factors, *written), options

@@ -81,21 +81,24 @@ EDGE_ROWS = 32
 
 @dataclass(frozen=True)
 class EmbeddingConfigurations:
-    """Of the kernels of the embedding: the net forward, and backward without and with attention; or coordinates."""
+    """Of the kernels of the embedding: the net forward, and backward without and with attention; or coordinates; or,
+    without attention, moments by series."""
 
     embedding_fwd: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 0, 4)
     embedding_bwd: LaunchConfiguration = LaunchConfiguration(16, 0, 8)
     embedding_edges_bwd: LaunchConfiguration = LaunchConfiguration(16, 0, 4)
     coordinates: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 0, 1)
+    series_moments: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 32, 1)
+    series_moments_bwd: LaunchConfiguration = LaunchConfiguration(EDGE_ROWS, 32, 1)
 
     def fitted(self, most: int, channels: int) -> EmbeddingConfigurations:
-        """The same for atoms with up to ``most`` neighbours: no more rows than the next power of two holds, and for few
-        of them half of the warps."""
+        """The same for atoms with up to ``most`` neighbours: no more rows than the next power of two holds, for few of
+        them half of the warps, and no larger chunks than there are channels."""
         least = power_of_two(most)
 
         def fit(x: LaunchConfiguration) -> LaunchConfiguration:
             warps = x.warps if least >= EDGE_ROWS else min(x.warps, max(4, x.warps // 2))
-            return replace(x, rows=min(x.rows, least), warps=warps)
+            return replace(x, rows=min(x.rows, least), chunk=min(x.chunk, channels), warps=warps)
 
         return EmbeddingConfigurations(*(fit(getattr(self, f.name)) for f in fields(self)))
 
@@ -153,10 +156,14 @@ _COORDINATES_TF32 = _layer(
     (64, ALL, 4), (32, ALL, 1, 1, 32), (32, ALL, 2), (16, ALL, 4), (16, 32, 2), (64, ALL, 4, 1, 16), (32, ALL, 2)
 )
 _EIGHT_WARPS = replace(EmbeddingConfigurations(), embedding_fwd=LaunchConfiguration(EDGE_ROWS, 0, 8))
-_EMBEDDING_FLOAT64 = replace(_EIGHT_WARPS, embedding_edges_bwd=LaunchConfiguration(16, 0, 8))
+_EMBEDDING_FLOAT64 = replace(
+    _EIGHT_WARPS, embedding_edges_bwd=LaunchConfiguration(16, 0, 8),
+    series_moments=LaunchConfiguration(16, 32, 2), series_moments_bwd=LaunchConfiguration(32, 32, 4),
+)  # fmt: skip
+_EMBEDDING_HALF = replace(EmbeddingConfigurations(), series_moments_bwd=LaunchConfiguration(32, 32, 2))
 SHIPPED = {
-    "bfloat16": Configurations(_HALF, _COORDINATES),
-    "float16": Configurations(_HALF, _COORDINATES),
+    "bfloat16": Configurations(_HALF, _COORDINATES, _EMBEDDING_HALF),
+    "float16": Configurations(_HALF, _COORDINATES, _EMBEDDING_HALF),
     "tf32": Configurations(_TF32, _COORDINATES_TF32),
     "float32": Configurations(_WIDE, _COORDINATES_WIDE, _EIGHT_WARPS),
     "float64": Configurations(_WIDE, _COORDINATES_WIDE, _EMBEDDING_FLOAT64),

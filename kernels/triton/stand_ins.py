@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import attention, energy, evaluator
+from . import attention, energy, evaluator, without_attention
 
-LAUNCHING = (evaluator, attention, energy)
+LAUNCHING = (evaluator, attention, energy, without_attention)
 """The modules that launch kernels, which are among their names."""
 _ONE_AT_A_TIME = threading.RLock()
 

@@ -38,6 +38,7 @@ def everything() -> dict[str, dict[str, Any]]:
     for precision in ("tf32", "bfloat16", "float32"):
         out[f"{precision}, 128 channels"] = _case(wide, precision, [5, 17, 64], **full)
         out[f"{precision}, no attention"] = _case(STRIP | {"attn_layer": 0}, precision, [0, 5, 40], **full)
+        out[f"{precision}, no attention, by series"] = _case(STRIP | {"attn_layer": 0}, precision, [0, 5, 40])
         out[f"{precision} on sm_80"] = _case({}, precision, [5, 40, 64], architecture="sm_80", **full)
     out["float32, two layers"] = _case({}, "float32", [17, 64], **full)
     out["float32, strip, 120 neighbours"] = _case(STRIP, "float32", [5, 70, 120], **full)

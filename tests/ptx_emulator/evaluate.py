@@ -57,7 +57,7 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
             model.weights(), case["precision"], torch.device("cpu"), architecture, 1 << 30, configurations
         )
         if not case.get("coordinates", True):
-            evaluator.model.coordinates = None
+            evaluator.model.leave_series()
         with emulated(architecture, schedule) as log:
             outputs.append(run(evaluator, batch))
         found |= {(kernel, x.kind, x.memory, x.earlier, x.later, x.may_be_harmless) for kernel, x in log.findings}

@@ -37,6 +37,7 @@ NARROW: dict[str, Any] = {"neuron": (4, 8, 16), "attn": 16, "attn_layer": 1, "sm
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "all channels": (NARROW, "float32"), "coordinates": (NARROW, "bfloat16"),
     "no attention": (NARROW | {"attn_layer": 0}, "float32"),
+    "no attention, by the net": (NARROW | {"attn_layer": 0}, "float32"),
 }  # fmt: skip
 GAPS = (1e-4, 3e-5, 1e-5, 1e-6)
 """Å from a neighbour to the cut-off: so near that its direction is divided by 1e-12."""
@@ -97,6 +98,8 @@ def evaluate(name: str) -> dict[str, Any]:
     active[batch.offsets[:-1]] = True
     batch = replace(batch, active=active)
     evaluator = TritonEvaluator(model.weights(), precision, torch.device("cpu"), "sm_90", 1 << 30)
+    if name.endswith("by the net"):
+        evaluator.model.leave_series()
     seen: list[dict[str, Any]] = []
     watched = with_environment()
     with (

@@ -14,7 +14,12 @@ from test_cpu_engine import MORE
 
 from dpa1_fast.kernels.prepare import bases
 from dpa1_fast.kernels.triton.evaluator import TritonEvaluator
-from dpa1_fast.kernels.triton.launch_configurations import Configurations, LaunchConfiguration, LayerConfigurations
+from dpa1_fast.kernels.triton.launch_configurations import (
+    Configurations,
+    EmbeddingConfigurations,
+    LaunchConfiguration,
+    LayerConfigurations,
+)
 
 from .watch import Watch
 
@@ -23,7 +28,7 @@ def alike(rows: int, chunk: int, keys: int) -> Configurations:
     """The same for every kernel of every layer. The interpreter knows neither warps nor stages."""
     one = LaunchConfiguration(rows, chunk, warps=4, keys=keys)
     layer = LayerConfigurations(*(one for _ in fields(LayerConfigurations)))
-    return Configurations(layer, layer)
+    return Configurations(layer, layer, EmbeddingConfigurations(series_moments=one, series_moments_bwd=one))
 
 
 SMALL = alike(16, 16, 16)
@@ -44,8 +49,8 @@ NEIGHBORS = {16: (0, 1, 5, 16), 32: (0, 1, 17, 30), 64: (1, 5, 33, 64), 128: (0,
 
 @dataclass(frozen=True)
 class Setting:
-    """One evaluation. coordinates: whether the first layer is taken in them; configurations: instead of those that are
-    shipped for the architecture, None for the interpreter's."""
+    """One evaluation. coordinates: whether the first layer is taken in them, or moments by series; configurations:
+    instead of those that are shipped for the architecture, None for the interpreter's."""
 
     options: dict[str, Any]
     precision: str
@@ -64,12 +69,13 @@ class Setting:
         if self.precision == "bfloat16":
             evaluator.model.products = "rounded_bfloat16"  # the interpreter can't multiply others
         if not self.coordinates:
-            evaluator.model.coordinates = None
+            evaluator.model.leave_series()
         assert (evaluator.model.coordinates is not None) == (self.coordinates and model.config.attn_layer > 0)
         with Watch(leave_out=leave_out) as watch:
             outputs = run(evaluator, one_center_each(model, self.neighbors))
         assert all(bool(torch.isfinite(x).all()) for x in outputs)
         assert any("reduced" in k for k in watch.launches) == (evaluator.model.coordinates is not None)
+        assert any("series" in k for k in watch.launches) == (evaluator.model.series_moments is not None)
         return watch
 
 

@@ -50,10 +50,10 @@ def finetune(
     ] = Path("finetuned"),
     valid: Annotated[list[str] | None, typer.Option(help="validation data; may be repeated")] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="a .toml as for train, without [model]; [data] where no DATA is given")
+        Path | None, typer.Option(help="a .toml as for train, without \\[model]; \\[data] where no DATA is given")
     ] = None,
     head: HeadOption = None,
-    steps: Annotated[int | None, typer.Option(help="2000 unless the settings say more", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="unless the settings say so, 100 times the root of the number of structures, at most 2000", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="the first learning rate; 5e-4 unless the settings say more")] = None,
     batch_atoms: Annotated[int | None, typer.Option(help="atoms of a batch, 256 by default", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="of the order of data and of adapters")] = None,
@@ -166,7 +166,7 @@ def distil(
     strain: Annotated[float, typer.Option(help="largest entry of their random strains, such as 0.03")] = 0.0,
     held: Annotated[float, typer.Option(help="share of the structures that the student is tested on")] = 0.1,
     settings: Annotated[
-        Path | None, typer.Option(help="a .toml as for train, without data; [model] for another student")
+        Path | None, typer.Option(help="a .toml as for train, without data; \\[model] for another student")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="6000 unless the settings say more", min=1)] = None,
     seed: Annotated[int, typer.Option(help="of copies, of what is held out, and of the training")] = 1,

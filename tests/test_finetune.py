@@ -19,7 +19,7 @@ from dpa1_fast.train.bias import set_bias, shift_bias
 from dpa1_fast.train.checkpoint import newest
 from dpa1_fast.train.data import Dataset
 from dpa1_fast.train.extend import extended
-from dpa1_fast.train.finetune import FinetuneOptions
+from dpa1_fast.train.finetune import FinetuneOptions, default_steps, steps_for
 from dpa1_fast.train.finetune_command import change_bias_command, finetune_command
 from dpa1_fast.train.options import TrainingError
 from dpa1_fast.train.similar import place, shares
@@ -186,3 +186,11 @@ def test_change_bias_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     }.items():
         with pytest.raises(TrainingError, match=told):
             change_bias_command(source, None, arguments[0], target, arguments[1], arguments[2], "auto")
+
+
+def test_few_samples_are_not_trained_on_for_long(data: Path) -> None:
+    # 100 times the root of the number of structures, up to 2,000; a smaller limit may be named.
+    assert [steps_for(n) for n in (1, 10, 100, 400, 10**6)] == [100, 316, 1000, 2000, 2000]
+    assert steps_for(100, 500) == 500
+    systems = (str(data / "train"),)
+    assert default_steps(systems) == steps_for(len(Dataset(make_model().config, systems)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from ..checkpoint import read_model
 from ..model import DPA1
 from .adapters import adapt
 from .bias import shift_bias
-from .data import Dataset, elements
+from .data import Dataset, elements, frames
 from .extend import extended, set_new_statistics
 from .options import Options, TrainingError
 from .prepare import Prepared, freeze, prepare
@@ -21,6 +22,8 @@ from .similar import WAYS
 
 MOST = 2000
 """Structures of which biases and the statistics of new types are made, evenly over the data."""
+
+MOST_STEPS = 2000
 
 PARTS = {"descriptor": ("type_embedding", "embedding", "attention")}
 """Names for several beginnings of parameters' names."""
@@ -97,6 +100,19 @@ def ready(start: Start, options: Options, tuning: FinetuneOptions, backend: str,
         return model
 
     return prepare(options, checked, make)
+
+
+def steps_for(samples: int, most: int = MOST_STEPS) -> int:
+    """Steps of a fine-tuning on so many structures: 100 times their root. With more, few are learnt by heart.
+
+    The figure behind it: ``docs/training.md``.
+    """
+    return min(most, round(100 * samples**0.5))
+
+
+def default_steps(systems: tuple[str, ...]) -> int:
+    """``steps_for`` the structures of training data; no more are read than make a difference."""
+    return steps_for(sum(1 for _ in islice(frames(systems, ()), (MOST_STEPS // 100) ** 2)))
 
 
 def spelled(names: tuple[str, ...]) -> tuple[str, ...]:

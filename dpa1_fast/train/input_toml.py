@@ -30,11 +30,18 @@ def read_toml(path: Path) -> Options:
     return _options(top, config, train, valid, sel_auto=None if sel else 1.1, type_map_auto=type_map is None)
 
 
-def read_settings(path: Path | None, config: DPA1Config, train: tuple[str, ...], valid: tuple[str, ...]) -> Options:
+def read_settings(
+    path: Path | None,
+    config: DPA1Config,
+    train: tuple[str, ...],
+    valid: tuple[str, ...],
+    steps: Callable[[tuple[str, ...]], int],
+) -> Options:
     """The training of a model that is there already, on data that is named; a TOML without ``model`` says the rest.
 
     Args:
         path: the TOML; None: defaults, for a fine-tuning. train, valid: data, in place of what the TOML names.
+        steps: how many there are for training data where the TOML does not say.
 
     Raises:
         TrainingError: an option that is wrong or unknown, by its name; no data is named.
@@ -49,7 +56,8 @@ def read_settings(path: Path | None, config: DPA1Config, train: tuple[str, ...],
         named = DataOptions(train, batch), DataOptions(valid, batch, count) if valid else None
     else:
         named = _data(data)
-    return _options(top, config, *named, steps=2000, rates=ScheduleOptions(start_lr=5e-4, decay_steps=1, smooth=True))
+    rates = ScheduleOptions(start_lr=5e-4, decay_steps=1, smooth=True)
+    return _options(top, config, *named, steps=steps(named[0].systems), rates=rates)
 
 
 def read_student(path: Path | None, defaults: Options) -> Options:

@@ -18,10 +18,16 @@ import torch
 from trained import RATES, Clock, forget, judged, trained
 
 from dpa1_fast.checkpoint import find, read_model
+from dpa1_fast.train.finetune import steps_for
 
 SAMPLES = (0, 10, 30, 100, 300, -1)
 STEPS = 1500
 WORK = Path("build/paper")
+
+
+def steps_of(samples: int, start: str, steps: int) -> int:
+    """As many from scratch and on all samples; fewer where few are fine-tuned, as ``dpa1-fast finetune`` does."""
+    return steps if start == "scratch" or samples < 0 else steps_for(samples, steps)
 
 
 def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
@@ -37,7 +43,7 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
                 for start in ("pretrained", "scratch"):
                     if samples or (start == "pretrained" and seed == seeds[0]):
                         run = {"experiment": "curves", "set": name, "samples": samples, "start": start}
-                        settings = {"seed": seed, "steps": steps, "rate": RATES[start]}
+                        settings = {"seed": seed, "steps": steps_of(samples, start, steps), "rate": RATES[start]}
                         yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": model}
 
 

@@ -40,7 +40,7 @@ help:
 	@echo "make bench-gpu   parity, speed, memory and launches on this machine's GPU"
 	@echo "make gpu-kit     an offline folder for a GPU node without network, see docs/first_light.md"
 	@echo "make bench-screen 100,000 structures: memory, overhead, against DeePMD-kit's calculator"
-	@echo "make bench-train DATA=FOLDER  1,000 steps here and by DeePMD-kit, alike: validation errors (hours)"
+	@echo "make bench-train TRAIN=DATA VALID=DATA  1,000 steps here and by DeePMD-kit, alike: validation errors (hours)"
 	@echo "make bench-relax relax 200 structures, and again one by one with ASE"
 	@echo "make rounding    what each precision of products does to forces, emulated on a CPU"
 	@echo "make kernel-report  compile the Triton kernels for all architectures and report (20 minutes, no GPU)"
@@ -164,9 +164,9 @@ $(NODE)/.installed:
 gpu-kit: $(VENV)/.installed $(NODE)/.installed
 	$(BIN)/python -m bench.speed.first_light.kit --node $(NODE)/bin/python $(KIT)
 
-# DATA: a folder of DeePMD-kit systems of one size, such as liquid water.
+# TRAIN, VALID: files or folders of labelled structures, such as liquid water.
 bench-train: $(VENV)/.installed $(PEER)/.installed
-	$(BIN)/python bench/speed/train_alike.py ours $(DATA) build/train_alike
+	$(BIN)/python bench/speed/train_alike.py ours build/train_alike --train $(TRAIN) --valid $(VALID)
 	$(PEER)/bin/python bench/speed/train_alike.py theirs build/train_alike
 
 bench-screen: $(VENV)/.installed $(PEER)/.installed

@@ -253,9 +253,9 @@ def visible(
     """
     n = len(types)
     counts = np.bincount(edges.center, minlength=n)
-    over = counts > config.nsel
-    over_sel = (int(over.sum()), int(counts.max(initial=0)) if over.any() else 0)
-    if over.any():
+    most, over_sel = int(counts.max(initial=0)), (0, 0)
+    if most > config.nsel:
+        over_sel = int((counts > config.nsel).sum()), most
         edges = _nearest(edges, counts, config.nsel)
         counts = np.minimum(counts, config.nsel)
     filled = _without(config, types, edges, config.pair_exclude_types)

@@ -3,6 +3,7 @@ tree where a grid would not do."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +69,9 @@ def check_images(structure: Structure, planes: NDArray[np.float64], cutoff: floa
     Raises:
         StructureError: saying how many images there would be.
     """
-    images = np.prod(2 * np.ceil(cutoff * planes) + 1)
+    images = math.prod(2 * math.ceil(cutoff * n) + 1 for n in planes.tolist())
     if images > MOST_IMAGES:
-        raise StructureError(structure.name, f"singular cell: {images:.0f} periodic images within the cut-off")
+        raise StructureError(structure.name, f"singular cell: {images} periodic images within the cut-off")
 
 
 @dataclass(frozen=True)

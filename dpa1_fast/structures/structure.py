@@ -12,10 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..config import DPA1Config
 from ..errors import StructureError
-
-SMALLEST_HEIGHT = 0.1
-"""Å. A periodic axis whose lattice planes lie closer than this is taken for a broken cell."""
-
+from .cell import SMALLEST_HEIGHT, check_cell, volume_of
 
 SMALLEST_VOLUME = SMALLEST_HEIGHT**3
 """Å³. Less means that a free axis has no real vector: such a structure has no volume, and so no stress."""
@@ -60,8 +57,10 @@ class Structure:
     @property
     def volume(self) -> float | None:
         """Å³, or None where the structure has no volume: no periodic axis, or a cell with a missing vector."""
-        volume = abs(float(np.linalg.det(self.cell)))
-        return volume if self.pbc.any() and volume >= SMALLEST_VOLUME else None
+        if not self.pbc.any():
+            return None
+        volume = volume_of(self.cell.tolist())
+        return volume if volume >= SMALLEST_VOLUME else None
 
 
 def _array(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -71,44 +70,17 @@ def _array(name: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> ND
         raise StructureError(name, f"{what} is not an array of numbers") from None
     if array.shape != shape:
         raise StructureError(name, f"{what} has shape {array.shape}, expected {shape}")
-    if not np.isfinite(array).all():
+    largest = np.abs(array).max(initial=0.0)
+    if not np.isfinite(largest):
         where = int(np.argwhere(~np.isfinite(array))[0][0])
         bad = {"position": "atom", "aparam": "atom", "cell": "vector"}.get(what, "entry")
         raise StructureError(name, f"{what} of {bad} {where} is not finite: {array[where].tolist()}")
-    if what in ("position", "cell") and np.abs(array).max(initial=0.0) > FARTHEST:
+    if what in ("position", "cell") and largest > FARTHEST:
         where = int(np.argwhere(np.abs(array) > FARTHEST)[0][0])
         whose = "atom" if what == "position" else "vector"
         told = f"{what} of {whose} {where} is beyond {FARTHEST:g} Å, where float64 holds no places"
         raise StructureError(name, f"{told}: {array[where].tolist()}")
     return np.ascontiguousarray(array)
-
-
-def check_cell(name: str, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
-    """Refuses a cell whose periodic vectors do not span as many dimensions as there are periodic axes.
-
-    Raises:
-        StructureError: naming the axis.
-    """
-    if not pbc.any():
-        return
-    periodic = cell[pbc]
-    lengths = np.linalg.norm(periodic, axis=1)
-    if (lengths < SMALLEST_HEIGHT).any():
-        axis = int(np.flatnonzero(pbc)[lengths < SMALLEST_HEIGHT][0])
-        raise StructureError(
-            name, f"singular cell: periodic axis {'abc'[axis]} has length {lengths.min():.3g} Å; set pbc off there"
-        )
-    if len(periodic) > 1:
-        # Distance between lattice planes along each axis: 1 / |row of the dual basis|.
-        gram = periodic @ periodic.T
-        if np.linalg.det(gram / np.outer(lengths, lengths)) < 1e-10:
-            raise StructureError(name, "singular cell: its periodic vectors are linearly dependent")
-        height = 1.0 / np.sqrt(np.diag(np.linalg.inv(gram)))
-        if height.min() < SMALLEST_HEIGHT:
-            axis = int(np.flatnonzero(pbc)[int(height.argmin())])
-            raise StructureError(
-                name, f"singular cell: lattice planes along {'abc'[axis]} are {height.min():.3g} Å apart"
-            )
 
 
 def make_structure(
@@ -138,11 +110,13 @@ def make_structure(
     if kinds.ndim != 1 or not (np.issubdtype(kinds.dtype, np.integer) or np.all(kinds == np.round(kinds))):
         raise StructureError(name, f"atom types must be {n} integers in one row, got shape {kinds.shape}")
     kinds = kinds.astype(np.int64)
-    if kinds.min() < -1 or kinds.max() >= config.ntypes:
-        bad = int(kinds.min() if kinds.min() < -1 else kinds.max())
+    least, most = int(kinds.min()), int(kinds.max())
+    if least < -1 or most >= config.ntypes:
+        bad = least if least < -1 else most
         raise StructureError(name, f"atom type {bad} is outside the model's 0..{config.ntypes - 1} (−1: virtual)")
     xyz = _array(name, "position", positions, (n, 3))
-    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)).copy()
+    periodic = np.empty(3, dtype=bool)
+    periodic[:] = pbc
     box = np.zeros((3, 3)) if cell is None else _array(name, "cell", cell, (3, 3))
     check_cell(name, box, periodic)
     return Structure(name, xyz, kinds, box, periodic, _fparam(config, name, fparam), _aparam(config, name, aparam, n))

@@ -33,8 +33,9 @@ from ..config import DPA1Config
 from ..errors import StructureError
 from ..kernels.cpu import library, neighbors
 from .batch import Batch, visible
+from .cell import SMALLEST_HEIGHT
 from .neighbors import OVERLAP, Edges, Lattice, check_images, grid_does, overlap, search
-from .structure import SMALLEST_HEIGHT, Structure, moved
+from .structure import Structure, moved
 
 SKIN = 0.8
 """Å. Wider: fewer searches, more candidates in vain."""

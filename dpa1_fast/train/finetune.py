@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -107,7 +108,7 @@ def steps_for(samples: int, most: int = MOST_STEPS) -> int:
 
     The figure behind it: ``docs/training.md``.
     """
-    return min(most, round(100 * samples**0.5))
+    return min(most, round(100 * math.sqrt(samples)))
 
 
 def default_steps(systems: tuple[str, ...]) -> int:

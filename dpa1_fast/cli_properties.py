@@ -60,7 +60,7 @@ def phonons(
     type_map: TypeMap = "",
     format: Format = None,
 ) -> None:
-    """Phonons of crystals: displacements by phonopy (extra 'phonons'), evaluated many at a time.
+    """Phonons of crystals: force constants by displacements, the rest by phonopy (extra 'phonons').
 
     Killed at any moment, the same command does the structures that are left.
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ase import Atoms
 
-from ..engine import Result
+from ..engine import Engine, Result
 from ..errors import DPA1Error
 
 
@@ -29,12 +29,19 @@ class Found:
 
 
 class Asked(Protocol):
-    """What one structure asks for: copies to evaluate, and how their results are put together."""
+    """What one structure asks for: copies whose atoms are relaxed in their cells, and what their results come to."""
 
-    copies: Sequence[Atoms]
+    @property
+    def copies(self) -> Sequence[Atoms]:
+        """None, one or many."""
+        ...
 
-    def found(self, results: Sequence[Result]) -> Found:
-        """The property, from the results of all copies."""
+    def found(self, results: Sequence[Result], engine: Engine) -> Found:
+        """The property, from the results of all copies, and from what else the engine is asked.
+
+        Raises:
+            StructureError: why there is none.
+        """
         ...
 
 
@@ -42,12 +49,10 @@ class Property(Protocol):
     """A property with its options.
 
     Attributes:
-        name: of the command. relaxes_copies: whether atoms of the copies are relaxed in their cells first.
-        columns: of the table, in order.
+        name: of the command. columns: of the table, in order.
     """
 
     name: str
-    relaxes_copies: bool
     columns: Sequence[str]
 
     def ask(self, atoms: Atoms, name: str) -> Asked:

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
-from ..engine import VOIGT, Result
+from ..engine import VOIGT, Engine, Result
 from .base import Found, PropertyError
 from .eos import periodic
 
@@ -23,7 +23,6 @@ class Elastic:
     strain: float = 0.005
 
     name = "elastic"
-    relaxes_copies = True
     columns = ("bulk_modulus", "shear_modulus", "youngs_modulus", "poisson_ratio", "stable", *(
         f"c{i}{j}" for i in range(1, 7) for j in range(i, 7)))  # fmt: skip
 
@@ -54,7 +53,7 @@ class ElasticAsked:
     copies: Sequence[Atoms]
     strains: Array
 
-    def found(self, results: Sequence[Result]) -> Found:
+    def found(self, results: Sequence[Result], engine: Engine) -> Found:
         """GPa: constants (symmetrized), moduli by Voigt, Reuss and Hill's mean."""
         stresses = np.array([r.stress for r in results])
         # Stress is even and odd in the strain; the odd part is linear but for the third order.

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.eos import EquationOfState
 
-from ..engine import Result
+from ..engine import Engine, Result
 from ..errors import StructureError
 from .base import Found, PropertyError
 
@@ -22,7 +22,6 @@ class Eos:
     points: int = 9
 
     name = "eos"
-    relaxes_copies = True
     columns = ("volume", "energy", "bulk_modulus", "bulk_modulus_derivative")
 
     def __post_init__(self) -> None:
@@ -47,7 +46,7 @@ class EosAsked:
     copies: Sequence[Atoms]
     name: str
 
-    def found(self, results: Sequence[Result]) -> Found:
+    def found(self, results: Sequence[Result], engine: Engine) -> Found:
         """Volume (Å³) and energy (eV) at the minimum, bulk modulus (GPa) and its derivative by pressure."""
         volumes, energies = [a.get_volume() for a in self.copies], [r.energy for r in results]
         try:

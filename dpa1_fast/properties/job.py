@@ -139,15 +139,12 @@ class Job:
             try:
                 if wrong:
                     raise wrong[0]
-                outcomes[k] = atoms[k], one.found([r for r in results if isinstance(r, Result)])
+                outcomes[k] = atoms[k], one.found([r for r in results if isinstance(r, Result)], self.engine)
             except StructureError as error:
                 outcomes[k] = error
         return outcomes
 
     def _evaluated(self, copies: Sequence[Atoms]) -> Iterator[Result | StructureError]:
-        if not self.prop.relaxes_copies:
-            yield from self.engine.stream(copies)
-            return
         for done in relax(self.engine, copies, fmax=self.fmax or 1e-3, steps=STEPS) if copies else []:
             yield done if isinstance(done, StructureError) else done.result
 

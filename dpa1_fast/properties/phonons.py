@@ -1,4 +1,4 @@
-"""Phonons by finite displacements: phonopy says which, the engine evaluates them, phonopy does the rest."""
+"""Phonons: our force constants by finite displacements (``force_constants.py``), phonopy does the rest."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ..engine import Result
+from ..engine import Engine, Result
 from ..errors import StructureError
+from ..structures.structure import TYPE_NAMES, from_ase
 from .base import Found, PropertyError
 from .eos import periodic
+from .force_constants import SAME, Supercell, force_constants
 
 try:
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
+    from phonopy.structure.symmetry import Symmetry
 except ImportError as error:
     raise PropertyError(f"phonopy is needed ({error}): pip install 'dpa1-fast[phonons]'") from error
 
@@ -42,7 +45,6 @@ class Phonons:
     temperature: float = 300.0
 
     name = "phonons"
-    relaxes_copies = False
     columns = ("supercell", "displacements", "min_frequency", "max_frequency", "imaginary", "zero_point_energy",
                "free_energy", "entropy", "heat_capacity")  # fmt: skip
 
@@ -60,28 +62,45 @@ class Phonons:
             symbols=list(atoms.symbols), cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
         )
         try:
-            phonopy = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto")
-            phonopy.generate_displacements(distance=self.displacement)
+            # Our force constants need none of the supercell's symmetry, which takes phonopy longer than all else.
+            phonopy = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto", is_symmetry=False)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise StructureError(name, f"phonopy finds no displacements ({type(error).__name__}: {error})") from None
-        made = phonopy.supercells_with_displacements or []
-        copies = [Atoms(s.symbols, cell=s.cell, scaled_positions=s.scaled_positions, pbc=True) for s in made]
-        return PhononsAsked(copies, phonopy, self)
+            raise StructureError(name, f"phonopy makes no supercell ({type(error).__name__}: {error})") from None
+        return PhononsAsked(atoms, name, phonopy, self)
 
 
 @dataclass(frozen=True)
 class PhononsAsked:
     """One structure's."""
 
-    copies: Sequence[Atoms]
+    atoms: Atoms
+    name: str
     phonopy: Any
     options: Phonons
+    copies: Sequence[Atoms] = ()
 
-    def found(self, results: Sequence[Result]) -> Found:
+    def supercell(self, engine: Engine, symmetry: Symmetry) -> Supercell:
+        """The supercell as the engine sees it, types and parameters of its atoms included."""
+        p = self.phonopy
+        unit = np.array([p.supercell.u2u_map[k] for k in p.supercell.s2u_map])
+        atoms = self.atoms[unit]
+        atoms.info = dict(self.atoms.info)
+        atoms.set_cell(p.supercell.cell)
+        atoms.positions = p.supercell.positions
+        structure = from_ase(engine.config, atoms, self.name)
+        columns = np.asarray(p.primitive.cell).T
+        alike = structure.aparam is None and TYPE_NAMES not in atoms.arrays  # phonopy knows elements alone
+        rotations = columns @ symmetry.pointgroup_operations @ np.linalg.inv(columns) if alike else None
+        return Supercell(structure, p.primitive.p2s_map, rotations)
+
+    def found(self, results: Sequence[Result], engine: Engine) -> Found:
         """THz; eV, and eV/K, for a primitive cell; and phonopy's own file with the force constants."""
         p, o = self.phonopy, self.options
-        p.forces = [r.forces for r in results]
-        p.produce_force_constants()
+        symmetry = Symmetry(p.primitive, symprec=SAME)
+        supercell = self.supercell(engine, symmetry)
+        p.force_constants, displacements = force_constants(engine, supercell, o.displacement)
+        if len(supercell.rotations) == len(symmetry.pointgroup_operations):
+            p._primitive_symmetry = symmetry  # equivalent wave vectors are looked at once
         p.run_mesh(o.mesh)
         frequencies = p.mesh.frequencies
         p.run_thermal_properties(temperatures=[0.0, o.temperature], cutoff_frequency=0.01)
@@ -89,7 +108,7 @@ class PhononsAsked:
         mole = 96.48533212  # kJ/mol in eV
         row = {
             "supercell": " ".join(str(int(x)) for x in np.diag(p.supercell_matrix)),
-            "displacements": len(self.copies),
+            "displacements": displacements,
             "min_frequency": float(frequencies.min()),
             "max_frequency": float(frequencies.max()),
             "imaginary": bool(frequencies.min() < IMAGINARY),

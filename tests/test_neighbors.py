@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import BASE, crystal, make_model, molecule
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpa1_fast import Engine
 from dpa1_fast.errors import DPA1Warning, StructureError
+from dpa1_fast.kernels.cpu import library
 from dpa1_fast.structures import neighbors, sparse_search
-from dpa1_fast.structures.batch import neighborhood
+from dpa1_fast.structures.batch import collate, neighborhood
 from dpa1_fast.structures.neighbors import neighbor_edges
 from dpa1_fast.structures.structure import Structure, make_structure
+from dpa1_fast.structures.verlet import Verlet
 
 RCUT = 3.5
 
@@ -115,6 +119,46 @@ def test_exclusions_leave_pairs_out_and_count_slots_apart() -> None:
     assert pairs == {(0, 2), (2, 0)}
     # exclude_types keeps the slot, pair_exclude_types frees it.
     assert found.n_filled.tolist() == [2, 1, 1]
+
+
+# --- how close atoms come -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("options", "handed_over"),
+    [
+        ({}, True),
+        ({"sel": (4,)}, False),
+        ({"exclude_types": ((0, 1),)}, False),
+        ({"pair_exclude_types": ((2, 2),)}, False),
+    ],
+    ids=["all pairs", "nearest", "excluded", "pair excluded"],
+)
+def test_the_search_says_how_close_atoms_come_with_the_bits_of_the_edges(
+    compiled: bool, options: dict[str, Any], handed_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed over where the model sees every pair, else looked for in those that it sees."""
+    if not compiled:
+        monkeypatch.setattr(library, "available", lambda: False)
+    config, rng = replace(BASE, **({"sel": (90,)} | options)), np.random.default_rng(3)
+    every = [
+        make_structure(config, str(k), rng.uniform(0, 5.0, (n, 3)), rng.integers(0, 3, n), np.eye(3) * 5.2, n % 2 == 0)
+        for k, n in enumerate([1, 2, 5, 12, 9, 30])
+    ]
+    every.append(make_structure(config, "virtual", [[0, 0, 0]], [-1], None, False))
+    batch = collate(config, [neighborhood(config, s) for s in every])
+    assert (batch._closest is not None) == handed_over
+    again = replace(batch)
+    assert again._closest is None, "what holds of other edges"
+    assert torch.equal(batch.closest(), again.closest())
+    assert torch.isinf(batch.closest()[[0, -1]]).all()
+
+    verlet = Verlet(config)
+    verlet.select(every)
+    moving, errors = verlet.batch(np.concatenate([s.positions for s in every]), np.stack([s.cell for s in every]))
+    assert not errors
+    assert torch.allclose(moving.closest(), batch.closest(), rtol=1e-14, atol=0.0)
 
 
 # --- far apart, long and thin -------------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ class Batch:
     fparam: Tensor | None = None
     aparam: Tensor | None = None
     over_sel: tuple[int, int] = (0, 0)
-    ready: torch.cuda.Event | None = field(default=None, init=False, compare=False, repr=False)  # replace() drops it
+    # What follows is of these very tensors: replace() drops it.
+    ready: torch.cuda.Event | None = field(default=None, init=False, compare=False, repr=False)
+    _closest: Tensor | None = field(default=None, init=False, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without the event, which is of this process."""
@@ -107,7 +109,7 @@ class Batch:
         moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=non_blocking)
             for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
+            if f.init and isinstance(value := getattr(self, f.name), Tensor)
         }
         if all(value is getattr(self, name) for name, value in moved.items()):
             return self
@@ -121,7 +123,9 @@ class Batch:
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU copies from on its own."""
         moved: dict[str, Any] = {
-            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+            f.name: value.pin_memory()
+            for f in fields(self)
+            if f.init and isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
 
@@ -205,9 +209,17 @@ class Batch:
 
     def closest(self) -> Tensor:
         """(S,) Å: of each structure the distance of its two closest atoms that interact, infinite where none do."""
+        if self._closest is not None:
+            return self._closest
         length = torch.linalg.vector_norm(self.vector, dim=-1)
         ends = self.first_edge[self.offsets]
         return torch.segment_reduce(length, "min", offsets=ends, initial=torch.inf)
+
+    def with_closest(self, closest: Tensor) -> Batch:
+        """The same batch, from a search that has seen (S,) Å how close atoms are."""
+        known = replace(self)
+        object.__setattr__(known, "_closest", closest)
+        return known
 
 
 def sum_structures(per_atom: NDArray[np.float64], offsets: ArrayLike) -> NDArray[np.float64]:
@@ -302,7 +314,7 @@ def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:
     first_edge = np.concatenate([[0], np.cumsum(np.bincount(center, minlength=len(types)))])
     fparams = [p.structure.fparam for p in parts if p.structure.fparam is not None]
     aparams = [p.structure.aparam for p in parts if p.structure.aparam is not None]
-    return Batch(
+    batch = Batch(
         types=torch.from_numpy(types),
         structure=torch.from_numpy(np.repeat(np.arange(len(parts)), sizes)),
         offsets=torch.from_numpy(offsets),
@@ -317,3 +329,5 @@ def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:
         aparam=torch.from_numpy(np.concatenate(aparams)) if aparams else None,
         over_sel=(sum(p.over_sel[0] for p in parts), max((p.over_sel[1] for p in parts), default=0)),
     )
+    closest = [p.edges.closest for p in parts if p.edges.closest is not None]
+    return batch.with_closest(torch.tensor(closest, dtype=torch.float64)) if len(closest) == len(parts) else batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ def edges(
     """The same pairs for a structure that is evaluated once; arguments as of ``search``.
 
     Returns:
-        center, neighbor (e,); vector (e, 3) Å, r_neighbor − r_center through the faces; the least square of a distance,
-        Å², infinite where there is none. None where another way must be found.
+        center, neighbor (e,); vector (e, 3) Å, r_neighbor − r_center through the faces; the shortest distance, Å,
+        infinite where there is none. None where another way must be found.
     """
     if not library.available():
         return None
@@ -60,7 +61,7 @@ def edges(
     center, neighbor = (_POOL.take(f"fresh {name}", (count,), np.int64) for name in ("center", "neighbor"))
     vector = _POOL.take("fresh vector", (count, 3))
     lib.dpa1_fresh_edges(_at(center), _at(neighbor), _at(vector))
-    return center, neighbor, vector, float(least[0])
+    return center, neighbor, vector, math.sqrt(least[0])
 
 
 def row(counts: Index, image: Index, atom: Index, shift: Array) -> tuple[int, ...]:

@@ -214,7 +214,9 @@ class Scheduler:
             return pack.parts, None, None
         began = time.perf_counter()
         if pack.moved is not None and self._copies is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self._copies)
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._copies)
+            pack.moved.used_by(current)
         outputs = self._within_memory(pack.batch, pack.moved, gradient=gradient, hidden=hidden)
         self.cost.learn(pack.features, time.perf_counter() - began)
         self._calm += 1

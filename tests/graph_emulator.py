@@ -101,6 +101,26 @@ class _Operations(TorchDispatchMode):
         return Step(name, "operation", again)
 
 
+class Reads(TorchFunctionMode):
+    """Counts how often the host takes numbers of a device, on which everything is that no ``cpu`` made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.on_host: list[Tensor] = []  # kept, so that no other object gets the identity of one
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = _name(func), kwargs or {}
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        there = any(x is y for x in given for y in self.on_host)
+        if name in READS | {"equal", "allclose", "nonzero"} and not there:
+            self.seen.append(name)
+        out = func(*args, **kwargs)
+        if there or name == "cpu":
+            self.on_host += [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        return out
+
+
 def poison(x: Tensor) -> None:
     """Numbers that nobody may depend on."""
     x.fill_(float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).max)

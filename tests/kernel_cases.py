@@ -52,5 +52,5 @@ def one_center_each(model: DPA1, neighbors: Sequence[int]) -> Batch:
 def run(evaluator: TritonEvaluator, batch: Batch) -> Outputs:
     """An evaluation for which it does not matter that atoms that are not evaluated are close to one another."""
     order = chunks.by_neighbors(batch)
-    sizes, _ = chunks.read(order, batch.vector, nearest=0.0)
+    (sizes,) = chunks.read(order)
     return evaluator.run(batch, order, evaluator.chunks(sizes), near=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from conftest import BASE, OPTIONS, crystal, make_model, molecule
-from graph_emulator import CaptureError, EmulatedCapture, device_work, poison, recording
+from graph_emulator import CaptureError, EmulatedCapture, Reads, device_work, poison, recording
 from test_triton import alike, batch_of, evaluator
 
 from dpa1_fast import DPA1, Engine
@@ -198,6 +198,25 @@ def test_a_step_with_atoms_too_close_for_series_is_not_replayed(monkeypatch: pyt
         assert_equal(run(batch), run.evaluator(batch))
     assert run.evaluator.model.coordinates is not None
     assert run.replays == 1
+
+
+def test_a_step_reads_from_the_device_once() -> None:
+    """Neighbour counts, whether the atoms are the same, and whether some are too close, in one transfer."""
+    model = make_model(attn_layer=0, fitting=replace(BASE.fitting, numb_fparam=2, numb_aparam=1))
+    run, _ = graphed(model)
+    close = molecule(6)
+    close.positions[1] = close.positions[0] + [0.0, 0.3, 0.0]
+    first, *others = steps(model, [molecule(6)], 3)
+    run(first)
+    run(others[0])
+    assert run._captured is not None
+    run._captured = replace(run._captured, replay=lambda: None)
+    run.evaluator.run = lambda *args, **options: None  # type: ignore[assignment,method-assign,return-value]
+    for batch in (*others, batch_of(model, parameters(model, [close]))):
+        with Reads() as reads:
+            run(batch)
+        assert len(reads.seen) == 1, reads.seen
+    assert run.replays == 3
 
 
 def test_other_atoms_are_captured_when_they_come_a_second_time() -> None:

@@ -120,6 +120,13 @@ class Batch:
             object.__setattr__(there, "ready", ready)
         return there
 
+    def used_by(self, stream: Any) -> None:
+        """Says that a CUDA stream reads the batch, other than that which it was made on: its memory is not given away
+        before that stream came so far, whoever lets go of the batch, and when."""
+        for f in fields(self):
+            if isinstance(value := getattr(self, f.name), Tensor) and value.is_cuda:
+                value.record_stream(stream)
+
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU copies from on its own."""
         moved: dict[str, Any] = {

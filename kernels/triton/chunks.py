@@ -85,10 +85,11 @@ def near(vector: Tensor, nearest: float) -> Tensor:
     return (vector.square().sum(1) < nearest**2).any()
 
 
-def read(order: Order, vector: Tensor, nearest: float) -> tuple[Tensor, bool]:
-    """What the host needs to know of a batch, in one transfer: the neighbour counts in order, and ``near``."""
-    both = torch.cat([order.count, near(vector, nearest).to(order.count.dtype).view(1)]).cpu()
-    return both[:-1], bool(both[-1])
+def read(order: Order, *flags: Tensor) -> tuple[Any, ...]:
+    """What the host needs to know of a batch, in one transfer: the neighbour counts in order, and flags (single
+    numbers) as bool."""
+    whole = torch.cat([order.count, *(x.to(order.count.dtype).view(1) for x in flags)]).cpu()
+    return whole[: len(order.count)], *map(bool, whole[len(order.count) :].tolist())
 
 
 def cut(sizes: Tensor, bytes_per_edge: int, bytes_per_atom: int, chunk_bytes: int) -> list[Chunk]:

@@ -50,23 +50,26 @@ class CudaCapture:
 
 @dataclass(frozen=True)
 class _Atoms:
-    """Which batches are of the same atoms: types, active and offsets on the host, and the parameters' shapes."""
+    """Which batches are of the same atoms: types, active and offsets, where the batch has them, and all shapes."""
 
     types: Tensor
     active: Tensor
     offsets: Tensor
-    shapes: tuple[torch.Size | None, ...]
+    shapes: tuple[Any, ...]
 
     @classmethod
     def of(cls, batch: Any) -> _Atoms:
         """A batch's."""
-        types, active, offsets = (x.to("cpu", copy=True) for x in (batch.types, batch.active, batch.offsets))
-        return cls(types, active, offsets, _shapes(batch))
+        return cls(batch.types.clone(), batch.active.clone(), batch.offsets.clone(), _shapes(batch))
 
-    def same(self, batch: Any) -> bool:
-        """Whether a batch is of these."""
+    def alike(self, batch: Any) -> bool:
+        """Whether a batch may be of these, by what the host knows of it."""
+        return self.shapes == _shapes(batch)
+
+    def same(self, batch: Any) -> Tensor:
+        """Whether a batch that is alike is of these: a number, where the batch is."""
         pairs = ((self.types, batch.types), (self.active, batch.active), (self.offsets, batch.offsets))
-        return self.shapes == _shapes(batch) and all(torch.equal(a, b.cpu()) for a, b in pairs)
+        return torch.stack([(a == b).all() for a, b in pairs]).all()
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,16 @@ class GraphedEvaluator:
 
     def __call__(self, batch: Any) -> Outputs:
         """See ``TritonEvaluator``; the batch may be on the host or on the device."""
-        if self._last is None or not self._last.same(batch):
-            self._captured, self._last = None, _Atoms.of(batch)
-            return self.evaluator(batch)
-        if self.evaluator.too_near(batch):
-            return self.evaluator(batch)
-        counts = torch.sort(batch.counts.cpu()[self._last.active]).values
         with self.evaluator.on_device():
+            if self._last is None or not self._last.alike(batch):
+                return self._other(batch)
+            order = chunks.by_neighbors(batch)
+            sizes, near, same = chunks.read(order, self.evaluator.near(batch), self._last.same(batch))
+            if not same:
+                return self._other(batch)
+            if near and self.evaluator.model.sampled:
+                return self._plain(batch, order, sizes, near=True)
+            counts = sizes[sizes < chunks.INACTIVE]
             if self._captured is None or not self._captured.fits(batch, counts):
                 self._captured = None  # its memory serves the next
                 self._captured = self._record(batch, counts)
@@ -122,6 +128,17 @@ class GraphedEvaluator:
             self.replays += 1
             energy, gradient, forces, virials = self._captured.out
             return Outputs(energy.clone(), gradient[: len(batch.neighbor)].clone(), forces.clone(), virials.clone())
+
+    def _other(self, batch: Any) -> Outputs:
+        """A batch of atoms that were not the last ones."""
+        self._captured, self._last = None, _Atoms.of(batch)
+        return self.evaluator(batch)
+
+    def _plain(self, batch: Any, order: chunks.Order, sizes: Tensor, *, near: bool) -> Outputs:
+        """Without a graph. What the host knows of a batch on the device is not read again."""
+        if batch.vector.device.type != self.evaluator.device.type:
+            return self.evaluator(batch)
+        return self.evaluator.run(batch, order, self.evaluator.chunks(sizes), near=near)
 
     def _record(self, batch: Any, counts: Tensor) -> _Captured:
         room = (counts * SLACK + 1).div(ROOM_STEP).ceil().long() * ROOM_STEP
@@ -158,5 +175,6 @@ def _fill(static: Any, batch: Any) -> None:
             getattr(static, name).copy_(getattr(batch, name), non_blocking=True)
 
 
-def _shapes(batch: Any) -> tuple[torch.Size | None, ...]:
-    return tuple(None if x is None else x.shape for x in (batch.fparam, batch.aparam))
+def _shapes(batch: Any) -> tuple[Any, ...]:
+    shapes = tuple(None if x is None else x.shape for x in (batch.fparam, batch.aparam))
+    return batch.types.shape, batch.offsets.shape, batch.types.device, *shapes

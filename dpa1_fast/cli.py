@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .cli_base import HeadOption, ManyModels, app, chosen_models, fail, one_line_errors, words
+from .cli_base import Dispersion, HeadOption, KeepSymmetry, ManyModels, app, chosen_models, fail, one_line_errors, words
 
 __all__ = ["app"]
 
@@ -256,6 +256,7 @@ def screen(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", help="threads of the CPU engine; by default one a core", min=1)
     ] = None,
+    dispersion: Dispersion = None,
     type_map: Annotated[
         str, typer.Option(metavar="O,H", help="the model's names of the input's types 1, 2, …; or pairs: OW=O,HW=H")
     ] = "",
@@ -282,6 +283,7 @@ def screen(
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="relax atoms and cells first")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
     steps: Annotated[int, typer.Option(help="of a relaxation at most")] = 500,
+    keep_symmetry: KeepSymmetry = False,
     top: Annotated[int, typer.Option(help="how many of the best to show", min=0)] = 10,
     by: Annotated[str, typer.Option(help="the column by which they are best (smallest)")] = "energy_per_atom",
     references: Annotated[
@@ -316,6 +318,7 @@ def screen(
             backend=backend,
             precision=precision,
             threads=threads,
+            dispersion=dispersion,
             fields=words(fields),
             write=words(write),
             keep=words(keep),
@@ -323,6 +326,7 @@ def screen(
             relax="cell" if relax_cell else "positions" if relax else None,
             fmax=fmax,
             steps=steps,
+            keep_symmetry=keep_symmetry,
             top=top,
             by=by,
             references=references,

@@ -38,6 +38,13 @@ NO_MODEL = (
     "for a first look and not for numbers to publish (docs/dpa1-68.md); --fields uncertainty says what not to trust"
 )
 
+Dispersion = Annotated[
+    str | None,
+    typer.Option(metavar="d3bj:pbe", help="DFT-D3 added to the model: damping and functional (extra 'dispersion')"),
+]
+KeepSymmetry = Annotated[
+    bool, typer.Option("--keep-symmetry", help="relax crystals in their space groups (extra 'symmetry')")
+]
 HeadOption = Annotated[str | None, typer.Option(help="branch of a multi-task checkpoint")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_base import HeadOption, app, fail, one_line_errors, words
+from .cli_base import Dispersion, HeadOption, KeepSymmetry, app, fail, one_line_errors, words
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="structures, all that screen takes")]
 Output = Annotated[
@@ -50,6 +50,7 @@ def md(
     backend: Backend = "auto",
     precision: Precision = "float64",
     threads: Threads = None,
+    dispersion: Dispersion = None,
     type_map: TypeMap = "",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -66,9 +67,9 @@ def md(
 
         options = MdOptions(
             inputs=tuple(inputs), output=output, model=model, steps=steps, head=head, device=device, backend=backend,
-            precision=precision, threads=threads, type_map=words(type_map), format=format, ensemble=ensemble,
-            temperature=temperature, pressure=pressure, timestep=timestep, friction=friction, tau=tau,
-            tau_pressure=tau_pressure, seed=seed, save=save, log=log, write=write, checkpoint=checkpoint,
+            precision=precision, threads=threads, dispersion=dispersion, type_map=words(type_map), format=format,
+            ensemble=ensemble, temperature=temperature, pressure=pressure, timestep=timestep, friction=friction,
+            tau=tau, tau_pressure=tau_pressure, seed=seed, save=save, log=log, write=write, checkpoint=checkpoint,
             overwrite=overwrite,
         )  # fmt: skip
         try:
@@ -92,6 +93,7 @@ def relax(
     cell: Annotated[bool, typer.Option("--cell", help="cells too, of structures periodic along all axes")] = False,
     fmax: Annotated[float, typer.Option(help="relaxed where no force is larger, eV/Å")] = 0.05,
     steps: Annotated[int, typer.Option("--steps", "-n", help="at most", min=1)] = 500,
+    keep_symmetry: KeepSymmetry = False,
     write: Annotated[str, typer.Option("--write", "-w", help="extxyz, hdf5, db, or several")] = "extxyz",
     report: Annotated[bool, typer.Option(help="write report.html (pictures need the extra 'plot')")] = True,
     head: HeadOption = None,
@@ -99,6 +101,7 @@ def relax(
     backend: Backend = "auto",
     precision: Precision = "float64",
     threads: Threads = None,
+    dispersion: Dispersion = None,
     type_map: TypeMap = "",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -116,7 +119,8 @@ def relax(
         options = Options(
             inputs=tuple(inputs), models=(model,), output=output, type_map=words(type_map), format=format, head=head,
             device=device, backend=backend, precision=precision, threads=threads, write=words(write),
-            relax="cell" if cell else "positions", fmax=fmax, steps=steps, report=report, overwrite=overwrite,
+            relax="cell" if cell else "positions", fmax=fmax, steps=steps, keep_symmetry=keep_symmetry,
+            dispersion=dispersion, report=report, overwrite=overwrite,
         )  # fmt: skip
         try:
             code = screen_command(options)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_base import HeadOption, app, fail, one_line_errors, words
+from .cli_base import Dispersion, HeadOption, app, fail, one_line_errors, words
 from .cli_dynamics import Backend, Device, Format, Inputs, Model, Output, Precision, Threads, TypeMap
 
 Relax = Annotated[
@@ -57,6 +57,7 @@ def phonons(
     backend: Backend = "auto",
     precision: Precision = "float64",
     threads: Threads = None,
+    dispersion: Dispersion = None,
     type_map: TypeMap = "",
     format: Format = None,
 ) -> None:
@@ -79,6 +80,7 @@ def phonons(
         return Phonons(displacement, length, repeats or None, mesh, temperature)  # type: ignore[arg-type]
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    options["dispersion"] = dispersion
     _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
 
 
@@ -95,6 +97,7 @@ def elastic(
     backend: Backend = "auto",
     precision: Precision = "float64",
     threads: Threads = None,
+    dispersion: Dispersion = None,
     type_map: TypeMap = "",
     format: Format = None,
 ) -> None:
@@ -109,6 +112,7 @@ def elastic(
         return Elastic(strain)
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    options["dispersion"] = dispersion
     _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
 
 
@@ -126,6 +130,7 @@ def eos(
     backend: Backend = "auto",
     precision: Precision = "float64",
     threads: Threads = None,
+    dispersion: Dispersion = None,
     type_map: TypeMap = "",
     format: Format = None,
 ) -> None:
@@ -140,4 +145,5 @@ def eos(
         return Eos(strain, points)
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
+    options["dispersion"] = dispersion
     _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from . import copies, devices
+from .dispersion import Dispersion
 from .errors import BackendError, DPA1Warning, StructureError, UncertaintyError
 from .features import Features, features, of_batch, streamed
 from .kernels import dispatch
@@ -86,9 +87,11 @@ class Engine:
             same; other atoms cost a new capture.
         neighbors: where neighbour lists are made: "device", "host", or "auto": on a GPU where the model runs on one and
             there are more than a few atoms, else on the host. They are the same lists.
+        dispersion: added to the model, such as "d3bj:pbe" (``dispersion.py``); in what is evaluated of structures, and
+            not in ``run`` and ``evaluate_batch``.
 
     Raises:
-        BackendError: device, backend, precision, fixed_shape or neighbors not available.
+        BackendError: device, backend, precision, fixed_shape, neighbors or dispersion not available.
     """
 
     def __init__(
@@ -101,8 +104,9 @@ class Engine:
         threads: int | None = None,
         fixed_shape: bool = False,
         neighbors: str = "auto",
+        dispersion: str | None = None,
     ) -> None:
-        self._set_up(model, device, backend, precision, threads, fixed_shape, neighbors)
+        self._set_up(model, device, backend, precision, threads, fixed_shape, neighbors, dispersion)
         if model.order_dependent:
             warnings.warn(
                 "this model has davg ≠ 0 (set_davg_zero = false): as in DeePMD-kit, its energies depend on which atom "
@@ -113,10 +117,11 @@ class Engine:
 
     def _set_up(
         self, model: DPA1, device: str, backend: str, precision: str, threads: int | None, fixed_shape: bool,
-        neighbors: str,
+        neighbors: str, dispersion: str | None,
     ) -> None:  # fmt: skip
         if neighbors not in NEIGHBORS:
             raise BackendError(f"neighbors={neighbors!r} is not available; available: {', '.join(NEIGHBORS)}")
+        self.dispersion = None if dispersion is None else Dispersion(dispersion, model.config.type_map)
         self.device = devices.resolve(device)
         try:
             self.backend = dispatch.choose(backend, self.device.type)
@@ -155,8 +160,9 @@ class Engine:
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (*copies.packed(self._model), *self._options())
 
-    def _options(self) -> tuple[str, str, str, int, bool, str]:
-        return str(self.device), self.backend, self.precision, self.threads, self.fixed_shape, self.neighbors
+    def _options(self) -> tuple[str, str, str, int, bool, str, str | None]:
+        added = None if self.dispersion is None else self.dispersion.name
+        return str(self.device), self.backend, self.precision, self.threads, self.fixed_shape, self.neighbors, added
 
     # --- public ---------------------------------------------------------------------------------------------------
 
@@ -399,9 +405,15 @@ class Engine:
         per_atom_virial = batch.to("cpu").atomic_virials(outputs.gradient).numpy() if atomic_virials else None
         estimates = None if trust is None else trust.estimates(batch.to("cpu"), outputs)
         shortest = batch.closest().tolist() if closest else itertools.repeat(None)
+        wrong: dict[int, StructureError] = {}
+        if self.dispersion is not None:
+            wrong = self.dispersion.add([(s, s.positions, s.cell) for s in structures], energy, forces, virial)
         fine = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
         for k, (structure, near) in enumerate(zip(structures, shortest, strict=False)):
             a, b = offsets[k], offsets[k + 1]
+            if k in wrong:
+                yield wrong[k]
+                continue
             if not fine and not (np.isfinite(energy[k]) and np.isfinite(forces[a:b]).all()):
                 reason = f"the model's energy or forces overflow in {self.precision}: atoms are far too close together"
                 yield StructureError(structure.name, reason)
@@ -426,7 +438,7 @@ class Engine:
 
 def _unpickled(
     config: str, tensors: bytes, device: str, backend: str, precision: str, threads: int, fixed_shape: bool,
-    neighbors: str = "auto",
+    neighbors: str = "auto", dispersion: str | None = None,
 ) -> Engine:  # fmt: skip
     """The engine that ``Engine.__reduce__`` took apart.
 
@@ -434,5 +446,6 @@ def _unpickled(
         BackendError: device, backend or precision not available here.
     """
     engine = object.__new__(Engine)
-    engine._set_up(copies.unpacked(config, tensors), device, backend, precision, threads, fixed_shape, neighbors)
+    model = copies.unpacked(config, tensors)
+    engine._set_up(model, device, backend, precision, threads, fixed_shape, neighbors, dispersion)
     return engine

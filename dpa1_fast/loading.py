@@ -18,20 +18,21 @@ def load(
     threads: int | None = None,
     fixed_shape: bool = False,
     neighbors: str = "auto",
+    dispersion: str | None = None,
 ) -> Engine:
     """An engine for a DPA-1 model file.
 
     Args:
         path: DeePMD-kit's .pt, .pth, .dp, .yaml, .pt2 or .pte, our .safetensors, or the name of a bundled model.
-        device, backend, precision, threads, fixed_shape, neighbors: see ``Engine``.
+        device, backend, precision, threads, fixed_shape, neighbors, dispersion: see ``Engine``.
         head: the branch of a multi-task checkpoint.
 
     Raises:
         ModelFileError: the file cannot be served; one line says what it is and what to do.
-        BackendError: device, backend, precision, fixed_shape or neighbors not available.
+        BackendError: device, backend, precision, fixed_shape, neighbors or dispersion not available.
     """
     model = read_model(path, head).model
     return Engine(
         model, device=device, backend=backend, precision=precision, threads=threads, fixed_shape=fixed_shape,
-        neighbors=neighbors,
+        neighbors=neighbors, dispersion=dispersion,
     )  # fmt: skip

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import spglib
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixSymmetry
+from ase.io import read, write
+from commands import run_command
 from test_relax import ENGINE, equal, relaxed, same_as_ase
 
 from dpa1_fast import relax
 from dpa1_fast.errors import StructureError
+from dpa1_fast.screening.options import OptionError, Options
 
 
 def space_group(atoms: Atoms) -> int:
@@ -79,3 +83,27 @@ def test_it_goes_together_with_fixed_atoms() -> None:
     (after,) = relaxed([stack])
     same_as_ase(stack, after, cell=False)
     assert np.array_equal(after.atoms.positions[:2], stack.positions[:2])
+
+
+def test_the_command_keeps_the_symmetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of crystals that come in a little off; a slab has no space group to keep, and says so."""
+    before = [crystals()["cubic"], crystals()["tetragonal"]]
+    groups = [space_group(a) for a in before]
+    for atoms in before:
+        atoms.rattle(1e-4, seed=0)
+    before[1].set_constraint(FixAtoms([0]))
+    write(tmp_path / "in.extxyz", [*before, fcc111("Al", (1, 1, 2), vacuum=5.0)])
+    words = ("-m", "almgcu-demo", "-o", tmp_path / "out", "--cell", "--keep-symmetry", "--steps", "20", "--no-report")
+    done = run_command("relax", tmp_path / "in.extxyz", *words, "--threads", "1")
+    assert done.returncode == 1, done.stderr
+    after = read(tmp_path / "out" / "results.extxyz", ":")
+    assert [space_group(a) for a in before] == [1, 1]
+    assert [space_group(a) for a in after] == groups
+    assert len(after[1].constraints) == 1  # its own
+    failures = (tmp_path / "out" / "failures.csv").read_text(encoding="utf-8")
+    assert "--keep-symmetry needs a crystal" in failures
+    with pytest.raises(OptionError, match="is of relaxations"):
+        Options(inputs=("a",), models=("m",), output=tmp_path, keep_symmetry=True)
+    monkeypatch.setattr("dpa1_fast.screening.options.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="needs spglib"):
+        Options(inputs=("a",), models=("m",), output=tmp_path, relax="cell", keep_symmetry=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -58,3 +59,11 @@ def test_a_backend_that_does_not_exist() -> None:
 def test_an_option_of_the_model_that_nobody_has(option: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option.values()))):
         make_model(**option)
+
+
+def test_dispersion_says_what_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="'pbe' is not DAMPING:FUNCTIONAL, such as d3bj:pbe"):
+        Engine(make_model(), dispersion="pbe")
+    monkeypatch.setitem(sys.modules, "dftd3", None)  # not installed
+    with pytest.raises(BackendError, match="pip install 'dpa1-fast\\[dispersion\\]'"):
+        Engine(make_model(), dispersion="d3bj:pbe")

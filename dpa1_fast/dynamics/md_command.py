@@ -32,7 +32,7 @@ def md_command(options: MdOptions) -> int:
     """Runs, or goes on where a killed run was, and prints what came out. Returns the exit code."""
     engine = load(
         options.model, head=options.head, device=options.device, backend=options.backend, precision=options.precision,
-        threads=options.threads,
+        threads=options.threads, dispersion=options.dispersion,
     )  # fmt: skip
     structures, names = read_structures(options, engine)
     run = Run(options, engine, structures, names)

@@ -35,7 +35,7 @@ class MdOptions:
 
     Attributes:
         inputs: files, folders, patterns. output: folder.
-        model, head, device, backend, precision, threads: see ``load``.
+        model, head, device, backend, precision, threads, dispersion: see ``load``.
         type_map, format: how inputs are read, see ``find_sources``.
         ensemble: of ``ENSEMBLES``. temperature: K, or None. pressure: GPa. timestep: fs. steps: in all.
         friction: 1/ps. tau, tau_pressure: fs. seed: of velocities and noise.
@@ -66,6 +66,7 @@ class MdOptions:
     log: int = 100
     write: str = "extxyz"
     checkpoint: float = 30.0
+    dispersion: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ class MdOptions:
             "model": name_of(self.model),
             "model_sha256": file_hash(find(self.model)),
             "head": self.head,
+            **({"dispersion": self.dispersion} if self.dispersion else {}),
             "backend": backend,
             "device": device.split(":")[0],
             "structures_sha256": _hash(structures),

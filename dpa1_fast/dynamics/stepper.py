@@ -88,14 +88,18 @@ class Moving:
         offsets = self.verlet.offsets
         energies, forces, virial = (x.numpy() for x in (outputs.energies, outputs.forces, outputs.virials))
         energy = sum_structures(energies, offsets)
+        if self.engine.dispersion is not None:
+            places = np.split(positions, offsets[1:-1])
+            where = zip(self.verlet.structures, places, cells, strict=True)
+            errors |= self.engine.dispersion.add(where, energy, forces, virial, without=errors)
         if not (np.isfinite(energy).all() and np.isfinite(virial).all() and np.isfinite(forces).all()):
             per_atom = np.logical_and.reduceat(np.isfinite(forces).all(axis=1), offsets[:-1])
             finite = np.isfinite(energy) & np.isfinite(virial).all(axis=(1, 2)) & per_atom
             for k in np.flatnonzero(~finite).tolist():
                 whole = np.isfinite(forces[offsets[k] : offsets[k + 1]]).all(axis=1)
-                where = "" if whole.all() else f" (first at atom {int(whole.argmin())})"
+                place = "" if whole.all() else f" (first at atom {int(whole.argmin())})"
                 told = (
-                    f"the model's energy, forces or virial overflow in {self.engine.precision}{where}: atoms are far "
+                    f"the model's energy, forces or virial overflow in {self.engine.precision}{place}: atoms are far "
                     "too close together"
                 )
                 errors[k] = StructureError(self.verlet.structures[k].name, told)

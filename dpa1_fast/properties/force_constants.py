@@ -155,6 +155,8 @@ def force_constants(engine: Engine, supercell: Supercell, distance: float) -> tu
     for p, operations in mapped.items():
         turn, image = operations.rotations[0], operations.images[0]
         out[p, image] = turn @ out[whose[p]] @ turn.T
+    if engine.dispersion is not None:
+        out += engine.dispersion.force_constants(s, first)
     return out, sum(len(d.by) for d in ask)
 
 

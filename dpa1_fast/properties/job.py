@@ -79,10 +79,12 @@ class Job:
 
     def _claim(self, sources: Sequence[Source]) -> None:
         options: dict[str, Any] = asdict(self.prop) if is_dataclass(self.prop) else {}
+        added = self.engine.dispersion
         identity = {
             "version": __version__, "property": self.prop.name, **options, "fmax": self.fmax,
             "model_sha256": file_hash(find(self.model)), "precision": self.engine.precision,
-            "backend": self.engine.backend, "inputs": fingerprints(sources),
+            "backend": self.engine.backend, "dispersion": None if added is None else added.name,
+            "inputs": fingerprints(sources),
         }  # fmt: skip
         identity = json.loads(json.dumps(identity))
         path = self.folder / "job.json"

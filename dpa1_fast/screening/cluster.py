@@ -42,9 +42,12 @@ class Worker:
 
     def __init__(self, models: list[Any], options: Options, threads: int) -> None:
         engines = [
-            Engine(m, device=options.device, backend=options.backend, precision=options.precision, threads=threads)
+            Engine(
+                m, device=options.device, backend=options.backend, precision=options.precision, threads=threads,
+                dispersion=options.dispersion,
+            )
             for m in models
-        ]
+        ]  # fmt: skip
         self._evaluation = Evaluation(engines, options)
 
     def runs_on(self) -> tuple[str, str]:

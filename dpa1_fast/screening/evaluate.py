@@ -85,6 +85,8 @@ class Evaluation:
 
         o, out = self.options, _empty(block)
         given = [i.atoms for i in block.items if i.atoms is not None]
+        if o.keep_symmetry:
+            given = [_symmetric(atoms) for atoms in given]
         found = iter(relax(self.engines[0], given, cell=o.relax == "cell", fmax=o.fmax, steps=o.steps))
         for k, item in enumerate(block.items):
             row = rows.about(block.start.index + k, item.source, item.frame, item.atoms, self.options.keys)
@@ -94,6 +96,9 @@ class Evaluation:
                 assert error is not None
                 out.written.rows.append(row | rows.failed(error.reason))
                 continue
+            if o.keep_symmetry:
+                assert item.atoms is not None
+                outcome.atoms.set_constraint(item.atoms.constraints)
             row |= rows.done(outcome.result, outcome.atoms)
             row |= {"converged": outcome.converged, "steps": outcome.steps, "energy_before": outcome.energy_before}
             out.written.rows.append(row)
@@ -156,6 +161,22 @@ class Evaluation:
 def _structures(block: Block) -> Iterator[Any]:
     for item in block.items:
         yield StructureError(item.source, item.error or "failed") if item.atoms is None else item.atoms
+
+
+def _symmetric(atoms: Any) -> Any:
+    """Atoms made symmetric to the last digit, and held so; as they are where they have no space group."""
+    if not atoms.pbc.all():
+        return StructureError("", "--keep-symmetry needs a crystal, periodic along all three axes")
+    from ase.constraints import FixSymmetry
+
+    held = atoms.copy()
+    held.set_constraint()
+    try:
+        symmetry = FixSymmetry(held)
+    except (RuntimeError, TypeError, ValueError) as error:
+        return StructureError("", f"its symmetry cannot be found ({error})")
+    held.set_constraint([*atoms.constraints, symmetry])
+    return held
 
 
 def _empty(block: Block) -> Done:

@@ -86,7 +86,7 @@ def run(options: Options, progress: Callable[[Progress], None] | None = None) ->
     engines = [
         load(
             m, device=options.device, backend=options.backend, precision=options.precision, head=options.head,
-            threads=options.threads,
+            threads=options.threads, dispersion=options.dispersion,
         )
         for m in options.models
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ class Options:
     Attributes:
         inputs: files, folders, patterns, or "-". models: one, or several for model deviation. output: folder.
         type_map, format: how inputs are read, see ``find_sources``.
-        head, device, backend, precision, threads: see ``load``.
+        head, device, backend, precision, threads, dispersion: see ``load``.
         min_distance: Å; structures with atoms closer to each other than that fail.
         fields: of ``rows.FIELDS``. write: of ``sinks.FORMATS``.
-        relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most.
+        relax: None, "positions" or "cell"; fmax: eV/Å; steps: at most; keep_symmetry: by FixSymmetry.
         top, by: which structures are shown. references: a file of entries for the energy above hull.
         ray: None, "" (start it here) or an address; workers: engines there.
         keep: keys of ``atoms.info`` that the summary has columns for, besides those of ids.
@@ -59,6 +60,8 @@ class Options:
     relax: str | None = None
     fmax: float = 0.05
     steps: int = 500
+    keep_symmetry: bool = False
+    dispersion: str | None = None
     top: int = 10
     by: str = "energy_per_atom"
     references: Path | None = None
@@ -78,6 +81,10 @@ class Options:
         _known("write", self.write, FORMATS)
         _known("by", (self.by,), ORDERS)
         _known("relax", (self.relax,) if self.relax else (), ("positions", "cell"))
+        if self.keep_symmetry and not self.relax:
+            raise OptionError("--keep-symmetry is of relaxations: give --relax or --relax-cell with it")
+        if self.keep_symmetry and find_spec("spglib") is None:
+            raise OptionError("--keep-symmetry needs spglib: pip install 'dpa1-fast[symmetry]'")
         if not self.inputs:
             raise OptionError("give at least one input: a file, a folder, a pattern, or - for standard input")
         if not self.models:
@@ -122,6 +129,10 @@ class Options:
             out["format"] = self.format
         if self.relax:
             out |= {"relax": self.relax, "fmax": self.fmax, "steps": self.steps}
+        if self.keep_symmetry:
+            out["keep_symmetry"] = True
+        if self.dispersion:
+            out["dispersion"] = self.dispersion
         if self.references is not None:
             out["references"] = {name_of(self.references): file_hash(self.references)}
         return out

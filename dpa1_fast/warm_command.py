@@ -49,8 +49,9 @@ def warm_command(
             run = TritonEvaluator(
                 weights, precision, torch.device("cpu"), card.architecture, card.chunk_bytes, tuned=tuned
             )  # fmt: skip
-            run.choose = choose
-            for bucket in tuning.buckets(model.config):
+            run.choose, buckets = choose, tuning.buckets(model.config)
+            choose.ahead(run, buckets)
+            for bucket in buckets:
                 run.compile(bucket)
             made = choose.compiled - before
             print(f"{card.name}, {precision}: " + (f"{made} kernels compiled" if made else "nothing left to compile"))

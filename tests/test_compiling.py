@@ -205,6 +205,23 @@ def test_each_bucket_is_compiled_when_there_are_such_atoms(tmp_path: Path) -> No
     assert set(run.tuned) == {"16", "64"}
 
 
+def test_all_neighbour_counts_are_compiled_at_once(tmp_path: Path) -> None:
+    """One call, so that workers wait at one end alone; what is asked for afterwards is there."""
+    calls: list[int] = []
+    card = Card(lambda function, options: None)
+
+    def compile_them(lines: Sequence[str]) -> Mapping[str, Outcome]:
+        calls.append(len(lines))
+        return card(lines)
+
+    choose = Chooser(CARD, tmp_path, lambda line: None, workers=2, compile=compile_them)
+    run = evaluator(attn_layer=0)
+    choose.ahead(run, (16, 64, 256))
+    for most in (16, 64, 256):
+        choose(run, most)
+    assert calls == [choose.compiled]
+
+
 def test_another_model_s_shape_precision_or_card_is_another_matter(tmp_path: Path) -> None:
     card = Card(lambda *_: None)
 

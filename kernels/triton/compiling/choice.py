@@ -8,6 +8,7 @@ stack. Which one serves follows from what the candidates came out as, and that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -92,13 +93,20 @@ class Chooser:
             ValueError: a kernel does not compile, or does not fit, however it is launched.
         """
         most = bucket(most)
-        first = run.configurations or configurations_for(run.architecture, run.precision, most, run.tuned)
+        first = _first(run, most)
         measured = run.configurations is not None or str(most) in (run.tuned or {})
         try:
             return self._chosen(run, most, first, measured)
         except NoWorkersError as error:
             self.tell(f"kernels are compiled one by one as they are launched: no other process could do it ({error})")
             return first
+
+    def ahead(self, run: TritonEvaluator, buckets: Sequence[int]) -> None:
+        """Compiles what serves atoms of several neighbour counts where nothing gives way, all at once: no worker waits
+        for the last kernel of each count. What gives way is told when each is asked for."""
+        jobs = {job.line: job for most in buckets for job in jobs_of(run, most, _first(run, most))}
+        with suppress(NoWorkersError):
+            self.make(list(jobs.values()))
 
     def _chosen(self, run: TritonEvaluator, most: int, now: Configurations, measured: bool) -> Configurations:
         tried: dict[Kernel, list[tuple[LaunchConfiguration, Fault]]] = {}
@@ -196,6 +204,11 @@ class Chooser:
     def _words(self, kernel: Kernel, configuration: LaunchConfiguration, wrong: Fault) -> str:
         where = f"on {self.target.name} with Triton {self.triton}"
         return f"{kernel.words()} with {configuration.words()} {wrong.what} {where}"
+
+
+def _first(run: TritonEvaluator, most: int) -> Configurations:
+    """Those that serve where nothing is wrong with them."""
+    return run.configurations or configurations_for(run.architecture, run.precision, most, run.tuned)
 
 
 def _after(run: Any, most: int, kernel: Kernel, tried: Sequence[LaunchConfiguration]) -> list[LaunchConfiguration]:

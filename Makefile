@@ -7,6 +7,7 @@ DRIVERS := build/drivers
 TORCHSIM := build/torchsim
 SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 EXAMPLES := 100000
+FIRST := 0
 NODE := build/gpu_node
 NODE_PYTHON ?= python3.12
 NODE_HAS ?= torch==2.11.0 triton==3.6.0 numpy==2.5.2
@@ -16,7 +17,7 @@ PAIR_3.4 := torch==2.8.0 triton==3.4.0 numpy==1.26.4
 PAIR_3.6 := torch==2.11.0 triton==3.6.0
 PAIR_3.9 := torch==2.15.0 triton==3.9.0
 PAIRS := build/pairs/$(PAIR_PYTHON)
-TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling device_lists energy_net graph \
+TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling compiling_elsewhere device_lists energy_net graph \
 	near_cutoff races short_lengths softmax_extremes triton tuning))
 
 .PHONY: demo test test-all test-pairs test-drivers test-torchsim fuzz lint docs dist dist-check bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
@@ -27,7 +28,7 @@ help:
 	@echo "make test-all    the slow ones too: whole compile matrix, wheel, long kills (forty minutes)"
 	@echo "make test-drivers  install LAMMPS, i-PI, OpenMM and more beside the project, run dpa1-fast in them (1.5 GB, twenty minutes)"
 	@echo "make test-torchsim TorchSim 0.6 or newer, with PAIR_PYTHON=python3.12"
-	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=100000)"
+	@echo "make fuzz        random structures, model files and calls (hours; EXAMPLES=4000 FIRST=0, the first seed: a piece of it)"
 	@echo "make test-pairs  the Triton tests with triton 3.4, 3.6 and 3.9, each in an environment of its own (15 GB, hours);"
 	@echo "                 PAIR_PYTHON=python3.11 for another Python, test-pair-3.6 for one of them"
 	@echo "make lint        ruff and mypy"
@@ -97,7 +98,7 @@ test-pair-%: $(PAIRS)-%/.installed
 test-pairs: test-pair-3.4 test-pair-3.6 test-pair-3.9
 
 fuzz: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-examples $(EXAMPLES)
+	$(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-examples $(EXAMPLES) --fuzz-first $(FIRST)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The command in a process of its own that need not import everything first.
 
 A server imports the package once and computes nothing; each command is a fork of it, as fresh as a new process but for
-the seconds that importing takes. What depends on how a process starts (locales, environment) starts one itself.
+the seconds that importing takes. A server of its own is started in another environment, such as another locale.
 """
 
 from __future__ import annotations
@@ -9,43 +9,108 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+Environment = tuple[tuple[str, str], ...]
 
-def run_command(*words: object, cwd: Path | None = None, small_blocks: int = 0) -> subprocess.CompletedProcess[str]:
-    """``dpa1-fast WORDS``, run to its end: exit code and what it printed.
+
+class Started:
+    """A command that runs. One at a time: the server waits for it.
+
+    Attributes:
+        pid: of its process.
+    """
+
+    def __init__(self, server: subprocess.Popen[bytes], request: dict[str, Any], errors: str) -> None:
+        self._folder, self._errors = tempfile.TemporaryDirectory(), errors
+        told = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
+        for path in told:
+            path.touch()  # it may be killed before it opens them
+        self._told = [*map(str, told)]
+        assert server.stdin is not None
+        assert server.stdout is not None
+        self._arguments, self._answers = request["arguments"], server.stdout
+        server.stdin.write(json.dumps(request | {"told": self._told}).encode() + b"\n")
+        server.stdin.flush()
+        self.pid = int(self._answers.readline())
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not select.select([self._answers], [], [], 0)[0]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """To a command that runs."""
+        if self.running():
+            os.kill(self.pid, number)
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Its end: exit code, minus the signal that ended it, and what it printed."""
+        code = int(self._answers.readline())
+        out, err = (Path(path).read_text(encoding="utf-8", errors=self._errors) for path in self._told)
+        self._folder.cleanup()
+        return subprocess.CompletedProcess(self._arguments, code, out, err)
+
+
+def start_command(
+    *words: object,
+    cwd: Path | None = None,
+    small_blocks: int = 0,
+    stdin: Path | None = None,
+    limits: Mapping[int, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Started:
+    """``dpa1-fast WORDS``.
 
     Args:
         small_blocks: structures of a block, so that a short job has many.
+        stdin: a file that it reads as standard input. limits: by the number of ``resource.setrlimit``.
+        environment: what differs from this process's; what is printed then need not be UTF-8.
     """
-    arguments = ["dpa1-fast", *map(str, words)]
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "stdout"), Path(folder, "stderr")
-        request = {
-            "arguments": arguments,
-            "cwd": str(cwd or Path.cwd()),
-            "blocks": small_blocks,
-            "told": [*map(str, told)],
-        }
-        server = _server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        out, err = (path.read_text(encoding="utf-8") for path in told)
-    return subprocess.CompletedProcess(arguments, code, out, err)
+    request = {
+        "arguments": ["dpa1-fast", *map(str, words)], "cwd": str(cwd or Path.cwd()), "blocks": small_blocks,
+        "stdin": str(stdin or os.devnull), "limits": list((limits or {}).items()),
+    }  # fmt: skip
+    server = _server_in(tuple(environment.items())) if environment else _server()
+    return Started(server, request, "surrogateescape" if environment else "strict")
+
+
+def run_command(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``dpa1-fast WORDS`` to its end; options as of ``start_command``."""
+    return start_command(*words, **options).wait()
+
+
+_elsewhere: dict[Environment, subprocess.Popen[bytes]] = {}
+
+
+def _server_in(environment: Environment) -> subprocess.Popen[bytes]:
+    """One at a time: each holds half a gigabyte."""
+    if environment not in _elsewhere:
+        while _elsewhere:
+            _, other = _elsewhere.popitem()
+            other.kill()
+            other.communicate()
+        _elsewhere[environment] = _start(environment)
+    return _elsewhere[environment]
 
 
 @cache
-def _server() -> subprocess.Popen[str]:
-    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _server() -> subprocess.Popen[bytes]:
+    return _start(())
+
+
+def _start(environment: Environment) -> subprocess.Popen[bytes]:
+    server = subprocess.Popen(
+        [sys.executable, __file__], env=os.environ | dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        bufsize=0,
+    )  # fmt: skip
     atexit.register(server.kill)
     return server
 
@@ -64,19 +129,26 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _become(**request)
+        print(child, file=answers, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
-def _become(arguments: Sequence[str], cwd: str, blocks: int, told: Sequence[str]) -> NoReturn:
+def _become(
+    arguments: Sequence[str], cwd: str, blocks: int, stdin: str, limits: Sequence[tuple[int, int]], told: Sequence[str]
+) -> NoReturn:
     """The command itself, which ends this process as Python would."""
+    import resource
+
     os.chdir(cwd)
-    for fd, path in enumerate((os.devnull, *told)):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    for fd, path in enumerate((stdin, *told)):
+        file = os.open(path, os.O_RDONLY if fd == 0 else os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, fd)
         os.close(file)
     sys.stdin = os.fdopen(0)
     sys.argv = [*arguments]
+    for number, most in limits:
+        resource.setrlimit(number, (most, most))
     if blocks:
         from dpa1_fast.screening import blocks as of_jobs
 

@@ -30,6 +30,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "cases"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the tests in fuzz/ run."""
     parser.addoption("--fuzz-examples", type=int, default=60, help="random cases for each test in tests/fuzz")
+    parser.addoption("--fuzz-first", type=int, default=0, help="the first seed, so that a long run goes in pieces")
 
 
 @pytest.fixture
@@ -37,6 +38,13 @@ def fuzz_examples(request: pytest.FixtureRequest) -> int:
     """How many random cases a test in fuzz/ tries."""
     count: int = request.config.getoption("--fuzz-examples")
     return count
+
+
+@pytest.fixture
+def fuzz_first(request: pytest.FixtureRequest) -> int:
+    """The seed of the first of them."""
+    first: int = request.config.getoption("--fuzz-first")
+    return first
 
 
 @pytest.fixture(autouse=True)

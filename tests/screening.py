@@ -58,12 +58,9 @@ def command(*arguments: object, small_blocks: int = 0) -> list[str]:
     return [sys.executable, *how, "screen", *map(str, arguments)]
 
 
-def screen(*arguments: object, cwd: Path, small_blocks: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs ``dpa1-fast screen …`` to its end; with options of ``subprocess.run`` in a process started for it."""
-    if not options:
-        return run_command("screen", *arguments, cwd=cwd, small_blocks=small_blocks)
-    words = command(*arguments, small_blocks=small_blocks)
-    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False, **options)
+def screen(*arguments: object, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs ``dpa1-fast screen …`` to its end; options as of ``commands.start_command``."""
+    return run_command("screen", *arguments, cwd=cwd, **options)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

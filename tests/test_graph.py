@@ -43,7 +43,7 @@ def per_chunk(model: DPA1, batch: Batch) -> float:
     return (with_many - with_few) / (many - few)
 
 
-@pytest.mark.parametrize("hidden", [(), (8,), (8, 8, 8)])
+@pytest.mark.parametrize("hidden", [(), (8,), pytest.param((8, 8, 8), marks=pytest.mark.slow)])
 def test_two_layers_of_attention_and_an_energy_net_run_so_many_kernels_a_chunk_and_nothing_else(
     hidden: tuple[int, ...],
 ) -> None:
@@ -166,7 +166,7 @@ def poison_buffers(run: GraphedEvaluator) -> None:
 
 
 @pytest.mark.usefixtures("rows_alike")
-@pytest.mark.parametrize("name", ["smooth", "no_attention"])
+@pytest.mark.parametrize("name", [pytest.param("smooth", marks=pytest.mark.slow), "no_attention"])
 def test_blocks_of_rows_that_a_step_does_not_need_stay_idle(name: str) -> None:
     model = make_model(**OPTIONS[name])
     small = alike(16, 16, 4, 1, 16)

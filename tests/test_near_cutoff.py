@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from conftest import make_model
 from ptx_emulator.contraction import contracted
@@ -42,6 +44,9 @@ def test_forces_are_right_up_to_the_cutoff(smooth: bool, reduced: bool, monkeypa
     # Neither number is one of float32's.
     model = make_model(smooth_type_embedding=smooth, rcut=4.1, rcut_smth=0.3)
     batch = batch_of(model, [apart(model, gap) for gap in GAPS])
+    ends = torch.zeros(len(batch.types), dtype=torch.bool)
+    ends[batch.offsets[:-1]] = ends[batch.offsets[1:] - 1] = True  # all other pairs are far inside
+    batch = replace(batch, active=ends)
     found = evaluator(model)(batch)
     cpu, autograd = (Engine(model, backend=backend, device="cpu").run(batch) for backend in ("cpu", "reference"))
     largest = float(autograd[2].abs().max())
@@ -50,27 +55,38 @@ def test_forces_are_right_up_to_the_cutoff(smooth: bool, reduced: bool, monkeypa
     assert float((found[2] - autograd[2]).abs().max()) < AUTOGRAD * largest
 
 
+COMPILED = ("all channels", "coordinates", "no attention", "no attention, by the net")
+QUICK = "no attention"
+"""Compiled and emulated in ``make test``; it has the switch and its slope, whose functions all kernels share."""
+
+
 @cache
-def compiled() -> dict[str, Any]:
-    results: dict[str, Any] = elsewhere("near_cutoff")
-    return results
+def compiled(name: str) -> dict[str, Any]:
+    """What the emulator makes of one case, with the names of all kernels that have an environment in them."""
+    results: dict[str, Any] = elsewhere("near_cutoff", [name])
+    return {"with environment": results["kernels"], **results["cases"][name]}
 
 
+@pytest.mark.slow
 def test_no_kernel_with_an_environment_is_left_out() -> None:
-    launched = {kernel for case in compiled()["cases"].values() for kernel in case["kernels"]}
-    assert launched == set(compiled()["kernels"])
+    launched = {kernel for name in COMPILED for kernel in compiled(name)["kernels"]}
+    assert launched == set(compiled(QUICK)["with environment"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["all channels", "coordinates"])
 def test_compiled_kernels_round_the_switch_as_torch_does(name: str) -> None:
     """Whatever products and sums NVIDIA's compilers make one of: a switch of 1e-15 has no digits to lose."""
-    assert compiled()["cases"][name]["rows"]
-    assert max(compiled()["cases"][name]["rows"]) < 2e-7  # they are stored in float32
+    assert compiled(name)["rows"]
+    assert max(compiled(name)["rows"]) < 2e-7  # they are stored in float32
 
 
-@pytest.mark.parametrize("name", ["all channels", "no attention", "no attention, by the net"])
+@pytest.mark.parametrize(
+    "name",
+    [QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in ("all channels", "no attention, by the net"))],
+)
 def test_compiled_kernels_round_its_slope_as_the_cpu_engine_does(name: str) -> None:
-    assert compiled()["cases"][name]["gradients"] < 2e-5  # all else is float32
+    assert compiled(name)["gradients"] < 2e-5  # all else is float32
 
 
 # --- the emulator's part ----------------------------------------------------------------------------------------------

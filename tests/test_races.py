@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,35 +95,36 @@ SMALLEST = {
     "no attention, by series": {"coordinates": True, "attn_layer": 0},
     "hard, lengths as they are": {"coordinates": True, "normalize": False, "attn_layer": 3, **MODES["strip_hard"]},
 }
+QUICK = "all channels"
+"""In ``make test``; hazards of the other kernels are looked for by ``test_no_hazards``."""
 
 
-@pytest.fixture(scope="module")
-def left_out() -> dict[str, Watch]:
-    """All kernels, and what would be found without each barrier."""
-    out = {}
-    for name, options in SMALLEST.items():
-        with pytest.MonkeyPatch.context() as patch:
-            out[name] = smallest(**options).watched(patch, leave_out=True)
-    return out
+@cache
+def left_out(name: str) -> Watch:
+    """The kernels of one model, and what would be found without each barrier."""
+    with pytest.MonkeyPatch.context() as patch:
+        return smallest(**SMALLEST[name]).watched(patch, leave_out=True)
 
 
-@pytest.mark.parametrize("name", SMALLEST)
-def test_every_barrier_is_needed(name: str, left_out: dict[str, Watch]) -> None:
-    watch = left_out[name]
+@pytest.mark.parametrize("name", [x if x == QUICK else pytest.param(x, marks=pytest.mark.slow) for x in SMALLEST])
+def test_every_barrier_is_needed(name: str) -> None:
+    watch = left_out(name)
     assert not watch.hazards, said(watch.hazards)
     needless = [barrier for barrier in watch.barriers if all(x.in_place for x in watch.without[barrier])]
     assert not needless, "no harm comes of leaving these out"
 
 
-def test_no_barrier_and_no_kernel_is_forgotten(left_out: dict[str, Watch]) -> None:
+@pytest.mark.slow
+def test_no_barrier_and_no_kernel_is_forgotten() -> None:
+    watches = [left_out(name) for name in SMALLEST]
     lines = {
         f"{path.name}:{number}"
         for path in OPS.glob("*.py")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"tl\.debug_barrier\(\)", line)
     }
-    assert {barrier for watch in left_out.values() for barrier in watch.barriers} == lines
-    seen = {kernel for watch in left_out.values() for kernel in watch.launches}
+    assert {barrier for watch in watches for barrier in watch.barriers} == lines
+    seen = {kernel for watch in watches for kernel in watch.launches}
     assert not kernels().keys() - seen
 
 

@@ -13,7 +13,8 @@ from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixSymmetry
 from ase.io import read, write
 from commands import run_command
-from test_relax import ENGINE, equal, relaxed, same_as_ase
+from test_relax import ENGINE, equal, relaxed
+from test_relax_as_ase import same_as_ase
 
 from dpa1_fast import relax
 from dpa1_fast.errors import StructureError

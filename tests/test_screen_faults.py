@@ -15,25 +15,26 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
-from screening import MODEL, alloys, command, everything, input_file, rows, screen
+from commands import start_command
+from screening import MODEL, alloys, everything, input_file, rows, screen
 
 from dpa1_fast.screening import journal
 
 
 def test_one_structure_of_many_with_nan_and_one_with_an_unknown_element(tmp_path: Path) -> None:
-    structures = alloys(3000, 2)
-    structures[1234].positions[0, 1] = np.nan
-    structures[2345] = Atoms("AlU", [[0, 0, 0], [0, 0, 2.6]])
+    structures = alloys(1500, 2)
+    structures[734].positions[0, 1] = np.nan
+    structures[1345] = Atoms("AlU", [[0, 0, 0], [0, 0, 2.6]])
     write(tmp_path / "in.extxyz", structures)
     done = screen("in.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     table = rows(tmp_path / "out")
-    assert len(table) == 3000
+    assert len(table) == 1500
     failed = {r["index"]: r["error"] for r in table if r["status"] != "ok"}
-    assert sorted(failed) == [1234, 2345]
-    assert "position of atom 0 is not finite" in failed[1234]
-    assert "does not know the element U" in failed[2345]
-    for words in ("1234", "2345", "not finite", "element U", "2 failed", "failures.csv"):
+    assert sorted(failed) == [734, 1345]
+    assert "position of atom 0 is not finite" in failed[734]
+    assert "does not know the element U" in failed[1345]
+    for words in ("734", "1345", "not finite", "element U", "2 failed", "failures.csv"):
         assert words in done.stdout, words
 
 
@@ -121,11 +122,8 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
 def test_a_quota_on_the_size_of_files(tmp_path: Path) -> None:
     """The same, where nobody may mount anything: a file may not grow beyond 60 kB."""
     input_file(tmp_path, 600)
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    full = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=50, preexec_fn=limited)
+    limits = {resource.RLIMIT_FSIZE: 60_000}
+    full = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=50, limits=limits)
     assert full.returncode == 1
     assert "File too large" in full.stderr
     assert "structures are written and safe" in full.stderr
@@ -136,23 +134,21 @@ def test_a_quota_on_the_size_of_files(tmp_path: Path) -> None:
 
 
 def test_the_output_folder_is_removed_while_the_job_runs(tmp_path: Path) -> None:
-    input_file(tmp_path, 3000)
-    process = subprocess.Popen(
-        command(*WORDS, "--output", "out", small_blocks=20), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    input_file(tmp_path, 1500)
+    process = start_command("screen", *WORDS, "--output", "out", cwd=tmp_path, small_blocks=10)
     path = tmp_path / "out" / journal.NAME
     while not path.exists() or path.read_bytes().count(b"\n") < 3:
         time.sleep(0.002)
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode in (1, 2)
-    assert said.count("\n") == 1
-    assert "out" in said
-    assert "removed" in said
+    done = process.wait()
+    assert done.returncode in (1, 2)
+    assert done.stderr.count("\n") == 1
+    assert "out" in done.stderr
+    assert "removed" in done.stderr
     again = screen(*WORDS, "--output", "out", cwd=tmp_path, small_blocks=1000)
     assert again.returncode == 1, again.stderr
-    assert len(rows(tmp_path / "out")) == 3000
+    assert len(rows(tmp_path / "out")) == 1500
 
 
 def test_an_output_that_cannot_be_made(tmp_path: Path) -> None:
@@ -168,10 +164,7 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     """Thousands of files of one structure each: no more are open at a time than a shell allows."""
     for k, atoms in enumerate(alloys(300)):
         write(tmp_path / f"{k:03d}.extxyz", atoms)
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-    done = screen("*.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path, preexec_fn=limited)
+    limits = {resource.RLIMIT_NOFILE: 64}
+    done = screen("*.extxyz", "--model", MODEL, "--output", "out", "--no-report", cwd=tmp_path, limits=limits)
     assert done.returncode == 0, done.stderr
     assert [os.path.basename(r["source"]) for r in rows(tmp_path / "out")] == [f"{k:03d}.extxyz" for k in range(300)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import start_command
 from training import write_data, write_json, write_toml
 
 from dpa1_fast import Engine
@@ -73,8 +74,6 @@ def test_deepmd_kits_input_trains_as_it_is(data: Path, tmp_path: Path) -> None:
 
 def kill_at_random_moments(source: Path, output: Path, moments: int) -> None:
     """Starts a training again and again, and kills it some steps past where it began."""
-    command = [sys.executable, "-m", "dpa1_fast", "train", str(source), "-o", str(output), "-t", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
     rng = np.random.default_rng(0)
 
     def reached() -> int:
@@ -83,8 +82,8 @@ def kill_at_random_moments(source: Path, output: Path, moments: int) -> None:
 
     for _ in range(moments):
         goal = reached() + int(rng.integers(1, 12))
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        while process.poll() is None and reached() < goal:
+        process = start_command("train", source, "-o", output, "-t", 1)
+        while process.running() and reached() < goal:
             time.sleep(0.001)
         time.sleep(float(rng.uniform(0, 0.05)))  # within a step, a validation, the writing of a file
         process.send_signal(signal.SIGKILL)

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ase import Atoms
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from ..engine import Engine
 from ..loading import load
 from ..printable import clock, name_of
+from ..progress_bar import ProgressBar
 from ..sources import find_sources
 from .md_options import MdError, MdOptions
 from .md_run import Now, Run
@@ -86,7 +84,7 @@ def _asked_to_end() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class Watch:
+class Watch(ProgressBar):
     """Shows how far a run is: a bar on a terminal, a plain line a minute elsewhere.
 
     Args:
@@ -94,25 +92,9 @@ class Watch:
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self._console = Console(file=file or sys.stderr, highlight=False)
+        super().__init__("starting", file)
         self._began = self._said = time.monotonic()
-        self._first = -1
-        self._bar: Bar | None = None
-        self._every = EVERY
-        if self._console.is_terminal:
-            columns = (BarColumn(bar_width=28), TextColumn("{task.description}"))
-            self._bar = Bar(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("starting", total=1.0)
-            self._every = REFRESH
-
-    def __enter__(self) -> Watch:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._first, self._every = -1, REFRESH if self.has_bar else EVERY
 
     def __call__(self, run: Run) -> bool:
         """Shows it, at most every so often. Returns True."""
@@ -122,11 +104,7 @@ class Watch:
         if at - self._said >= self._every:
             self._said = at
             now = run.now()
-            words = self.words(now, at - self._began)
-            if self._bar is None:
-                self._console.print(words, soft_wrap=True)
-            else:
-                self._bar.update(self._task, completed=now.step / max(now.steps, 1), description=words)
+            self.show(now.step / max(now.steps, 1), self.words(now, at - self._began))
         return True
 
     def words(self, now: Now, seconds: float) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from ..printable import clock
+from ..progress_bar import ProgressBar
 from .job import Progress
 
 EVERY = 60.0
 """Seconds between two plain lines."""
 
 
-class Watch:
+class Watch(ProgressBar):
     """Shows what it is told; use as a context manager.
 
     Args:
@@ -27,35 +22,17 @@ class Watch:
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self._console = Console(file=file or sys.stderr, highlight=False)
+        super().__init__("reading", file)
         self._began = self._said = time.monotonic()
         self._first: tuple[float, float] | None = None
-        self._bar: Bar | None = None
-        if self._console.is_terminal:
-            columns = (BarColumn(bar_width=28), TextColumn("{task.description}"))
-            self._bar = Bar(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("reading", total=1.0)
-
-    def __enter__(self) -> Watch:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def __call__(self, now: Progress) -> None:
         """Shows how far a job is."""
         at = time.monotonic()
-        words = self.words(now, at - self._began)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=0.0 if math.isnan(now.share) else now.share, description=words)
-        elif at - self._said >= EVERY:
+        words = self.words(now, at - self._began)  # at every call: it notes where the job began
+        if self.has_bar or at - self._said >= EVERY:
             self._said = at
-            self._console.print(words, soft_wrap=True)
+            self.show(0.0 if math.isnan(now.share) else now.share, words)
 
     def words(self, now: Progress, seconds: float) -> str:
         """Structures, speed and the time that is left, as far as that is known."""

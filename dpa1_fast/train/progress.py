@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from ..printable import clock
+from ..progress_bar import ProgressBar
 from .loop import Shown
 from .loss import SHORT
 
 UNITS = {"energy": ("meV/atom", 1e3), "force": ("meV/Å", 1e3), "virial": ("meV/atom", 1e3), "atomic": ("meV", 1e3)}
 
 
-class Watch:
+class Watch(ProgressBar):
     """Shows what it is told; use as a context manager.
 
     Args:
@@ -25,22 +21,9 @@ class Watch:
     """
 
     def __init__(self, used: list[str], file: TextIO | None = None) -> None:
-        self._console = Console(file=file or sys.stderr, highlight=False)
+        super().__init__("training", file, stays=True)
         self._used, self._began, self._first = used, time.monotonic(), -1
         self._words = ""
-        self._bar: Bar | None = None
-        if self._console.is_terminal:
-            self._bar = Bar(BarColumn(bar_width=28), TextColumn("{task.description}"), console=self._console)
-            self._task = self._bar.add_task("training", total=1.0)
-
-    def __enter__(self) -> Watch:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def __call__(self, now: Shown) -> None:
         """Shows how far a training is."""
@@ -48,10 +31,10 @@ class Watch:
             self._first, self._began = now.step, time.monotonic()
         if now.trained is not None:
             self._words = self._errors(now)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=now.step / now.steps, description=f"{self.pace(now)}; {self._words}")
+        if self.has_bar:
+            self.show(now.step / now.steps, f"{self.pace(now)}; {self._words}")
         elif now.trained is not None:
-            self._console.print(f"step {now.step:,}/{now.steps:,}: {self._words}; {self.pace(now)}", soft_wrap=True)
+            self.show(now.step / now.steps, f"step {now.step:,}/{now.steps:,}: {self._words}; {self.pace(now)}")
 
     def pace(self, now: Shown) -> str:
         """Seconds a step and the time that is left, once there is something to go by."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,9 @@ from ase import Atoms, units
 from ase.build import bulk
 from conftest import make_model, molecule
 
-from bench.speed.lammps_runs import DRIVERS, PRESSURE, START, dump, lmp, write_data
+from bench.speed.lammps_runs import PRESSURE, START, dump, lmp, write_data
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.checkpoint import read_model
-from dpa1_fast.drivers.lammps import build
 from dpa1_fast.prepared import write_prepared
 from dpa1_fast.screening.deviation import deviation
 
@@ -296,113 +294,3 @@ def test_model_deviation_has_deepmd_kits_columns(ranks: int, tmp_path: Path) -> 
     each = np.linalg.norm(np.std([r.forces for r in results], axis=0), axis=-1)
     assert values[7:] == pytest.approx(each, rel=1e-5)
     assert run.thermo[0]["PotEng"] == pytest.approx(results[0].energy, abs=SAME)
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-NVE = THERMO + "thermo 1\ntimestep 0.001\nfix 1 all nve\nrun 50\n"
-
-
-def stopped(folder: Path, script: str, *words: str, ranks: int = 1) -> None:
-    """LAMMPS ends with an error of its own in one line, and neither crashes nor prints NaN."""
-    run = lmp(folder, script, ranks)
-    assert run.code > 0, run.said  # a signal would be negative
-    assert run.error, run.said
-    assert "nan" not in " ".join(str(row) for row in run.thermo)
-    for word in words:
-        assert word in run.said, run.said
-    assert "Segmentation" not in run.said
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_overlapping_atoms_are_named(ranks: int, folder: Path) -> None:
-    atoms = alloy()
-    atoms.positions[17] = atoms.positions[41] + [0, 0, 2e-4]
-    write_data(folder / "data", atoms, ALLOY)
-    run = lmp(folder, setting() + NVE, ranks)
-    assert run.code > 0
-    named = "dpa1_fast: atoms 18 and 42 overlap at step 0: they are 0.0002 Å apart"
-    assert named in run.said or named.replace("18 and 42", "42 and 18") in run.said, run.said
-
-
-def test_an_atom_that_leaves_the_box_is_named(folder: Path) -> None:
-    atoms = alloy()
-    velocities = np.zeros((108, 3))
-    velocities[0, 2] = -800.0
-    start = START.replace("read_data", "boundary p p f\nread_data")
-    write_data(folder / "data", atoms, ALLOY, velocities)
-    pair = PAIR.format("", "Mg Al Cu")
-    stopped(folder, start + pair + NVE, "atoms left the box and are lost at step", ": 1", "Lost atoms", ranks=2)
-
-
-def test_a_cell_that_collapses_is_right_or_an_error(folder: Path) -> None:
-    """Down to a tenth of its size, past the cut-off: to the end, or a LAMMPS error."""
-    press = "fix 2 all deform 1 x scale 0.1 y scale 0.1 z scale 0.1 remap x\n" + THERMO + "thermo 10\nrun 200\n"
-    run = lmp(folder, setting() + press)
-    assert run.code >= 0, run.said
-    assert run.code == 0 or run.error
-    for row in run.thermo:
-        assert all(np.isfinite(x) for x in row.values())
-    small = molecule(4, 3, 2.4, cell=np.eye(3) * 2.6, pbc=True)
-    model = make_model(sel=(300,))
-    prepared(folder, model)
-    write_data(folder / "data", small, ["H", "C", "O"])
-    assert_same(folder, setting("", "H C O") + EVERYTHING, model, small, 1)
-
-
-def test_a_time_step_that_is_far_too_long_ends_in_an_error(folder: Path) -> None:
-    write_data(folder / "data", alloy(), ALLOY, warm(alloy(), 3000.0))
-    run = lmp(folder, setting() + THERMO + "thermo 1\ntimestep 0.5\nfix 1 all nve\nrun 100\n", 2)
-    assert run.code > 0
-    assert run.error
-
-
-def test_a_plugin_for_another_release_is_not_loaded(folder: Path) -> None:
-    """Classes of LAMMPS differ between updates of one version: such a plugin would crash."""
-    headers = next(DRIVERS.parent.glob("lib/python*/site-packages/lammps/include/lammps"))
-    flags = ["-UDPA1_FAST_RELEASE", '-DDPA1_FAST_RELEASE="stable_22Jul2025_update1"']
-    plugin = build(folder / "plugin", headers, mpi=DRIVERS.parent / "include", flags=flags)
-    run = lmp(folder, f"plugin load {plugin}\nprint fine\n")
-    assert "was built for LAMMPS 22 Jul 2025 stable_22Jul2025_update1 and this is stable_22Jul2025_update4" in run.said
-    assert "\nfine\n" in run.said
-
-
-def cut(data: bytes) -> bytes:
-    return data[:-100]
-
-
-def flipped(data: bytes) -> bytes:
-    return data[:5000] + bytes([data[5000] ^ 4]) + data[5001:]
-
-
-def newer(data: bytes) -> bytes:
-    return data[:8] + b"\x07" + data[9:]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"), [(cut, "cut short"), (flipped, "its checksum is wrong"), (newer, "is of version 7")]
-)
-def test_damaged_files_are_refused(spoil: Callable[[bytes], bytes], said: str, folder: Path) -> None:
-    path = folder / "model.prepared"
-    path.write_bytes(spoil(path.read_bytes()))
-    stopped(folder, setting() + "run 0\n", said, "compile it again", ranks=2)
-
-
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        (setting("", "Mg Al Zn"), "has no type for Zn (atom type 3); it was compiled for Mg Al Cu"),
-        (setting("", "Mg Al"), "2 elements for 3 atom types"),
-        (setting("", "NULL NULL NULL"), "no atom type has an element"),
-        (setting(" precision float16"), "there is no precision float16"),
-        (setting(" threads 0"), "threads must be 1 or more"),
-        (setting(" precision"), "precision needs a value"),
-        (setting(" out_freq 10 sideways 1"), "there is no option sideways"),
-        (setting().replace("model.prepared", ""), "give a prepared model file"),
-        (setting().replace("model.prepared", "nothing"), "nothing cannot be read"),
-        (setting().replace("newton on", "newton off"), "needs newton on"),
-        (setting().replace("units metal", "units lj"), "needs units metal or real, not lj"),
-    ],
-)
-def test_what_cannot_be_is_said(script: str, said: str, folder: Path) -> None:
-    stopped(folder, script + "run 0\n", said)

@@ -1,7 +1,8 @@
 """Whatever was asked of a calculator before, and whatever failed: it answers what a fresh one answers, bit for bit.
 
 A sequence edits one of three structures, asks one ASE calculator that serves them all, and asks a fresh calculator the
-same. The same with one TorchSim model, whose states are edited. ``--fuzz-examples N`` says how many sequences.
+same. The same with one TorchSim model, whose states are edited. ``--fuzz-examples N`` says how many sequences,
+``--fuzz-first N`` which.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -253,8 +255,9 @@ def ase_sequence(engine: Engine, steps: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_an_ase_calculator_answers_what_a_fresh_one_answers(kind: str, fuzz_examples: int) -> None:
+def test_an_ase_calculator_answers_what_a_fresh_one_answers(kind: str, fuzz_examples: int, fuzz_first: int) -> None:
     @settings(max_examples=fuzz_examples, deadline=None, database=None, derandomize=True)
+    @hypothesis.seed(fuzz_first)
     @given(st.lists(ASE_STEPS, min_size=2, max_size=10))
     def run(steps: Any) -> None:
         ase_sequence(ENGINES[kind], steps)
@@ -343,10 +346,11 @@ def torch_sim_sequence(engine: Engine, steps: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "crowded"])
-def test_a_torch_sim_model_answers_what_a_fresh_one_answers(kind: str, fuzz_examples: int) -> None:
+def test_a_torch_sim_model_answers_what_a_fresh_one_answers(kind: str, fuzz_examples: int, fuzz_first: int) -> None:
     pytest.importorskip("torch_sim")
 
     @settings(max_examples=fuzz_examples, deadline=None, database=None, derandomize=True)
+    @hypothesis.seed(fuzz_first)
     @given(st.lists(STATE_STEPS, min_size=2, max_size=10))
     def run(steps: Any) -> None:
         torch_sim_sequence(ENGINES[kind], steps)

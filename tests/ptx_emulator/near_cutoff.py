@@ -1,4 +1,6 @@
-"""Neighbours just inside the cut-off in compiled kernels: ``python -m ptx_emulator.near_cutoff > results.json``.
+"""Neighbours just inside the cut-off in compiled kernels.
+
+    echo '["coordinates"]' | python -m ptx_emulator.near_cutoff > results.json
 
 {"kernels": that have an environment in them, "cases": {name: {"kernels": of these, launched, "rows": largest relative
 difference of a number in the environment's rows from the reference's, for each launch that stores them, "gradients": of
@@ -115,11 +117,12 @@ def evaluate(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """All cases."""
+    """The cases that standard input names."""
     np.seterr(all="ignore")
     torch.set_num_threads(1)
     bases.WORTH = 2.0
-    json.dump({"kernels": with_environment(), "cases": {name: evaluate(name) for name in CASES}}, sys.stdout, indent=1)
+    found = {name: evaluate(name) for name in json.load(sys.stdin)}
+    json.dump({"kernels": with_environment(), "cases": found}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

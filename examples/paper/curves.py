@@ -1,6 +1,7 @@
 """Learning curves: a pretrained model fine-tuned on few samples, against the same model from scratch.
 
     python examples/paper/curves.py --data FOLDER [--sets almgcu,sse] [--seeds 1,2] [--threads 1]
+    python examples/paper/curves.py --data FOLDER --longer 4      from scratch on all samples for four times as long
 
 Does what is missing in results.jsonl. FOLDER holds teacher68, mlearn and acac (see sets.py).
 All sets are done with the first seed first.
@@ -47,6 +48,14 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
                         yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": model}
 
 
+def plan_longer(names: Sequence[str], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
+    """From scratch on all samples, for more steps: whether the curves' own were too few to compare with."""
+    for seed in seeds:
+        for name in names:
+            run = {"experiment": "longer", "set": name, "samples": -1, "start": "scratch", "seed": seed}
+            yield run | {"steps": steps, "rate": RATES["scratch"], "model": model}
+
+
 def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
     """A run's errors, and what it cost."""
     train, test = sets.load(run["set"], root)
@@ -73,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default=",".join((*sets.TEACHER, *sets.DFT)))
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--longer", type=int, default=0, help="in place of the curves")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=results.FILE)
     parser.add_argument("--work", type=Path, default=WORK)
@@ -81,7 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = Path(find(given.model))
     seeds = [int(x) for x in given.seeds.split(",")]
     sizes = {name: len(sets.load(name, given.data)[0]) for name in given.sets.split(",")}
-    planned = plan(sizes, seeds, given.steps, results.digest(model))
+    digest = results.digest(model)
+    if given.longer:
+        planned = plan_longer(list(sizes), seeds, given.longer * given.steps, digest)
+    else:
+        planned = plan(sizes, seeds, given.steps, digest)
     results.do(planned, lambda run: one(run, model, given.data, given.work), given.results)
 
 

@@ -28,6 +28,7 @@ TITLES = {
     "acac": "acetylacetone, 300 K (DFT)",
 }
 PICTURES = {"curves": "learning curves", "attention": "errors by layers of attention"}
+STARTS = {"pretrained": "fine-tuned", "scratch": "from scratch"}
 Point = tuple[int, float, float, float]
 """Samples, and the force error (meV/Å): the mean over seeds, the smallest and the largest."""
 
@@ -64,15 +65,19 @@ def curves_table(runs: Sequence[results.Run]) -> str:
     """Force errors by samples, and what pretraining saves."""
     lines = []
     for name in [n for n in TITLES if any(r.get("set") == n and r["experiment"] == "curves" for r in runs)]:
-        tuned, scratch = curve(runs, name, "pretrained"), curve(runs, name, "scratch")
-        counts = sorted({p[0] for p in (*tuned, *scratch)})
+        tuned = curve(runs, name, "pretrained")
+        counts = sorted({p[0] for start in STARTS for p in curve(runs, name, start)})
         lines += [f"| {TITLES[name]} | " + " | ".join(map(str, counts)) + " |", "| --- |" + " ---: |" * len(counts)]
-        for label, points in (("fine-tuned", tuned), ("from scratch", scratch)):
-            by = {p[0]: p for p in points}
-            cells = [_cell(by.get(n)) for n in counts]
-            lines.append(f"| {label}, force RMSE (meV/Å) | " + " | ".join(cells) + " |")
+        for what, unit in (("force", "meV/Å"), ("energy", "meV/atom")):
+            for start, label in STARTS.items():
+                by = {p[0]: p for p in curve(runs, name, start, what)}
+                cells = [_cell(by.get(n)) for n in counts]
+                lines.append(f"| {label}, {what} RMSE ({unit}) | " + " | ".join(cells) + " |")
         rms = next(r["rms_force"] for r in runs if r.get("set") == name)
-        lines += ["", f"The labels' RMS force is {rms:.0f} meV/Å. {_saved(tuned, whole(runs, name))}", ""]
+        told = (
+            f"The labels' RMS force is {rms:.0f} meV/Å. {_saved(tuned, whole(runs, name))}{_longer(runs, name, tuned)}"
+        )
+        lines += ["", told, ""]
     return "\n".join(lines) if lines else "No run is finished yet."
 
 
@@ -97,6 +102,17 @@ def _saved(tuned: Sequence[Point], most: Point | None) -> str:
         return f"Fine-tuning does not reach the error from scratch at all {most[0]} samples."
     told = f"Fine-tuning reaches the error from scratch at all {most[0]} samples with {needed:.0f}"
     return f"{told}: {needed / most[0]:.2f} of them."
+
+
+def _longer(runs: Sequence[results.Run], name: str, tuned: Sequence[Point]) -> str:
+    """What more steps from scratch come to."""
+    found = [r for r in runs if (r["experiment"], r.get("set")) == ("longer", name)]
+    if not found:
+        return ""
+    error = mean(r["force"] for r in found)
+    needed = samples_needed(tuned, error)
+    reached = "which fine-tuning does not reach" if needed is None else f"which fine-tuning reaches with {needed:.0f}"
+    return f" From scratch for {found[0]['steps']:,} steps on all of them: {error:.0f} meV/Å, {reached}."
 
 
 def attention_table(runs: Sequence[results.Run]) -> str:

@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 import results
+from sets import DFT
 
 DOCS = Path(__file__).parents[2] / "docs"
 TITLES = {
@@ -71,6 +72,8 @@ def curves_table(runs: Sequence[results.Run]) -> str:
         for what, unit in (("force", "meV/Å"), ("energy", "meV/atom")):
             for start, label in STARTS.items():
                 by = {p[0]: p for p in curve(runs, name, start, what)}
+                if what == "energy" and name in DFT:
+                    by.pop(0, None)  # labels and the pretrained model count energies from other zeros
                 cells = [_cell(by.get(n)) for n in counts]
                 lines.append(f"| {label}, {what} RMSE ({unit}) | " + " | ".join(cells) + " |")
         rms = next(r["rms_force"] for r in runs if r.get("set") == name)
@@ -185,6 +188,8 @@ def draw(runs: Sequence[results.Run], folder: Path) -> list[Path]:
 
 
 def _curves(axis: Any, runs: Sequence[results.Run], name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
     for start, label, colour in (("pretrained", "fine-tuned", "C0"), ("scratch", "from scratch", "C3")):
         points = curve(runs, name, start)
         trained = [p for p in points if p[0] > 0]
@@ -195,8 +200,17 @@ def _curves(axis: Any, runs: Sequence[results.Run], name: str) -> None:
         for p in points:
             if p[0] == 0:
                 axis.axhline(p[1], color=colour, linestyle=":", label="pretrained, no sample")
+    for r in runs:
+        if (r["experiment"], r.get("set")) == ("longer", name):
+            axis.plot(r["trained_on"], r["force"], "*", color="C3", markersize=12, label=f"{r['steps']:,} steps")
     axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="force RMSE (meV/Å)", title=TITLES[name])
-    axis.grid(which="both", alpha=0.25)
+    counts = sorted({p[0] for start in STARTS for p in curve(runs, name, start)} - {0})
+    axis.set_xticks(counts, [str(n) for n in counts])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
 
 

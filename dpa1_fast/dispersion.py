@@ -1,7 +1,7 @@
 """DFT-D3 dispersion on top of a model, by simple-dftd3: for models of a functional that lacks it.
 
 The model is left as it is; energies, forces and virials of D3 are added to its own wherever an engine gives those of
-structures. Atomic energies and uncertainties stay the model's. There is no term of three atoms.
+structures. Atomic energies and virials, and uncertainties, stay the model's. There is no term of three atoms.
 """
 
 from __future__ import annotations

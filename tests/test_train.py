@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +119,27 @@ def test_a_folder_with_another_training_is_refused_until_it_may_go(data: Path, t
     assert read_options(other).steps == 4
 
 
-def in_processes(count: int, source: Path, output: Path) -> None:
+def forked(count: int, source: Path, output: Path) -> None:
+    """Trains in forks of this process, told what torchrun tells its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+                os.environ.update(told, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+                code = train_command(source, output, "cpu", "auto", 1, False)
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * count
+
+
+def by_torchrun(count: int, source: Path, output: Path) -> None:
     """Trains in processes that torchrun starts."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "29541"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path), "OMP_NUM_THREADS": "1"}
@@ -125,11 +147,14 @@ def in_processes(count: int, source: Path, output: Path) -> None:
     subprocess.run([*command, *words], check=True, capture_output=True, env=environment)
 
 
-def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [forked, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_are_one_with_twice_the_batch(
+    start: Callable[[int, Path, Path], None], data: Path, tmp_path: Path
+) -> None:
     source = write_toml(data, steps=6)
     text = source.read_text().replace("rcut = 4.0", 'precision = "float64"\nrcut = 4.0')
     source.write_text(text)
-    in_processes(2, source, tmp_path / "two")
+    start(2, source, tmp_path / "two")
     source.write_text(text.replace("batch_atoms = 16", "batch_atoms = 32"))
     run(source, tmp_path / "one")
     one, two = (newest(tmp_path / name / "checkpoints") for name in ("one", "two"))

@@ -12,6 +12,7 @@ from conftest import BASE, make_model, molecule
 from interpreter_memory import watch
 from test_triton import assert_same, batch_of, evaluator, one_atom, structures
 
+from bench import cases
 from dpa1_fast import DPA1, Engine
 from dpa1_fast.kernels.triton.launch_configurations import (
     INTERPRETED,
@@ -52,6 +53,15 @@ def test_moments_by_series_are_those_of_the_reference(name: str) -> None:
     assert_same(model, batch, "float32")
     model.davg.uniform_(-0.1, 0.1)
     assert_same(model, batch, "float64")
+
+
+def test_a_term_more_than_a_power_of_two_is_spared() -> None:
+    """Its forces are as right as float32 has them; with it every product would be twice as long."""
+    model = cases.model(attn_layer=0, tebd_input_mode="strip", smooth_type_embedding=True)
+    found = evaluator(model, "float32").model.series_moments
+    assert found is not None
+    assert found.terms == 32
+    assert_same(model, batch_of(model, cases.molecules(1)), "float32")
 
 
 def test_the_net_is_not_evaluated() -> None:

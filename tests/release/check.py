@@ -27,17 +27,20 @@ print(dpa1_fast.__version__, "on Python", sys.version.split()[0], engine.evaluat
 """
 
 
-def main() -> int:
-    """Exit code 0 where all of it worked."""
+def main() -> int | str:
+    """0 where all of it worked, or why it could not be tried."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="a wheel or an sdist")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--folder", type=Path, default=Path("build/dist"), help="for environments, which are kept")
     given = parser.parse_args()
     wheel = given.file.suffix == ".whl"
-    version = subprocess.check_output(
-        [given.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
-    )
+    try:
+        version = subprocess.check_output(
+            [given.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"{given.python} cannot be run here; name those that can: make dist-check DIST_PYTHONS='python3.11 …'"
     place = (given.folder / f"{'wheel' if wheel else 'sdist'}-{version.strip()}").resolve()
     python = place / "bin" / "python"
     if not python.exists():

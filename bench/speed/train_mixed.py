@@ -36,7 +36,7 @@ def dataset(root: Path) -> tuple[dict[int, Path], float, list[str]]:
     folders = {int(p.name): p for p in root.iterdir() if p.name.isdigit()}
     counts = {n: len(np.load(p / "set.000" / "energy.npy")) for n, p in folders.items()}
     mean = sum(n * k for n, k in counts.items()) / sum(counts.values())
-    return folders, mean, (next(iter(folders.values())) / "type_map.raw").read_text().split()
+    return folders, mean, (next(iter(folders.values())) / "type_map.raw").read_text(encoding="utf-8").split()
 
 
 def deepmd_input(system: Path, types: list[str], steps: int, precision: str) -> str:
@@ -94,9 +94,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             if who == "theirs":
-                (folder / "input.json").write_text(deepmd_input(folders[size], types, steps, given.precision))
+                told = deepmd_input(folders[size], types, steps, given.precision)
+                (folder / "input.json").write_text(told, encoding="utf-8")
                 return spent([str(peer), "--pt", "train", "input.json", "--skip-neighbor-stat"], folder)
-            (folder / "input.toml").write_text(our_input(root, round(BATCH * mean), steps, given.precision))
+            told = our_input(root, round(BATCH * mean), steps, given.precision)
+            (folder / "input.toml").write_text(told, encoding="utf-8")
             words = ["train", "input.toml", "-o", "out", "--threads", "1", "--no-check"]
             return spent([sys.executable, "-m", "dpa1_fast", *words], folder)
 

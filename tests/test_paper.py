@@ -63,7 +63,9 @@ def test_learning_curves_do_what_is_missing_and_are_told(folder: Path) -> None:
     assert [[r[k] for k in same] for r in again] == [[r[k] for k in same] for r in lines]
     curves.main([*given, "--longer", "2"])
     longer = results.read(folder / "r.jsonl")[5:]
-    assert [(r["experiment"], r["samples"], r["start"], r["steps"]) for r in longer] == [("longer", -1, "scratch", 6)]
+    assert [(r["experiment"], r["samples"], r["start"], r["steps"]) for r in longer] == [
+        ("longer", -1, "scratch", 6), ("longer", -1, "pretrained", 6)
+    ]  # fmt: skip
 
 
 def test_attention_gets_equal_processor_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +104,7 @@ def test_the_page_says_what_pretraining_saves(tmp_path: Path) -> None:
     lines += [{**line, "seed": 2} for line in lines]
     lines.append({**run(0, "pretrained", 300), "trained_on": 0})
     lines.append({**run(400, "scratch", 45), "experiment": "longer", "steps": 6000})
+    lines.append({**run(400, "pretrained", 30), "experiment": "longer", "steps": 6000})
     lines.insert(0, {**run(10, "scratch", 9999), "model": "an earlier one"})
     lines += [{"experiment": "attention", "set": "si", "layers": k, "seed": 1, "steps": 100, "force": 90.0 - k,
                "energy": 2.0, "model": "m"} for k in range(4)]  # fmt: skip
@@ -112,7 +115,8 @@ def test_the_page_says_what_pretraining_saves(tmp_path: Path) -> None:
     # 70 lies between 100 (at 10) and 50 (at 100): 10 · 10^(log(100/70) / log(100/50)) = 32.7 samples.
     assert "with 33: 0.08 of them" in page
     # 45 between 50 (at 100) and 40 (at 400), likewise.
-    assert "From scratch for 6,000 steps on all of them: 45 meV/Å, which fine-tuning reaches with 192." in page
+    assert "From scratch for 6,000 steps on all of them: 45 meV/Å and 1 meV/atom; the force error is one that " in page
+    assert "that fine-tuning reaches with 192 samples, and for as many steps is at 30 meV/Å and 1 meV/atom." in page
     assert "9999" not in page
     assert page.count("| mlearn Si (DFT) | 3 |") == 1
     assert (tmp_path / "paper" / "curves.png").exists()

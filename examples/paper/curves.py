@@ -1,7 +1,7 @@
 """Learning curves: a pretrained model fine-tuned on few samples, against the same model from scratch.
 
     python examples/paper/curves.py --data FOLDER [--sets almgcu,sse] [--seeds 1,2] [--threads 1]
-    python examples/paper/curves.py --data FOLDER --longer 4      from scratch on all samples for four times as long
+    python examples/paper/curves.py --data FOLDER --longer 4      on all samples, for four times as long
 
 Does what is missing in results.jsonl. FOLDER holds teacher68, mlearn and acac (see sets.py).
 All sets are done with the first seed first.
@@ -49,11 +49,12 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
 
 
 def plan_longer(names: Sequence[str], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
-    """From scratch on all samples, for more steps: whether the curves' own were too few to compare with."""
+    """On all samples, for more steps: whether the curves' own were too few to compare with."""
     for seed in seeds:
-        for name in names:
-            run = {"experiment": "longer", "set": name, "samples": -1, "start": "scratch", "seed": seed}
-            yield run | {"steps": steps, "rate": RATES["scratch"], "model": model}
+        for start in ("scratch", "pretrained"):
+            for name in names:
+                run = {"experiment": "longer", "set": name, "samples": -1, "start": start, "seed": seed}
+                yield run | {"steps": steps, "rate": RATES[start], "model": model}
 
 
 def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:

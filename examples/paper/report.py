@@ -108,14 +108,20 @@ def _saved(tuned: Sequence[Point], most: Point | None) -> str:
 
 
 def _longer(runs: Sequence[results.Run], name: str, tuned: Sequence[Point]) -> str:
-    """What more steps from scratch come to."""
+    """What more steps on all samples come to."""
     found = [r for r in runs if (r["experiment"], r.get("set")) == ("longer", name)]
-    if not found:
+    scratch, more = ([r for r in found if r["start"] == start] for start in ("scratch", "pretrained"))
+    if not scratch:
         return ""
-    error = mean(r["force"] for r in found)
+    error = mean(r["force"] for r in scratch)
     needed = samples_needed(tuned, error)
-    reached = "which fine-tuning does not reach" if needed is None else f"which fine-tuning reaches with {needed:.0f}"
-    return f" From scratch for {found[0]['steps']:,} steps on all of them: {error:.0f} meV/Å, {reached}."
+    reached = "does not reach" if needed is None else f"reaches with {needed:.0f} samples"
+    told = f" From scratch for {scratch[0]['steps']:,} steps on all of them: {error:.0f} meV/Å"
+    told += f" and {mean(r['energy'] for r in scratch):.0f} meV/atom; the force error is one that fine-tuning {reached}"
+    if more:
+        energy = mean(r["energy"] for r in more)
+        told += f", and for as many steps is at {mean(r['force'] for r in more):.0f} meV/Å and {energy:.0f} meV/atom"
+    return told + "."
 
 
 def attention_table(runs: Sequence[results.Run]) -> str:
@@ -202,7 +208,8 @@ def _curves(axis: Any, runs: Sequence[results.Run], name: str) -> None:
                 axis.axhline(p[1], color=colour, linestyle=":", label="pretrained, no sample")
     for r in runs:
         if (r["experiment"], r.get("set")) == ("longer", name):
-            axis.plot(r["trained_on"], r["force"], "*", color="C3", markersize=12, label=f"{r['steps']:,} steps")
+            colour = "C0" if r["start"] == "pretrained" else "C3"
+            axis.plot(r["trained_on"], r["force"], "*", color=colour, markersize=12, label=f"{r['steps']:,} steps")
     axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="force RMSE (meV/Å)", title=TITLES[name])
     counts = sorted({p[0] for start in STARTS for p in curve(runs, name, start)} - {0})
     axis.set_xticks(counts, [str(n) for n in counts])

@@ -15,8 +15,9 @@ MOST_COLUMNS = 32
 """Of Y: four for each type and set."""
 MOST_TERMS = 64
 SPARED = 2.0
-"""Kernels take a power of two of terms. What is left out may be so many times the tolerance where half as many then do:
-water in strip mode needs 33 at 1e-8, of which the last is 1.2e-8."""
+"""Kernels take a power of two of terms. What is left out may be so many times the tolerance where half as many then do
+and it is below the numbers' own rounding, so never in float64: water in strip mode needs 33 at 1e-8 in float32, of
+which the last is 1.2e-8, and rounding is 1.2e-7."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def find(w: Weights, order: Tensor, mp: int, dtype: torch.dtype) -> SeriesMoment
             return None
         found.append(series)
     sets, terms = found[0].c.shape[0], padded(max(x.c.shape[1] for x in found))
-    if terms > SMALLEST and max(_beyond(x, terms // 2) for x in found) <= SPARED * chebyshev.TOLERANCE[dtype]:
+    spared = SPARED * chebyshev.TOLERANCE[dtype]
+    if terms > SMALLEST and spared < torch.finfo(dtype).eps and max(_beyond(x, terms // 2) for x in found) <= spared:
         terms //= 2
     columns = padded(4 * n * sets)
     if columns > MOST_COLUMNS:

@@ -30,8 +30,10 @@ def _run(
         prop = make()
         engine = load(model, **options)
         sources = find_sources(inputs, engine.config.type_map, words(type_map), format)
+        reading = {"head": options["head"], "type_map": words(type_map), "format": format}
+        job = Job(engine, model, prop, output, fmax, {k: x for k, x in reading.items() if x})
         try:
-            count, failed = Job(engine, model, prop, output, fmax).run(
+            count, failed = job.run(
                 sources, lambda done, failed: print(f"{done:,} structures, {failed:,} failed", file=sys.stderr)
             )
         except OSError as error:

@@ -57,6 +57,16 @@ def test_bulk_moduli_of_both_ways_agree(metals: Path, tmp_path: Path) -> None:
     assert c66 == pytest.approx((c11 - c12) / 2, rel=1e-3)
 
 
+def test_the_curve_is_a_table_of_numbers(metals: Path, tmp_path: Path) -> None:
+    run(metals, tmp_path, Eos(points=5))
+    curve = np.loadtxt(tmp_path / "results" / "0000000.eos.csv", delimiter=",", skiprows=1)
+    assert curve.shape == (5, 2)
+    assert curve[2, 0] / curve[0, 0] == pytest.approx(1 / 0.94)
+    copy = bulk("Al")
+    copy.set_cell(copy.cell[:] * (curve[4, 0] / copy.get_volume()) ** (1 / 3), scale_atoms=True)
+    assert ENGINE.evaluate([copy])[0].energy == pytest.approx(curve[4, 1], abs=1e-10)
+
+
 def test_the_constants_are_the_slopes_of_stresses() -> None:
     """Of one shear, by our own difference of stresses with the atoms relaxed."""
     start = relax(ENGINE, [bulk("Mg")], cell=True, fmax=1e-4)[0]
@@ -108,8 +118,11 @@ def test_a_killed_job_ends_as_one_that_nobody_disturbed(
 
 def test_the_folder_of_another_job_is_refused(metals: Path, tmp_path: Path) -> None:
     run(metals, tmp_path / "out", Eos())
-    with pytest.raises(PropertyError, match=r"another job \(points differs\)"):
+    with pytest.raises(PropertyError, match=r"another job \(points: 9 then, 7 now\)"):
         run(metals, tmp_path / "out", Eos(points=7))
+    read_otherwise = Job(ENGINE, "almgcu-demo", Eos(), tmp_path / "out", 1e-3, {"type_map": ["Mg", "Al"]})
+    with pytest.raises(PropertyError, match=r"another job \(type_map: nothing then, "):
+        read_otherwise.run(find_sources([str(metals)], ENGINE.config.type_map))
     (tmp_path / "out" / "job.json").unlink()
     with pytest.raises(PropertyError, match="holds files that are of no job"):
         run(metals, tmp_path / "out", Eos())

@@ -179,10 +179,11 @@ class Run:
             identity = json.loads(str(state["identity"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
-        other = [k for k in self.identity if identity.get(k) != self.identity[k]]
+        # What only one of them has was left out of the other's options, which is a difference too.
+        other = [k for k in {**self.identity, **identity} if identity.get(k) != self.identity.get(k)]
         if other:
             k = other[0]
-            told = f"its {k} was {identity.get(k)} and now is {self.identity[k]}"
+            told = f"its {k} was {identity.get(k)} and now is {self.identity.get(k)}"
             raise MdError(f"{self.folder} holds another run: {told}; choose another --output, or --overwrite")
         return state
 

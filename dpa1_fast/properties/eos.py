@@ -48,7 +48,7 @@ class EosAsked:
 
     def found(self, results: Sequence[Result], engine: Engine) -> Found:
         """Volume (Å³) and energy (eV) at the minimum, bulk modulus (GPa) and its derivative by pressure."""
-        volumes, energies = [a.get_volume() for a in self.copies], [r.energy for r in results]
+        volumes, energies = [float(a.get_volume()) for a in self.copies], [float(r.energy) for r in results]
         try:
             fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
             volume, energy, bulk = fit.fit(warn=False)

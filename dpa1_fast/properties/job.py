@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..dynamics.relax import relax
 from ..engine import Engine, Result
 from ..errors import StructureError
 from ..printable import name_of, printable
+from ..screening.journal import differences
 from ..screening.options import fingerprints
 from ..screening.sinks.base import write_file
 from ..sources import Item, Source
@@ -42,6 +43,7 @@ class Job:
     Args:
         engine: evaluates. model: its file or name. prop: what is computed. folder: where.
         fmax: eV/Å, of the relaxation of each structure with its cell before all else; None: as it comes in.
+        reading: how structures are read and by which head, what of it was asked for: it makes the job this one, too.
     """
 
     engine: Engine
@@ -49,6 +51,7 @@ class Job:
     prop: Property
     folder: Path
     fmax: float | None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, sources: Sequence[Source], watch: Callable[[int, int], None] = lambda *_: None) -> tuple[int, int]:
         """Does what is left.
@@ -84,7 +87,7 @@ class Job:
             "version": __version__, "property": self.prop.name, **options, "fmax": self.fmax,
             "model_sha256": file_hash(find(self.model)), "precision": self.engine.precision,
             "backend": self.engine.backend, "dispersion": None if added is None else added.name,
-            "inputs": fingerprints(sources),
+            "inputs": fingerprints(sources), **self.reading,
         }  # fmt: skip
         identity = json.loads(json.dumps(identity))
         path = self.folder / "job.json"
@@ -93,9 +96,9 @@ class Job:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 before = {}
-            other = [k for k in identity if before.get(k) != identity[k]]
+            other = differences(before if isinstance(before, dict) else {}, identity)
             if other:
-                raise PropertyError(f"{self.folder} holds another job ({other[0]} differs); choose another --output")
+                raise PropertyError(f"{self.folder} holds another job ({other[0]}); choose another --output")
         elif any((self.folder / "results").iterdir()):
             raise PropertyError(f"{self.folder}/results holds files that are of no job; choose another --output")
         else:

@@ -22,7 +22,8 @@ class Outputs(NamedTuple):
 
     def cpu(self, gradient: bool = True) -> Outputs:
         """The same on the CPU; ``gradient=False`` leaves out the largest part, of which nothing comes then."""
-        return Outputs(*(x.cpu() for x in (self if gradient else self._replace(gradient=self.gradient[:0]))))
+        wanted = self if gradient else self._replace(gradient=self.gradient[:0])
+        return wanted if self.energies.device.type == "cpu" else Outputs(*(x.cpu() for x in wanted))
 
 
 class OutputsWithHidden(Outputs):

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "near.h"
+
 namespace dpa1 {
 
 /// S·cell, rows of the cell being lattice vectors.
@@ -156,6 +158,7 @@ class Grid {
     next_.assign(start_.begin(), start_.end() - 1);
     id_.resize(images_.size());
     for (std::vector<double>& x : sorted_) x.resize(images_.size());
+    ascending_.resize(images_.size());
     for (size_t g = 0; g < images_.size(); ++g) {
       const size_t k = size_t(next_[size_t(cell_[g])]++);
       id_[k] = int32_t(g);
@@ -172,7 +175,6 @@ class Grid {
   void near(int64_t i, std::vector<int32_t>& row) {
     const int32_t self = self_[size_t(i)];
     const double* r = images_[size_t(self)].at;
-    const double most = cut_ * cut_;
     int64_t at[3], from[3], to[3];
     cell_of(r, at);
     for (int c = 0; c < 3; ++c) from[c] = std::max(int64_t(0), at[c] - 1), to[c] = std::min(count_[c] - 1, at[c] + 1);
@@ -182,16 +184,13 @@ class Grid {
         // Cells along the last axis lie one after another.
         const int64_t base = (a * count_[1] + b) * count_[2];
         const size_t begin = size_t(start_[size_t(base + from[2])]), end = size_t(start_[size_t(base + to[2] + 1)]);
-        if (row.size() < n + (end - begin)) row.resize(2 * (n + end - begin) + 64);
-        for (size_t k = begin; k < end; ++k) {
-          const double x = sorted_[0][k] - r[0], y = sorted_[1][k] - r[1], z = sorted_[2][k] - r[2];
-          // Written in any case, and kept where it is near: half of the branches would be guessed wrongly.
-          row[n] = id_[k];
-          n += size_t((x * x + y * y + z * z < most) & (id_[k] != self));
-        }
+        const size_t room = n + (end - begin) + NEAR_ROOM;
+        if (row.size() < room) row.resize(2 * room);
+        n += near_points(sorted_, id_.data(), begin, end, r, cut_ * cut_, self, row.data() + n);
       }
     row.resize(n);
-    std::sort(row.begin(), row.end());
+    for (int32_t g : row) ascending_.put(g);
+    ascending_.take(row.data());
   }
 
   Box box_{};
@@ -202,6 +201,7 @@ class Grid {
   std::vector<int64_t> start_, next_, cell_;
   double low_[3], per_[3];
   int64_t count_[3];
+  Ascending ascending_;
 };
 
 /// Pairs of one structure, sorted by centre; arrays are as long as they ever had to be.
@@ -211,20 +211,27 @@ struct FreshEdges {
   size_t count = 0;
   double least = INFINITY;  // the smallest square of a distance
 
-  bool search(const Box& box, double cutoff) {
+  // Not inlined: who holds one for each thread would look for it again at every pair.
+  [[gnu::noinline]] bool search(const Box& box, double cutoff) {
     count = 0, least = INFINITY;
     if (!grid_.build(box, cutoff)) return false;
+    int64_t *c = nullptr, *n = nullptr;
+    double *v = nullptr, smallest = INFINITY;
+    size_t used = 0;
     grid_.pairs(
         [&](size_t most) {
-          if (center.size() >= count + most) return;
-          const size_t size = 2 * (count + most);
-          center.resize(size), neighbor.resize(size), vector.resize(3 * size);
+          if (center.size() < used + most) {
+            const size_t size = 2 * (used + most);
+            center.resize(size), neighbor.resize(size), vector.resize(3 * size);
+          }
+          c = center.data(), n = neighbor.data(), v = vector.data();
         },
         [&](int64_t i, int64_t j, const double*, const double* d) {
-          center[count] = i, neighbor[count] = j;
-          std::copy_n(d, 3, vector.data() + 3 * count++);
-          least = std::min(least, squared(d));
+          c[used] = i, n[used] = j;
+          std::copy_n(d, 3, v + 3 * used++);
+          smallest = std::min(smallest, squared(d));
         });
+    count = used, least = smallest;
     return true;
   }
 

@@ -30,16 +30,29 @@ def md(
     model: Model,
     steps: Annotated[int, typer.Option("--steps", "-n", help="in all; more than before goes on with a complete run")],
     ensemble: Annotated[
-        str, typer.Option("--ensemble", "-e", help="nve; NVT: langevin, bussi, nose-hoover; npt (isotropic)")
+        str, typer.Option("--ensemble", "-e", help="nve; NVT: langevin, bussi, nose-hoover; npt")
     ] = "nve",
     temperature: Annotated[
         float | None, typer.Option("--temperature", "-T", help="K; also of velocities, where structures have none")
     ] = None,
-    pressure: Annotated[float, typer.Option(help="of npt, GPa")] = 0.0,
     timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
-    friction: Annotated[float, typer.Option(help="of langevin, 1/ps")] = 1.0,
-    tau: Annotated[float, typer.Option(help="time constant of the other thermostats, fs")] = 100.0,
-    tau_pressure: Annotated[float, typer.Option(help="time constant of the barostat, fs")] = 1000.0,
+    friction: Annotated[float | None, typer.Option(help="of langevin, 1/ps", show_default="1")] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="time constant of the other thermostats, fs", show_default="100")
+    ] = None,
+    npt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="iso|semi|aniso|tri|abc",
+            help="cells of npt: keep their shape; c and the plane across it by themselves; each length by itself; any "
+            "shape; or only these lengths, such as c or ab",
+            show_default="iso",
+        ),
+    ] = None,
+    pressure: Annotated[float | None, typer.Option(help="of npt, GPa", show_default="0")] = None,
+    tau_pressure: Annotated[
+        float | None, typer.Option(help="time constant of the barostat, fs", show_default="1000")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of velocities and noise")] = 0,
     save: Annotated[int, typer.Option(help="steps between frames")] = 100,
     log: Annotated[int, typer.Option(help="steps between rows of log.csv")] = 100,
@@ -68,9 +81,9 @@ def md(
         options = MdOptions(
             inputs=tuple(inputs), output=output, model=model, steps=steps, head=head, device=device, backend=backend,
             precision=precision, threads=threads, dispersion=dispersion, type_map=words(type_map), format=format,
-            ensemble=ensemble, temperature=temperature, pressure=pressure, timestep=timestep, friction=friction,
-            tau=tau, tau_pressure=tau_pressure, seed=seed, save=save, log=log, write=write, checkpoint=checkpoint,
-            overwrite=overwrite,
+            ensemble=ensemble, temperature=temperature, npt=npt, pressure=pressure, timestep=timestep,
+            friction=friction, tau=tau, tau_pressure=tau_pressure, seed=seed, save=save, log=log, write=write,
+            checkpoint=checkpoint, overwrite=overwrite,
         )  # fmt: skip
         try:
             code = md_command(options)

@@ -16,7 +16,6 @@ from ase import Atoms, units
 
 from ..checkpoint.writing import write_whole
 from ..engine import Engine
-from ..errors import StructureError
 from ..screening.folder import remove
 from .md import MolecularDynamics
 from .md_options import MdError, MdOptions
@@ -59,16 +58,15 @@ class Run:
 
     def __init__(self, options: MdOptions, engine: Engine, structures: Sequence[Atoms], names: Sequence[str]) -> None:
         self.options = o = options
-        if o.ensemble == "npt":
-            _check_cells(structures, names)
-        self.folder = o.output
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if o.overwrite:
-            clear(self.folder)
         self.identity = o.identity(structures, engine.backend, str(engine.device))
         self.md = MolecularDynamics(
             engine, structures, o.make(len(structures)), temperature=o.temperature, seed=o.seed, names=names
         )
+        # What cannot be simulated has been said: an earlier run is thrown away for one that begins.
+        self.folder = o.output
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if o.overwrite:
+            clear(self.folder)
         self._trajectory = trajectory(o.write, self.folder, structures)
         self._log = Grown(self.folder / LOG, COLUMNS + "\n")
         self._written = time.monotonic()
@@ -202,11 +200,3 @@ def clear(folder: Path) -> None:
             path.unlink()
         if not any(inner.iterdir()):
             inner.rmdir()
-
-
-def _check_cells(structures: Sequence[Atoms], names: Sequence[str]) -> None:
-    for atoms, name in zip(structures, names, strict=True):
-        if not atoms.pbc.all():
-            raise StructureError(name, "NPT needs a structure that is periodic along all three axes")
-        if atoms.constraints:
-            raise StructureError(name, "NPT takes no constraints; remove them, or keep the cell")

@@ -87,6 +87,14 @@ class Motion:
         each = self.masses[:, 0] * (square[:, 0] + square[:, 1] + square[:, 2])
         return np.asarray(np.add.reduceat(each, self.offsets[:-1]))
 
+    def twice_kinetic_tensor(self) -> Array:
+        """(S, 3, 3) eV: Σ m v⊗v."""
+        v, m = self.velocities, self.masses[:, 0]
+        out = np.empty((len(self.sizes), 3, 3))
+        for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+            out[:, a, b] = out[:, b, a] = np.add.reduceat(m * v[:, a] * v[:, b], self.offsets[:-1])
+        return out
+
     def kick(self, time: float) -> None:
         """Velocities, by the forces for so long."""
         self.velocities += time * self.forces / self.masses

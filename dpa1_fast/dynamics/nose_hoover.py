@@ -1,8 +1,7 @@
-"""Nosé–Hoover chains: NVT, and NPT with a cell that keeps its shape, for many systems at once.
+"""Nosé–Hoover chains, and NVT by one, for many systems at once; for NPT see ``npt.py``.
 
-Martyna, Klein and Tuckerman, J. Chem. Phys. 97, 2635 (1992); Martyna, Tobias and Klein, ibid. 101, 4177 (1994).
-A chain's half step is split as in Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), three times by
-Yoshida's weights of fourth order.
+Martyna, Klein and Tuckerman, J. Chem. Phys. 97, 2635 (1992). A chain's half step is split as in Martyna, Tuckerman,
+Tobias and Klein, Mol. Phys. 87, 1117 (1996), three times by Yoshida's weights of fourth order.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import exprel
 
 from .ensembles import Ensemble
 from .motion import Array, Motion
@@ -135,76 +133,3 @@ class NoseHoover(Ensemble):
         for name in self.chains:
             chain = getattr(self, name)
             chain.places, chain.momenta = (np.array(state[f"{name}_{x}"]) for x in ("places", "momenta"))
-
-
-class IsotropicNpt(NoseHoover):
-    """NPT: Martyna, Tobias and Klein's equations, the cell keeps its shape, atoms and barostat have a chain each.
-
-    With ε a third of the logarithm of the volume and p its momentum of mass W = (N_f + 3) kT τ_p²:
-
-        dp/dt = 3 V (P − P₀) + 3/N_f Σ m v²,   dx/dt = v + x p/W,   dv/dt = F/m − (1 + 3/N_f) v p/W.
-
-    Args:
-        pressure: eV/Å³. tau_pressure: the barostat's time constant, in ASE's unit of time.
-
-    Attributes:
-        momentum: (S,) p.
-    """
-
-    arrays = ("momentum",)
-    chains = ("thermostat", "of_barostat")
-
-    def __init__(self, timestep: float, kT: float, tau: float, pressure: float, tau_pressure: float) -> None:
-        super().__init__(timestep, kT, tau)
-        self.pressure, self.tau_pressure = pressure, tau_pressure
-
-    def begin(self, motion: Motion) -> None:
-        """See ``Ensemble``."""
-        super().begin(motion)
-        systems = len(motion.sizes)
-        self.momentum = np.zeros(systems)
-        self.of_barostat = Chain(np.ones(systems), self.kT, self.tau_pressure)
-
-    def before(self, motion: Motion) -> None:
-        """See ``Ensemble``."""
-        self._thermalize_barostat(motion)
-        self._thermalize(motion)
-        self._kick_cell(motion)
-        self._kick(motion)
-        rate = self.dt * self.momentum / self._mass(motion)
-        grown = np.exp(rate)
-        way = self.dt * motion.velocities * motion.per_atom(exprel(rate))
-        motion.positions = motion.positions * motion.per_atom(grown) + way
-        motion.cells = motion.cells * grown[:, None, None]
-
-    def after(self, motion: Motion) -> None:
-        """See ``Ensemble``."""
-        self._kick(motion)
-        self._kick_cell(motion)
-        self._thermalize(motion)
-        self._thermalize_barostat(motion)
-
-    def _mass(self, motion: Motion) -> Array:
-        return np.asarray((motion.dof + 3.0) * self.kT * self.tau_pressure**2)
-
-    def _thermalize_barostat(self, motion: Motion) -> None:
-        twice = self.momentum**2 / self._mass(motion)
-        self.momentum = self.momentum * self.of_barostat.half_step(twice, 0.5 * self.dt)
-
-    def _kick_cell(self, motion: Motion) -> None:
-        twice, virial = motion.twice_kinetic(), motion.step.virial
-        volume = np.abs(np.linalg.det(motion.cells))
-        inner = virial[:, 0, 0] + virial[:, 1, 1] + virial[:, 2, 2] + twice  # 3 V P
-        force = inner - 3.0 * volume * self.pressure + 3.0 / np.maximum(motion.dof, 1.0) * twice
-        self.momentum = self.momentum + 0.5 * self.dt * force
-
-    def _kick(self, motion: Motion) -> None:
-        rate = (1.0 + 3.0 / np.maximum(motion.dof, 1.0)) * self.momentum * 0.5 * self.dt / self._mass(motion)
-        pulled = 0.5 * self.dt * motion.forces / motion.masses * motion.per_atom(exprel(-rate))
-        motion.velocities = motion.velocities * motion.per_atom(np.exp(-rate)) + pulled
-
-    def outside(self, motion: Motion) -> Array:
-        """See ``Ensemble``."""
-        volume = np.abs(np.linalg.det(motion.cells))
-        kinetic = 0.5 * self.momentum**2 / self._mass(motion)
-        return np.asarray(super().outside(motion) + self.of_barostat.energy() + kinetic + self.pressure * volume)

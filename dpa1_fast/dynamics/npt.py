@@ -40,7 +40,7 @@ def modes(shape: str, cell: Array) -> Array:
         ValueError: a lattice vector is to move by itself that is not at right angles to the others.
     """
     if shape == "iso":
-        return np.eye(3)[None] / np.sqrt(3.0)
+        return np.asarray(np.eye(3)[None] / np.sqrt(3.0))
     if shape == "tri":
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
         out = np.zeros((6, 3, 3))
@@ -126,7 +126,7 @@ class Npt(NoseHoover):
 
     def _principal(self, motion: Motion) -> tuple[Array, Array]:
         """p/W by its values (S, 3) and axes (S, 3, 3), which are columns; no numbers where p has none."""
-        finite = np.isfinite(self.momentum).all(axis=(1, 2))
+        finite = np.asarray(np.isfinite(self.momentum).all(axis=(1, 2)))
         p = np.where(finite[:, None, None], self.momentum, 0.0)
         values, axes = np.linalg.eigh(p)
         return np.where(finite[:, None], values, np.nan) / self._mass(motion)[:, None], axes

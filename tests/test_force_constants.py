@@ -13,7 +13,7 @@ from ase.build import bulk, make_supercell
 
 import dpa1_fast
 from dpa1_fast.errors import StructureError
-from dpa1_fast.properties.force_constants import Supercell, directions, force_constants
+from dpa1_fast.properties.force_constants import Supercell, directions, force_constants, force_constants_of_each
 from dpa1_fast.structures.structure import Structure, from_ase
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
@@ -102,6 +102,33 @@ def test_a_supercell_of_lower_symmetry_takes_no_rotation_that_it_has_not() -> No
     assert len(cell.rotations) == 16
     found, _ = force_constants(ENGINE, cell, U)
     assert np.abs(found - whole(atoms, [0, 1, 2, 3])).max() < SAME * np.abs(found).max()
+
+
+@pytest.mark.parametrize("most", [1, 150, 10**6], ids=["one by one", "some", "all at once"])
+def test_several_crystals_in_a_batch_are_what_each_is_alone(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = alloy() * (2, 1, 1)
+    wrong.positions[1] = wrong.positions[0] + 1e-5
+    crystals = [(low() * (2, 1, 1), [0, 1, 2, 3]), (wrong, [0]), (make_supercell(bulk("Cu"), 3 * np.eye(3)), [0]),
+                (alloy() * (2, 2, 1), [0, 1, 2, 3])]  # fmt: skip
+    cells = [Supercell(structure(a), first, CUBE if a is not crystals[0][0] else None) for a, first in crystals]
+    batches: list[int] = []
+    evaluate = ENGINE.evaluate_batch
+
+    def count(batch: Any, **options: Any) -> Any:
+        batches.append(len(batch.types))
+        return evaluate(batch, **options)
+
+    monkeypatch.setattr(ENGINE, "evaluate_batch", count)
+    monkeypatch.setattr("dpa1_fast.properties.force_constants.ATOMS", most)
+    together = force_constants_of_each(ENGINE, cells, U)
+    if most == 10**6:
+        assert len(batches) == 1
+    assert isinstance(together[1], StructureError)
+    for k in (0, 2, 3):
+        constants, displacements = together[k]  # type: ignore[misc]
+        alone, expected = force_constants(ENGINE, cells[k], U)
+        assert displacements == expected
+        assert constants.tobytes() == alone.tobytes()
 
 
 def test_directions_are_few_and_span_space() -> None:

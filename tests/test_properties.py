@@ -73,7 +73,7 @@ def test_the_constants_are_the_slopes_of_stresses() -> None:
     assert isinstance(start, Relaxed)
     asked = Elastic().ask(start.atoms, "Mg")
     ends = relax(ENGINE, list(asked.copies), fmax=1e-4)
-    found = asked.found([e.result for e in ends if isinstance(e, Relaxed)], ENGINE)
+    found = asked.found([e.result for e in ends if isinstance(e, Relaxed)])
     pair = []
     for sign in (1, -1):
         atoms = start.atoms.copy()

@@ -9,15 +9,15 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
-from ..engine import VOIGT, Engine, Result
-from .base import Found, PropertyError
+from ..engine import VOIGT, Result
+from .base import Found, OfCopies, PropertyError
 from .eos import periodic
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Elastic:
+class Elastic(OfCopies):
     """Six strains (Voigt's), each forth and back by ``strain`` and by half of it."""
 
     strain: float = 0.005
@@ -43,17 +43,18 @@ class Elastic:
                 # The symmetric deformation whose Lagrangian strain this is, to first order.
                 copy.set_cell(atoms.cell[:] @ (np.eye(3) + full(strain)), scale_atoms=True)
                 copies.append(copy)
-        return ElasticAsked(copies, np.array(strains))
+        return ElasticAsked(copies, name, np.array(strains))
 
 
 @dataclass(frozen=True)
 class ElasticAsked:
-    """One structure's: copies, and the strain of each (24, 6)."""
+    """One structure's: copies, how errors refer to it, and the strain of each (24, 6)."""
 
     copies: Sequence[Atoms]
+    name: str
     strains: Array
 
-    def found(self, results: Sequence[Result], engine: Engine) -> Found:
+    def found(self, results: Sequence[Result]) -> Found:
         """GPa: constants (symmetrized), moduli by Voigt, Reuss and Hill's mean."""
         stresses = np.array([r.stress for r in results])
         # Stress is even and odd in the strain; the odd part is linear but for the third order.

@@ -9,13 +9,13 @@ import numpy as np
 from ase import Atoms, units
 from ase.eos import EquationOfState
 
-from ..engine import Engine, Result
+from ..engine import Result
 from ..errors import StructureError
-from .base import Found, PropertyError
+from .base import Found, OfCopies, PropertyError
 
 
 @dataclass(frozen=True)
-class Eos:
+class Eos(OfCopies):
     """Volumes from (1 − ``strain``) to (1 + ``strain``) times that of the structure, ``points`` of them."""
 
     strain: float = 0.06
@@ -46,7 +46,7 @@ class EosAsked:
     copies: Sequence[Atoms]
     name: str
 
-    def found(self, results: Sequence[Result], engine: Engine) -> Found:
+    def found(self, results: Sequence[Result]) -> Found:
         """Volume (Å³) and energy (eV) at the minimum, bulk modulus (GPa) and its derivative by pressure."""
         volumes, energies = [float(a.get_volume()) for a in self.copies], [float(r.energy) for r in results]
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,57 +125,122 @@ def directions(lattice: Array, rotations: Array) -> Array:
 
 
 def force_constants(engine: Engine, supercell: Supercell, distance: float) -> tuple[Array, int]:
-    """Of the primitive cell's atoms with all atoms of the supercell, eV/Å²; and how many displacements it took.
+    """Those of one crystal, see ``force_constants_of_each``.
+
+    Raises:
+        StructureError: atoms overlap, or the model's forces are not finite.
+    """
+    found = force_constants_of_each(engine, [supercell], distance)[0]
+    if isinstance(found, StructureError):
+        raise found
+    return found
+
+
+def force_constants_of_each(
+    engine: Engine, supercells: Sequence[Supercell], distance: float
+) -> list[tuple[Array, int] | StructureError]:
+    """Of each primitive cell's atoms with all atoms of its supercell, eV/Å²; and how many displacements it took.
+
+    Displaced copies of several crystals are evaluated in one batch. What cannot be done is a StructureError in its
+    place: atoms overlap, or the model's forces are not finite.
 
     Args:
         distance: Å, how far atoms are moved.
 
     Returns:
-        (p, N, 3, 3): [a, j, α, β] = −∂F_jβ/∂u_aα.
-
-    Raises:
-        StructureError: atoms overlap, or the model's forces are not finite.
+        Of each (p, N, 3, 3): [a, j, α, β] = −∂F_jβ/∂u_aα.
     """
-    s, first = supercell.structure, supercell.first
-    out = np.zeros((len(first), len(s), 3, 3))
-    whose, ask = np.arange(len(first)), list[Displaced]()
-    mapped: dict[int, Operations] = {}
-    for p, a in enumerate(first.tolist()):
-        for before in (d.atom for d in ask):
-            if len((found := supercell.operations(before, a)).images):
-                whose[p], mapped[p] = np.flatnonzero(first == before)[0], found
-                break
-        else:
-            about = supercell.operations(a, a)
-            ask.append(Displaced(a, distance * directions(s.cell, about.rotations), about))
-    edges = neighbor_edges(s, engine.config.rcut + distance)
-    for group in _groups(ask, len(s)):
-        forces = _forces(engine, s, edges, group)
-        for one, moved in zip(group, forces, strict=True):
-            out[np.flatnonzero(first == one.atom)[0]] = _solved(one, moved)
-    for p, operations in mapped.items():
-        turn, image = operations.rotations[0], operations.images[0]
-        out[p, image] = turn @ out[whose[p]] @ turn.T
-    if engine.dispersion is not None:
-        out += engine.dispersion.force_constants(s, first)
-    return out, sum(len(d.by) for d in ask)
+    plans: list[_Plan | StructureError] = []
+    for supercell in supercells:
+        try:
+            plans.append(_Plan(supercell, neighbor_edges(supercell.structure, engine.config.rcut + distance), distance))
+        except StructureError as error:
+            plans.append(error)
+    moved: dict[int, list[Array]] = {k: [] for k in range(len(plans))}
+    work = [(k, one) for k, plan in enumerate(plans) if isinstance(plan, _Plan) for one in plan.ask]
+    for group in _groups(work, [len(s.structure) for s in supercells]):
+        for (k, _), forces in zip(group, _forces(engine, plans, group), strict=True):
+            moved[k].append(forces)
+    out: list[tuple[Array, int] | StructureError] = []
+    for k, plan in enumerate(plans):
+        try:
+            out.append(plan if isinstance(plan, StructureError) else (plan.solved(engine, moved[k]), plan.count))
+        except StructureError as error:
+            out.append(error)
+    return out
 
 
-def _groups(ask: Sequence[Displaced], atoms: int) -> Iterator[list[Displaced]]:
-    group: list[Displaced] = []
-    for one in ask:
-        if group and atoms * sum(len(d.by) for d in [*group, one]) > ATOMS:
+class _Plan:
+    """What of a supercell is to be displaced, and what follows from it by symmetry.
+
+    Args:
+        edges: within the cut-off and the distance that atoms are moved, Å.
+
+    Attributes:
+        ask: the displacements.
+    """
+
+    def __init__(self, supercell: Supercell, edges: Edges, distance: float) -> None:
+        self.structure, self.first, self.edges = supercell.structure, supercell.first, edges
+        self.ask: list[Displaced] = []
+        self._whose, self._mapped = np.arange(len(self.first)), dict[int, Operations]()
+        for p, a in enumerate(self.first.tolist()):
+            for before in (d.atom for d in self.ask):
+                if len((found := supercell.operations(before, a)).images):
+                    self._whose[p], self._mapped[p] = np.flatnonzero(self.first == before)[0], found
+                    break
+            else:
+                about = supercell.operations(a, a)
+                self.ask.append(Displaced(a, distance * directions(self.structure.cell, about.rotations), about))
+
+    @property
+    def count(self) -> int:
+        """How many displacements there are."""
+        return sum(len(d.by) for d in self.ask)
+
+    def solved(self, engine: Engine, moved: Sequence[Array]) -> Array:
+        """(p, N, 3, 3) from the forces of each displaced atom, (k, N, 3).
+
+        Raises:
+            StructureError: they are not finite, or the engine's dispersion cannot be computed.
+        """
+        s = self.structure
+        if not all(np.isfinite(forces).all() for forces in moved):
+            told = f"the model's forces overflow in {engine.precision}: atoms are far too close together"
+            raise StructureError(s.name, told)
+        out = np.zeros((len(self.first), len(s), 3, 3))
+        for one, forces in zip(self.ask, moved, strict=True):
+            out[np.flatnonzero(self.first == one.atom)[0]] = _solved(one, forces)
+        for p, operations in self._mapped.items():
+            turn, image = operations.rotations[0], operations.images[0]
+            out[p, image] = turn @ out[self._whose[p]] @ turn.T
+        if engine.dispersion is not None:
+            out += engine.dispersion.force_constants(s, self.first)
+        return out
+
+
+Group = list[tuple[int, Displaced]]
+
+
+def _groups(work: Group, atoms: Sequence[int]) -> Iterator[Group]:
+    """What is evaluated together of (crystal, displaced atom), by how many atoms each crystal's supercell has."""
+    group, held = Group(), 0
+    for k, one in work:
+        more = atoms[k] * len(one.by)
+        if group and held + more > ATOMS:
             yield group
-            group = []
-        group.append(one)
-    yield group
+            group, held = [], 0
+        group.append((k, one))
+        held += more
+    if group:
+        yield group
 
 
-def _forces(engine: Engine, s: Structure, edges: Edges, group: Sequence[Displaced]) -> list[Array]:
+def _forces(engine: Engine, plans: Sequence[Any], group: Group) -> list[Array]:
     """For each atom (k, N, 3) eV/Å: what its centres pull with when it is displaced, one of each kind for all of it."""
     parts, weights = [], []
-    for one in group:
-        a = one.atom
+    for crystal, one in group:
+        a, s, edges = one.atom, plans[crystal].structure, plans[crystal].edges
         sees = np.zeros(len(s), dtype=bool)
         sees[edges.neighbor[edges.center == a]] = sees[a] = True
         for by in one.by:
@@ -190,11 +256,10 @@ def _forces(engine: Engine, s: Structure, edges: Edges, group: Sequence[Displace
     weight = torch.from_numpy(np.concatenate(weights))
     batch = replace(batch, active=batch.active & (weight > 0))
     gradient = engine.evaluate_batch(batch).gradient
-    forces = batch.forces(gradient * weight[batch.center, None]).numpy().reshape(-1, len(s), 3)
-    if not np.isfinite(forces).all():
-        told = f"the model's forces overflow in {engine.precision}: atoms are far too close together"
-        raise StructureError(s.name, told)
-    return np.split(forces, np.cumsum([len(d.by) for d in group])[:-1])
+    forces = batch.forces(gradient * weight[batch.center, None]).numpy()
+    sizes = [len(plans[crystal].structure) * len(one.by) for crystal, one in group]
+    each = np.split(forces, np.cumsum(sizes)[:-1])
+    return [f.reshape(len(one.by), -1, 3) for f, (_, one) in zip(each, group, strict=True)]
 
 
 def _solved(one: Displaced, forces: Array) -> Array:

@@ -20,20 +20,18 @@ from .. import __version__
 from ..checkpoint import find
 from ..describe import file_hash
 from ..dynamics.relax import relax
-from ..engine import Engine, Result
+from ..engine import Engine
 from ..errors import StructureError
 from ..printable import name_of, printable
 from ..screening.journal import differences
 from ..screening.options import fingerprints
 from ..screening.sinks.base import write_file
 from ..sources import Item, Source
-from .base import Asked, Found, Property, PropertyError
+from .base import STEPS, Found, Property, PropertyError, relaxed
 
 ATOMS = 20_000
 """Atoms of copies that are evaluated together."""
 FIRST = ("index", "source", "frame", "formula", "natoms")
-STEPS = 2000
-"""Of a relaxation at most."""
 
 
 @dataclass
@@ -127,31 +125,21 @@ class Job:
         atoms: dict[int, Any] = {k: items[k].atoms for k in places}
         if self.fmax is not None and places:
             ends = relax(self.engine, [atoms[k] for k in places], cell=True, fmax=self.fmax, steps=STEPS)
-            for k, done in zip(places, ends, strict=True):
-                atoms[k] = done if isinstance(done, StructureError) else done.atoms
-        asked: dict[int, Asked] = {}
+            for k, done in zip(list(places), ends, strict=True):
+                try:
+                    atoms[k] = relaxed(done, items[k].source, self.fmax).atoms
+                except StructureError as error:
+                    outcomes[k] = error
+                    places.remove(k)
+        asked: dict[int, Any] = {}
         for k in places:
             try:
-                if isinstance(atoms[k], StructureError):
-                    raise atoms[k]
                 asked[k] = self.prop.ask(atoms[k], items[k].source)
             except StructureError as error:
                 outcomes[k] = error
-        found = iter(self._evaluated([copy for a in asked.values() for copy in a.copies]))
-        for k, one in asked.items():
-            results = [next(found) for _ in one.copies]
-            wrong = [r for r in results if isinstance(r, StructureError)]
-            try:
-                if wrong:
-                    raise wrong[0]
-                outcomes[k] = atoms[k], one.found([r for r in results if isinstance(r, Result)], self.engine)
-            except StructureError as error:
-                outcomes[k] = error
+        for k, one in zip(asked, self.prop.found(self.engine, list(asked.values()), self.fmax or 1e-3), strict=True):
+            outcomes[k] = one if isinstance(one, StructureError) else (atoms[k], one)
         return outcomes
-
-    def _evaluated(self, copies: Sequence[Atoms]) -> Iterator[Result | StructureError]:
-        for done in relax(self.engine, copies, fmax=self.fmax or 1e-3, steps=STEPS) if copies else []:
-            yield done if isinstance(done, StructureError) else done.result
 
     # --- what is written --------------------------------------------------------------------------------------------
 

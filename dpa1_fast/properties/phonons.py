@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ..engine import Engine, Result
+from ..dynamics.velocities import masses_of
+from ..engine import Engine
 from ..errors import StructureError
 from ..structures.structure import TYPE_NAMES, from_ase
 from .base import Found, PropertyError
 from .eos import periodic
-from .force_constants import SAME, Supercell, force_constants
+from .force_constants import SAME, Array, Supercell, force_constants_of_each
 
 try:
     from phonopy import Phonopy
@@ -58,15 +60,40 @@ class Phonons:
         """See ``Property``."""
         periodic(atoms, name)
         repeats = self.supercell or [int(np.ceil(self.length / x)) for x in atoms.cell.lengths()]
+        masses = masses_of(atoms, name) if atoms.has("masses") else None
         cell = PhonopyAtoms(
-            symbols=list(atoms.symbols), cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
-        )
+            symbols=list(atoms.symbols), cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions(),
+            masses=masses,
+        )  # fmt: skip
+        primitive = "auto" if _of_elements(atoms) else np.eye(3)
         try:
-            # Our force constants need none of the supercell's symmetry, which takes phonopy longer than all else.
-            phonopy = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto", is_symmetry=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "primitive_matrix defaulted")
+                # Our force constants need none of the supercell's symmetry, which takes phonopy longer than all else.
+                phonopy = Phonopy(
+                    cell, supercell_matrix=np.diag(repeats), primitive_matrix=primitive, is_symmetry=False
+                )
         except (RuntimeError, ValueError, TypeError) as error:
             raise StructureError(name, f"phonopy makes no supercell ({type(error).__name__}: {error})") from None
         return PhononsAsked(atoms, name, phonopy, self)
+
+    def found(self, engine: Engine, asked: Sequence[PhononsAsked], fmax: float) -> list[Found | StructureError]:
+        """See ``Property``; displaced copies of all crystals are evaluated together."""
+        symmetries = [Symmetry(one.phonopy.primitive, symprec=SAME) for one in asked]
+        supercells: dict[int, Supercell] = {}
+        out: list[Any] = [None] * len(asked)
+        for k, (one, symmetry) in enumerate(zip(asked, symmetries, strict=True)):
+            try:
+                supercells[k] = one.supercell(engine, symmetry)
+            except StructureError as error:
+                out[k] = error
+        each = force_constants_of_each(engine, list(supercells.values()), self.displacement)
+        for (k, supercell), constants in zip(supercells.items(), each, strict=True):
+            if isinstance(constants, StructureError):
+                out[k] = constants
+            else:
+                out[k] = asked[k].found(*constants, supercell, symmetries[k])
+        return out
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,6 @@ class PhononsAsked:
     name: str
     phonopy: Any
     options: Phonons
-    copies: Sequence[Atoms] = ()
 
     def supercell(self, engine: Engine, symmetry: Symmetry) -> Supercell:
         """The supercell as the engine sees it, types and parameters of its atoms included."""
@@ -89,16 +115,14 @@ class PhononsAsked:
         atoms.positions = p.supercell.positions
         structure = from_ase(engine.config, atoms, self.name)
         columns = np.asarray(p.primitive.cell).T
-        alike = structure.aparam is None and TYPE_NAMES not in atoms.arrays  # phonopy knows elements alone
+        alike = structure.aparam is None and _of_elements(self.atoms)
         rotations = columns @ symmetry.pointgroup_operations @ np.linalg.inv(columns) if alike else None
         return Supercell(structure, p.primitive.p2s_map, rotations)
 
-    def found(self, results: Sequence[Result], engine: Engine) -> Found:
-        """THz; eV, and eV/K, for a primitive cell; and phonopy's own file with the force constants."""
+    def found(self, constants: Array, displacements: int, supercell: Supercell, symmetry: Symmetry) -> Found:
+        """THz; eV, and eV/K, for a primitive cell; and phonopy's own file with the force constants (p, N, 3, 3)."""
         p, o = self.phonopy, self.options
-        symmetry = Symmetry(p.primitive, symprec=SAME)
-        supercell = self.supercell(engine, symmetry)
-        p.force_constants, displacements = force_constants(engine, supercell, o.displacement)
+        p.force_constants = constants
         if len(supercell.rotations) == len(symmetry.pointgroup_operations):
             p._primitive_symmetry = symmetry  # equivalent wave vectors are looked at once
         p.run_mesh(o.mesh)
@@ -122,3 +146,11 @@ class PhononsAsked:
             p.save(path, settings={"force_constants": True})
             text = path.read_text(encoding="utf-8")
         return Found(row, {"phonopy_params.yaml": text})
+
+
+def _of_elements(atoms: Atoms) -> bool:
+    """Whether elements say all that tells atoms apart, as phonopy's symmetry has it."""
+    if TYPE_NAMES in atoms.arrays or "aparam" in atoms.arrays:
+        return False
+    masses = atoms.get_masses()
+    return all(np.ptp(masses[atoms.numbers == z]) == 0.0 for z in set(atoms.numbers.tolist()))

@@ -77,7 +77,7 @@ def test_relaxations_and_properties_have_it() -> None:
     assert volumes[0] < 0.99 * volumes[1]  # it attracts
     asked = Eos(strain=0.03, points=5).ask(ends[0].atoms, "Al")  # type: ignore[union-attr]
     results = ENGINE.evaluate(asked.copies)
-    assert asked.found(results, ENGINE).row["volume"] == pytest.approx(volumes[0], rel=1e-3)
+    assert asked.found(results).row["volume"] == pytest.approx(volumes[0], rel=1e-3)
 
 
 def test_force_constants_have_it() -> None:

@@ -22,6 +22,8 @@ pytest.importorskip("phonopy")
 from phonopy import Phonopy  # noqa: E402
 from phonopy.structure.atoms import PhonopyAtoms  # noqa: E402
 
+from dpa1_fast.errors import StructureError  # noqa: E402
+from dpa1_fast.properties.base import Found  # noqa: E402
 from dpa1_fast.properties.phonons import Phonons  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +68,8 @@ def test_frequencies_are_those_of_phonopy_with_our_calculator(start: Atoms) -> N
     repeats = [int(np.ceil(12.0 / x)) for x in metal.cell.lengths()]
     began = time.process_time()
     asked = Phonons().ask(metal, "metal")
-    found = asked.found((), ENGINE)
+    found = Phonons().found(ENGINE, [asked], 1e-3)[0]
+    assert isinstance(found, Found)
     ours = time.process_time() - began
     began = time.process_time()
     phonopy, displacements = one_by_one(metal, repeats)
@@ -80,6 +83,34 @@ def test_frequencies_are_those_of_phonopy_with_our_calculator(start: Atoms) -> N
     thermal = phonopy.thermal_properties
     assert found.row["zero_point_energy"] == pytest.approx(thermal.free_energy[0] / 96.48533212, abs=1e-6)
     assert found.row["heat_capacity"] == pytest.approx(thermal.heat_capacity[1] / 96485.33212, abs=1e-9)
+
+
+def test_several_crystals_in_a_batch_are_what_each_is_alone() -> None:
+    metals = [bulk("Al"), alloy(), bulk("Mg"), bulk("Cu", cubic=True)]
+    asked = [Phonons(length=8.0).ask(metal, "metal") for metal in metals]
+    together = Phonons(length=8.0).found(ENGINE, asked, 1e-3)
+    for metal, found in zip(metals, together, strict=True):
+        alone = Phonons(length=8.0).found(ENGINE, [Phonons(length=8.0).ask(metal, "metal")], 1e-3)[0]
+        assert isinstance(found, Found)
+        assert isinstance(alone, Found)
+        assert found.row == alone.row
+        assert found.files == alone.files
+
+
+def test_masses_of_a_structure_are_those_of_its_atoms() -> None:
+    """Four times as heavy, half as fast; and where masses differ, atoms of an element are not equivalent."""
+    normal, heavy, mixed = (bulk("Al", cubic=True) for _ in range(3))
+    heavy.set_masses(4 * normal.get_masses())
+    mixed.set_masses(normal.get_masses() * [1.0, 1.0, 1.0, 4.0])
+    how = Phonons(length=8.0)
+    rows = [f.row for f in how.found(ENGINE, [how.ask(a, "Al") for a in (normal, heavy, mixed)], 1e-3)]
+    assert rows[1]["max_frequency"] == pytest.approx(rows[0]["max_frequency"] / 2, rel=1e-6)
+    assert rows[1]["max_frequency"] < rows[2]["max_frequency"] < 1.0001 * rows[0]["max_frequency"]
+    zero_point = [row["zero_point_energy"] for row in rows]
+    assert zero_point[2] > 4 * zero_point[1]  # of four atoms, not of one
+    heavy.set_masses([0.0, 1, 1, 1])
+    with pytest.raises(StructureError, match="has the mass 0"):
+        how.ask(heavy, "Al")
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ def _run(
     with one_line_errors():
         from .loading import load
         from .properties.job import Job
-        from .sources import find_sources
+        from .screening.inputs import sources_outside
 
         prop = make()
         engine = load(model, **options)
-        sources = find_sources(inputs, engine.config.type_map, words(type_map), format)
+        sources = sources_outside(inputs, output, engine.config.type_map, words(type_map), format)
         reading = {"head": options["head"], "type_map": words(type_map), "format": format}
         job = Job(engine, model, prop, output, fmax, {k: x for k, x in reading.items() if x})
         try:

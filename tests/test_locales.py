@@ -158,7 +158,7 @@ def test_a_lock_that_cannot_be_had_is_called_what_it_is(refused: int, tmp_path: 
 
 
 def test_without_locks_the_second_process_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_lock", lambda *_: None)
+    monkeypatch.setattr(journal, "lock", lambda *_: None)
     with journal.Journal(tmp_path, {"a": 1}) as first, journal.Journal(tmp_path, {"a": 1}) as second:
         end = journal.Position(block=1, index=5)
         second.commit(end, {})

@@ -32,6 +32,7 @@ from dpa1_fast.dynamics.md_run import Run
 from dpa1_fast.dynamics.nose_hoover import NoseHoover
 from dpa1_fast.dynamics.relax import Relaxed, relax
 from dpa1_fast.errors import StructureError
+from dpa1_fast.screening.locks import JobError
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
 FS, KT = units.fs, units.kB * 400.0
@@ -297,6 +298,38 @@ def test_one_that_blew_up_stays_so_and_leaves_no_nan(tmp_path: Path) -> None:
     assert len(read(tmp_path / "broken" / "trajectory" / "0001.extxyz", ":")) == 31
 
 
+def changed(folder: Path, **how: Callable[[Any], Any]) -> None:
+    """A restart file that holds something else is called damaged, and stays as it is."""
+    path = folder / "restart.npz"
+    data = path.read_bytes()
+    with np.load(path) as file:
+        state = {k: file[k] for k in file.files}
+    np.savez(path, **state | {k: np.asarray(f(state[k])) for k, f in how.items()})
+    with pytest.raises(MdError, match=r"restart\.npz is damaged"):
+        run(options(folder, steps=3))
+    path.write_bytes(data)
+
+
+def test_two_at_a_time_do_not_write_one_folder(tmp_path: Path) -> None:
+    made = Run(options(tmp_path), ENGINE, systems(), ["s0", "s1"])
+    with pytest.raises(JobError, match="another process is writing this job"):
+        run(options(tmp_path))
+    with pytest.raises(JobError, match="another process is writing this job"):
+        run(options(tmp_path, overwrite=True))
+    assert made()
+    assert run(options(tmp_path)).resumed == 30
+
+
+def test_an_earlier_run_is_thrown_away_only_for_one_that_can_begin(tmp_path: Path) -> None:
+    run(options(tmp_path / "out", steps=3))
+    before = files(tmp_path / "out")
+    held = cluster()
+    held.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(StructureError, match="FixBondLengths is not supported"):
+        run(options(tmp_path / "out", overwrite=True), [held])
+    assert files(tmp_path / "out") == before
+
+
 def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     run(options(tmp_path, steps=3))
     with pytest.raises(MdError, match=r"another run: its timestep was 1.0 and now is 2.0"):
@@ -308,6 +341,16 @@ def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         (tmp_path / "restart.npz").write_bytes(bad)
         with pytest.raises(MdError, match=r"restart\.npz is damaged"):
             run(options(tmp_path, steps=3))
+    (tmp_path / "restart.npz").write_bytes(data)
+    changed(tmp_path, positions=lambda x: x[:3])
+    changed(tmp_path, velocities=lambda x: x * np.nan)
+    changed(tmp_path, steps=lambda _: -5)
+    changed(tmp_path, ids=lambda _: np.array([5, 6]))
+    changed(tmp_path, energy=lambda x: x[:1])
+    changed(tmp_path, ensemble_given=lambda x: x[:1])
+    changed(tmp_path, outputs=lambda _: '{"trajectory": 5}')
+    changed(tmp_path, outputs=lambda _: "[]")
+    changed(tmp_path, identity=lambda _: "[1]")
     (tmp_path / "restart.npz").unlink()
     with pytest.raises(MdError, match=r"but no restart\.npz"):
         run(options(tmp_path, steps=3))
@@ -354,6 +397,10 @@ def test_the_command(tmp_path: Path) -> None:
     more = run_command(*words, "-n", 30, cwd=tmp_path)
     assert "(steps 1 to 20 in an earlier run)" in more.stdout
     assert "nothing was left to do" in run_command(*words, "-n", 30, cwd=tmp_path).stdout
+    own = run_command("md", "out/trajectory/0000.extxyz", *words[2:], "-n", 30, "--overwrite", cwd=tmp_path)
+    assert own.returncode == 2
+    assert "0000.extxyz lies in the folder for the results, out, where a job deletes and replaces" in own.stderr
+    assert len(read(tmp_path / "out" / "trajectory" / "0000.extxyz", ":")) == 4
     wrong = run_command(*words, "-n", 30, "-e", "npt", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "in.extxyz:1: NPT needs a structure that is periodic along all three axes" in wrong.stderr

@@ -21,6 +21,7 @@ from dpa1_fast.properties.base import Property, PropertyError
 from dpa1_fast.properties.elastic import Elastic, full, moduli
 from dpa1_fast.properties.eos import Eos
 from dpa1_fast.properties.job import Job
+from dpa1_fast.screening.locks import FolderLock, JobError
 from dpa1_fast.sources import find_sources
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
@@ -126,6 +127,31 @@ def test_the_folder_of_another_job_is_refused(metals: Path, tmp_path: Path) -> N
     (tmp_path / "out" / "job.json").unlink()
     with pytest.raises(PropertyError, match="holds files that are of no job"):
         run(metals, tmp_path / "out", Eos())
+
+
+def test_two_at_a_time_do_not_write_one_folder(metals: Path, tmp_path: Path) -> None:
+    with FolderLock(tmp_path / "out"), pytest.raises(JobError, match="another process is writing this job"):
+        run(metals, tmp_path / "out", Eos())
+    assert len(run(metals, tmp_path / "out", Eos())) == 4
+
+
+@pytest.mark.parametrize("prop", [Eos(), Elastic()], ids=lambda p: p.name)
+def test_what_did_not_come_to_rest_has_no_property(
+    prop: Property, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the structure itself did not relax, nor where a copy of it did not."""
+    monkeypatch.setattr("dpa1_fast.properties.base.STEPS", 2)
+    alloy = bulk("Al", cubic=True)
+    alloy.symbols[0] = "Cu"
+    alloy.rattle(0.2, seed=1)
+    write(tmp_path / "in.extxyz", [alloy, bulk("Al", a=4.0)])
+    for folder, fmax in (("relaxed", 1e-3), ("as it is", None)):
+        made = Job(ENGINE, "almgcu-demo", prop, tmp_path / folder, fmax)
+        made.run(find_sources([str(tmp_path / "in.extxyz")], ENGINE.config.type_map))
+        with (tmp_path / folder / f"{prop.name}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert "not relaxed to 0.001 eV/Å after 2 steps; give a larger --fmax" in rows[0]["error"]
+        assert fmax is not None or rows[1]["status"] == "ok"
 
 
 def test_options_that_make_no_sense_are_named() -> None:

@@ -60,9 +60,25 @@ class Ensemble:
         return {name: getattr(self, name) for name in self.arrays}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from what ``state`` gave."""
+        """Goes on from what ``state`` gave.
+
+        Raises:
+            KeyError, ValueError: it is of something else.
+        """
         for name in self.arrays:
-            setattr(self, name, np.array(state[name], dtype=np.float64))
+            setattr(self, name, alike(state[name], getattr(self, name), name))
+
+
+def alike(value: Any, before: Array, name: str) -> Array:
+    """An array of a state, which has the shape that it had before.
+
+    Raises:
+        ValueError: so it has not.
+    """
+    out = np.array(value, dtype=np.float64)
+    if out.shape != before.shape:
+        raise ValueError(f"{name} has the shape {out.shape}, not {before.shape}")
+    return out
 
 
 class Thermostat(Ensemble):

@@ -199,9 +199,15 @@ class MolecularDynamics:
         return {k: np.asarray(x) for k, x in {**own, **ensemble}.items()}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Goes on from what ``state`` gave, to the same bits; made with the same structures and the same ensemble."""
+        """Goes on from what ``state`` gave, to the same bits; made with the same structures and the same ensemble.
+
+        Raises:
+            KeyError, ValueError: it is of other systems, or holds what is no number.
+        """
         stay = np.isin(np.arange(len(self.ids)), state["ids"])
         self.steps = int(state["steps"])
+        if self.steps < 0 or int(stay.sum()) != len(state["ids"]):
+            raise ValueError("its steps or its systems are none of this run")
         self.failed = {int(k): StructureError(str(name), str(why)) for k, name, why in state["failed"]}
         m = self.motion
         if not stay.all():
@@ -215,3 +221,17 @@ class MolecularDynamics:
         energy, energies, forces, virial = (np.array(state[x]) for x in ("energy", "energies", "forces", "virial"))
         m.found = Found(energy, energies, forces, virial)
         self.ensemble.restore({k.removeprefix("ensemble_"): x for k, x in state.items() if k.startswith("ensemble_")})
+        self._check(len(m.masses), len(self.ids))
+
+    def _check(self, atoms: int, systems: int) -> None:
+        """Of a state that was restored."""
+        shapes = {
+            "positions": (atoms, 3), "velocities": (atoms, 3), "forces": (atoms, 3), "energies": (atoms,),
+            "cells": (systems, 3, 3), "virial": (systems, 3, 3), "energy": (systems,),
+        }  # fmt: skip
+        now = self.state()
+        for name, array in now.items():
+            if name in shapes and array.shape != shapes[name]:
+                raise ValueError(f"{name} has the shape {array.shape}, not {shapes[name]}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} holds what is no number")

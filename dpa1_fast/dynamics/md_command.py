@@ -16,7 +16,7 @@ from ..engine import Engine
 from ..loading import load
 from ..printable import clock, name_of
 from ..progress_bar import ProgressBar
-from ..sources import find_sources
+from ..screening.inputs import sources_outside
 from .md_options import MdError, MdOptions
 from .md_run import Now, Run
 
@@ -51,12 +51,16 @@ def read_structures(options: MdOptions, engine: Engine) -> tuple[list[Atoms], li
     """All structures of the input, and what errors call them.
 
     Raises:
-        SourceError: an argument that matches nothing. MdError: a structure that cannot be read, or none.
+        SourceError: an argument that matches nothing. OptionError: one that lies in the folder for the results.
+        MdError: a structure that cannot be read, or none.
     """
     structures, names = [], []
-    for source in find_sources(options.inputs, engine.config.type_map, options.type_map, options.format):
+    o = options
+    for source in sources_outside(o.inputs, o.output, engine.config.type_map, o.type_map, o.format):
         for item in source.read():
-            name = f"{name_of(Path(item.source).name)}:{item.frame}"
+            name = name_of(Path(item.source).name)
+            if item.frame >= 0:  # of what was read; -1 stands for the whole file
+                name = f"{name}:{item.frame}"
             if item.atoms is None:
                 raise MdError(f"{name}: {item.error}")
             structures.append(item.atoms)

@@ -17,6 +17,7 @@ from ase import Atoms, units
 from ..checkpoint.writing import write_whole
 from ..engine import Engine
 from ..screening.folder import remove
+from ..screening.locks import FolderLock
 from .md import MolecularDynamics
 from .md_options import MdError, MdOptions
 from .trajectory import Grown, trajectory
@@ -54,6 +55,7 @@ class Run:
 
     Raises:
         StructureError: a structure cannot be simulated. MdError: the folder holds another run.
+        JobError: another process writes there.
     """
 
     def __init__(self, options: MdOptions, engine: Engine, structures: Sequence[Atoms], names: Sequence[str]) -> None:
@@ -64,15 +66,22 @@ class Run:
         )
         # What cannot be simulated has been said: an earlier run is thrown away for one that begins.
         self.folder = o.output
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if o.overwrite:
+        self._lock = FolderLock(self.folder)
+        try:
+            self._begin(structures)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _begin(self, structures: Sequence[Atoms]) -> None:
+        """Finds the run in its folder, or writes its beginning there."""
+        if self.options.overwrite:
             clear(self.folder)
-        self._trajectory = trajectory(o.write, self.folder, structures)
+        self._trajectory = trajectory(self.options.write, self.folder, structures)
         self._log = Grown(self.folder / LOG, COLUMNS + "\n")
         self._written = time.monotonic()
-        state = self._read()
         self.resumed = 0
-        outputs = None if state is None else json.loads(str(state["outputs"]))
+        state, outputs = self._read()
         if state is None or outputs is None:
             self.md.begin()
             for error in self.md.failed.values():
@@ -90,7 +99,7 @@ class Run:
             self._log.resume(outputs["log"])
 
     def __call__(self, watch: Callable[[Now], bool] | None = None) -> bool:
-        """Runs to the end.
+        """Runs to the end; once.
 
         Args:
             watch: told after each step; ends the run for now where it gives False.
@@ -98,6 +107,12 @@ class Run:
         Returns:
             Whether it is complete.
         """
+        try:
+            return self._go(watch)
+        finally:
+            self._lock.close()
+
+    def _go(self, watch: Callable[[Now], bool] | None) -> bool:
         go = True
 
         def after() -> bool:
@@ -161,8 +176,8 @@ class Run:
         np.savez(buffer, **self.md.state(), **{k: np.asarray(x) for k, x in told.items()})  # type: ignore[arg-type]
         write_whole(self.folder / RESTART, buffer.getvalue())
 
-    def _read(self) -> dict[str, Any] | None:
-        """The restart file, or None where a run begins."""
+    def _read(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The restart file and what it says of the outputs; None where a run begins, or has not written any."""
         path = self.folder / RESTART
         if not path.exists():
             found = [name for name in (*OURS, "trajectory") if (self.folder / name).exists()]
@@ -170,12 +185,12 @@ class Run:
                 raise MdError(
                     f"{self.folder} holds {found[0]} but no {RESTART}; choose another --output, or --overwrite"
                 )
-            return None
+            return None, None
         try:
             with np.load(path, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
-            identity = json.loads(str(state["identity"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            identity, outputs = dict(json.loads(str(state["identity"]))), json.loads(str(state["outputs"]))
+        except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
         # What only one of them has was left out of the other's options, which is a difference too.
         other = [k for k in {**self.identity, **identity} if identity.get(k) != self.identity.get(k)]
@@ -183,7 +198,12 @@ class Run:
             k = other[0]
             told = f"its {k} was {identity.get(k)} and now is {self.identity.get(k)}"
             raise MdError(f"{self.folder} holds another run: {told}; choose another --output, or --overwrite")
-        return state
+        if outputs is not None:
+            try:
+                outputs = {"trajectory": self._trajectory.checked(outputs["trajectory"]), "log": int(outputs["log"])}
+            except (TypeError, ValueError, KeyError, OverflowError) as error:
+                raise self._damaged(error) from None
+        return state, outputs
 
     def _damaged(self, error: Exception) -> MdError:
         return MdError(f"{self.folder / RESTART} is damaged ({error}); --overwrite begins the run anew")

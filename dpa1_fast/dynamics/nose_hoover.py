@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .ensembles import Ensemble
+from .ensembles import Ensemble, alike
 from .motion import Array, Motion
 
 YOSHIDA = 1.0 / (2.0 - 2.0 ** (1.0 / 3.0))
@@ -132,4 +132,5 @@ class NoseHoover(Ensemble):
         super().restore(state)
         for name in self.chains:
             chain = getattr(self, name)
-            chain.places, chain.momenta = (np.array(state[f"{name}_{x}"]) for x in ("places", "momenta"))
+            for x in ("places", "momenta"):
+                setattr(chain, x, alike(state[f"{name}_{x}"], getattr(chain, x), f"{name}_{x}"))

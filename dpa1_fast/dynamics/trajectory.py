@@ -80,7 +80,15 @@ class Trajectory(Protocol):
         """Brings frames to the disk. Returns what ``resume`` needs, a value that JSON keeps as it is."""
         ...
 
-    def resume(self, state: Any) -> None:
+    def checked(self, state: Any) -> list[int]:
+        """The same as a list of numbers, as ``flush`` returns it.
+
+        Raises:
+            TypeError, ValueError: it is none, or not of so many.
+        """
+        ...
+
+    def resume(self, state: list[int]) -> None:
         """Cuts back to what ``flush`` returned."""
         ...
 
@@ -129,6 +137,10 @@ class ExtxyzTrajectory:
         if begin:
             self._files[0].path.parent.mkdir(exist_ok=True)
         return [file.flush(begin) for file in self._files]
+
+    def checked(self, state: Any) -> list[int]:
+        """See ``Trajectory``."""
+        return _numbers(state, len(self._files))
 
     def resume(self, state: list[int]) -> None:
         """See ``Trajectory``."""
@@ -181,6 +193,10 @@ class Hdf5Trajectory:
             self._kept = {}
         return [self._generation, self._count]
 
+    def checked(self, state: Any) -> list[int]:
+        """See ``Trajectory``."""
+        return _numbers(state, 2)
+
     def resume(self, state: list[int]) -> None:
         """See ``Trajectory``."""
         self._kept = {}
@@ -220,6 +236,13 @@ class Hdf5Trajectory:
             durable(self._target.parent)
         self._parts.remove()
         return [self._target]
+
+
+def _numbers(state: Any, count: int) -> list[int]:
+    numbers = [int(x) for x in state]
+    if len(numbers) != count or min(numbers) < 0:
+        raise ValueError(f"{count} sizes of files are needed")
+    return numbers
 
 
 def trajectory(kind: str, folder: Path, structures: Sequence[Atoms]) -> Trajectory:

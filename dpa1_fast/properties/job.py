@@ -24,10 +24,12 @@ from ..engine import Engine
 from ..errors import StructureError
 from ..printable import name_of, printable
 from ..screening.journal import differences
+from ..screening.locks import FolderLock
 from ..screening.options import fingerprints
 from ..screening.sinks.base import write_file
 from ..sources import Item, Source
-from .base import STEPS, Found, Property, PropertyError, relaxed
+from . import base
+from .base import Found, Property, PropertyError, relaxed
 
 ATOMS = 20_000
 """Atoms of copies that are evaluated together."""
@@ -61,8 +63,12 @@ class Job:
             How many structures there are, and how many failed.
 
         Raises:
-            PropertyError: the folder holds another job.
+            PropertyError: the folder holds another job. JobError: another process writes there.
         """
+        with FolderLock(self.folder):
+            return self._run(sources, watch)
+
+    def _run(self, sources: Sequence[Source], watch: Callable[[int, int], None]) -> tuple[int, int]:
         results = self.folder / "results"
         results.mkdir(parents=True, exist_ok=True)
         self._claim(sources)
@@ -124,7 +130,7 @@ class Job:
         places = [k for k, x in enumerate(outcomes) if x is None]
         atoms: dict[int, Any] = {k: items[k].atoms for k in places}
         if self.fmax is not None and places:
-            ends = relax(self.engine, [atoms[k] for k in places], cell=True, fmax=self.fmax, steps=STEPS)
+            ends = relax(self.engine, [atoms[k] for k in places], cell=True, fmax=self.fmax, steps=base.STEPS)
             for k, done in zip(list(places), ends, strict=True):
                 try:
                     atoms[k] = relaxed(done, items[k].source, self.fmax).atoms

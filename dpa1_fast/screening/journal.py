@@ -8,26 +8,21 @@ job dies at, what lies behind the last whole line is thrown away and done again,
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DPA1Error, DPA1Warning
 from .blocks import Position
 from .folder import outputs_of, pieces, remove, strange
+from .locks import JobError as JobError
+from .locks import lock
 
 NAME = "journal.jsonl"
-
-
-class JobError(DPA1Error, RuntimeError):
-    """A job that can't begin or go on under this output."""
 
 
 def line_of(entry: Mapping[str, Any]) -> bytes:
@@ -68,35 +63,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What file systems say that do not lock files at all."""
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    """Keeps other processes away.
-
-    Raises:
-        JobError: another process has the lock, or the attempt failed in a way that says nothing good of the disk.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            raise JobError(f"{folder}: another process is writing this job; wait for it, or choose another") from None
-        if error.errno not in NO_LOCKS:
-            raise JobError(
-                f"{folder}: {NAME} could not be locked ({why}); the file system that holds it may be in trouble: "
-                "try again, or choose an --output on another disk"
-            ) from None
-        warnings.warn(
-            f"{folder} lies on a file system without locks ({why}), so nothing keeps you from starting this job twice "
-            "at a time; do not",
-            DPA1Warning,
-            stacklevel=4,
-        )
 
 
 def _check_header(path: Path, data: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -141,7 +107,7 @@ class Journal:
         self.path = folder / NAME
         self._file: IO[bytes] = self.path.open("a+b")
         try:
-            _lock(self._file, folder)
+            lock(self._file, folder)
             self._file.seek(0)
             data = self._file.read()
             entries, self._length = entries_of(data)

@@ -17,8 +17,9 @@ PAIR_3.4 := torch==2.8.0 triton==3.4.0 numpy==1.26.4
 PAIR_3.6 := torch==2.11.0 triton==3.6.0
 PAIR_3.9 := torch==2.15.0 triton==3.9.0
 PAIRS := build/pairs/$(PAIR_PYTHON)
-TRITON_TESTS := $(addprefix tests/test_,$(addsuffix .py,call_path compiled_races compiling compiling_elsewhere device_lists energy_net graph \
-	near_cutoff races short_lengths softmax_extremes triton tuning))
+# Not what Triton 3.9 alone makes of the shipped launch configurations: with others some give way, see bench/compiled/choices.py.
+TRITON_TESTS = $(filter-out %/test_static_report.py,$(shell grep -lE 'kernels\.triton|"triton"|race_checker|ptx_emulator' tests/test_*.py)) \
+	tests/test_device_lists.py
 
 .PHONY: demo test test-all test-pairs test-drivers test-torchsim fuzz lint docs dist dist-check bench bench-compare bench-peer bench-lammps bench-relax bench-train bench-screen bench-gpu gpu-kit rounding peer peer-check kernel-report clean help
 

@@ -112,7 +112,7 @@ def test_a_second_start_compiles_nothing_and_neither_does_a_launch(tmp_path: Pat
     assert first.returncode == 0, first.stderr
     made = re.search(r"sm_90, float32: (\d+) kernels compiled", first.stdout)
     assert made is not None, first.stdout
-    assert int(made[1]) >= 13
+    assert int(made[1]) >= 12  # and what serves instead of some, which depends on the compiler
     assert "kernels for sm_90, once" in first.stderr
     second = start(*warm)
     assert (second.returncode, second.stderr) == (0, "")

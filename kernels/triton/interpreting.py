@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+
+from .older_triton import mend
 
 VARIABLE = "TRITON_INTERPRET"
 
@@ -45,34 +46,5 @@ def settle() -> bool:
         knobs.runtime.interpret = interpreted
     finally:
         knobs.propagate_env = propagated
-    if interpreted:
-        _convert_scalars_of_one_element_arrays()
+    mend(interpreted)
     return interpreted
-
-
-def _convert_scalars_of_one_element_arrays() -> None:
-    """Lets the interpreter of Triton up to 3.6 use its numbers as bounds of loops with numpy 2.4 and later.
-
-    Its numbers are arrays of one element, and it takes ``int()`` of them, which numpy has since refused. Triton 3.7
-    takes it of the squeezed array. Only this process' interpreter is changed; the package on disk is not.
-    """
-    from triton import __version__
-    from triton.runtime import interpreter
-
-    if tuple(int(x) for x in __version__.split(".")[:2]) >= (3, 7) or hasattr(interpreter, "_dpa1_fast_scalars"):
-        return
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor: Any, *scope: Any) -> None:
-        patch(tensor, *scope)
-        if scope:  # Triton 3.5 and 3.6 undo what they patched, through this
-            scope[0].set_attr(tensor, "__index__", _index)
-        else:
-            tensor.__index__ = _index
-
-    interpreter._patch_lang_tensor = patched
-    interpreter._dpa1_fast_scalars = True
-
-
-def _index(number: Any) -> int:
-    return int(number.handle.data.item())

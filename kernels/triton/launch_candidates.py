@@ -108,7 +108,16 @@ EMBEDDING: dict[str, list[tuple[int, ...]]] = {
     "embedding_bwd": [(16, 0, 8), (16, 0, 4), (16, 0, 16), (16, 0, 2)],
     "embedding_edges_bwd": [(16, 0, 4), (16, 0, 8), (16, 0, 16), (16, 0, 2)],
     "coordinates": [(32, 0, 1), (32, 0, 2), (16, 0, 1), (16, 0, 2), (32, 0, 4)],
-    "series_moments": [(32, 32, 1), (32, 32, 2), (16, 32, 1), (32, 32, 4), (16, 16, 1), (16, 16, 2), (16, 16, 4)],
+    "series_moments": [
+        (32, 32, 1),
+        (32, 32, 2),
+        (16, 32, 1),
+        (32, 32, 4),
+        (16, 16, 1),
+        (16, 16, 2),
+        (16, 16, 4),
+        (16, 16, 8),
+    ],
     "series_moments_bwd": [(32, 32, 1), (32, 32, 2), (16, 32, 1), (32, 32, 4), (16, 16, 1), (16, 16, 2), (16, 16, 4)],
 }
 """By kernel (rows, chunk, warps[, stages[, keys]]), beside what is shipped: in all channels for half precisions and for

@@ -19,10 +19,11 @@ from dpa1_fast.train.bias import set_bias, shift_bias
 from dpa1_fast.train.checkpoint import newest
 from dpa1_fast.train.data import Dataset
 from dpa1_fast.train.extend import extended
-from dpa1_fast.train.finetune import FinetuneOptions, default_steps, steps_for
+from dpa1_fast.train.finetune import FinetuneOptions, default_length, rate_for, steps_for
 from dpa1_fast.train.finetune_command import change_bias_command, finetune_command
 from dpa1_fast.train.options import TrainingError
 from dpa1_fast.train.similar import place, shares
+from dpa1_fast.train.statistics import energy_bias, shrunk_shift
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +190,29 @@ def test_change_bias_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_few_samples_are_not_trained_on_for_long(data: Path) -> None:
-    # 100 times the root of the number of structures, up to 2,000; a smaller limit may be named.
-    assert [steps_for(n) for n in (1, 10, 100, 400, 10**6)] == [100, 316, 1000, 2000, 2000]
-    assert steps_for(100, 500) == 500
+    # 20 steps a structure, from 300 to 3,000; a first rate of 1e-4 times the root of their number, at most 1e-3.
+    assert [steps_for(n) for n in (1, 15, 30, 150, 10**6)] == [300, 300, 600, 3000, 3000]
+    assert [rate_for(n) for n in (1, 25, 100, 10**6)] == pytest.approx([1e-4, 5e-4, 1e-3, 1e-3])
     systems = (str(data / "train"),)
-    assert default_steps(systems) == steps_for(len(Dataset(make_model().config, systems)))
+    count = len(Dataset(make_model().config, systems))
+    assert default_length(systems) == (steps_for(count), rate_for(count))
+
+
+def test_few_structures_do_not_shift_a_model_that_is_right() -> None:
+    # Alloys whose labels are right to 20 meV an atom: plain least squares takes noise for energies of elements.
+    errors = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(12, [0.4, 0.3, 0.3], size=8).astype(float)
+        noise = 12 * rng.normal(scale=0.02, size=8)
+        others = rng.multinomial(12, [0.1, 0.1, 0.8], size=50) / 12
+        errors.append([np.mean((others @ shift(counts, noise)) ** 2) for shift in (shrunk_shift, energy_bias)])
+    shrunk, plain = np.sqrt(np.mean(errors, axis=0))
+    assert shrunk < 0.6 * plain
+    # Labels that count from other zeros are followed as far as by least squares.
+    zeros = np.array([-3.0, 5.0, 0.7])
+    assert np.allclose(shrunk_shift(counts, counts @ zeros), zeros, atol=1e-9)
+    found = shrunk_shift(counts, counts @ zeros + noise)
+    assert np.abs(found - energy_bias(counts, counts @ zeros + noise)).max() < 0.02
+    # An element that no structure has keeps its energy; a single structure is met.
+    assert shrunk_shift(np.array([[4.0, 0.0]]), np.array([8.0])).tolist() == pytest.approx([2.0, 0.0])

@@ -119,7 +119,7 @@ END = (
 
 def architecture() -> str:
     """The data's way: from a call to results; narrow enough for a phone."""
-    d = Drawing(500, 876, "the way of the data from structures to results")
+    d = Drawing(500, 776, "the way of the data from structures to results")
     y = 16
     for k, (title, words, code, kind) in enumerate(WAY):
         if k:

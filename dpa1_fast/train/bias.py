@@ -11,19 +11,22 @@ from ..model import DPA1
 from .data import Dataset
 from .options import TrainingError
 from .predict import predict
-from .statistics import energy_bias
+from .statistics import energy_bias, shrunk_shift
 
 AT_ONCE = 1024
 """Atoms that are evaluated at a time."""
 
 
-def shift_bias(model: DPA1, data: Dataset, chosen: Sequence[int], backend: str = "auto") -> tuple[float, float]:
-    """Adds to each type's bias what brings the model closest to the labelled energies.
+def shift_bias(
+    model: DPA1, data: Dataset, chosen: Sequence[int], backend: str = "auto", shrink: bool = False
+) -> tuple[float, float]:
+    """Adds to each type's bias what brings the model closest to the labelled energies, as DeePMD-kit does.
 
     Types that the data does not have keep their bias.
 
     Args:
         chosen: which samples; those without an energy do not count. backend: see ``predict``.
+        shrink: by ``shrunk_shift`` instead, for few structures of a model that is nearly right.
 
     Returns:
         RMSE per atom (eV) before and after.
@@ -43,7 +46,7 @@ def shift_bias(model: DPA1, data: Dataset, chosen: Sequence[int], backend: str =
         found[done:stop] = predict(model, batch.to(model.davg.device), backend).energy.detach().cpu().numpy()
         done = stop
     missing = np.array([data.samples[k].energy for k in labelled]) - found
-    return _apply(model, data, labelled, missing, add=True)
+    return _apply(model, data, labelled, missing, add=True, shrink=shrink)
 
 
 def set_bias(model: DPA1, data: Dataset, chosen: Sequence[int]) -> tuple[float, float]:
@@ -63,11 +66,13 @@ def _labelled(data: Dataset, chosen: Sequence[int]) -> list[int]:
     return labelled
 
 
-def _apply(model: DPA1, data: Dataset, labelled: list[int], wanted: np.ndarray, add: bool) -> tuple[float, float]:
+def _apply(
+    model: DPA1, data: Dataset, labelled: list[int], wanted: np.ndarray, add: bool, shrink: bool = False
+) -> tuple[float, float]:
     c = model.config
     counts = data.compositions()[labelled].astype(np.float64)
     counts[:, [t for t in c.atom_exclude_types if 0 <= t < c.ntypes]] = 0.0
-    shift = energy_bias(counts, wanted)
+    shift = shrunk_shift(counts, wanted) if shrink else energy_bias(counts, wanted)
     n = data.atoms[labelled]
     before, after = (float(np.sqrt(np.mean((x / n) ** 2))) for x in (wanted, wanted - counts @ shift))
     there = torch.from_numpy(counts.sum(0) > 0).to(model.out_bias.device)

@@ -24,7 +24,7 @@ from .similar import WAYS
 MOST = 2000
 """Structures of which biases and the statistics of new types are made, evenly over the data."""
 
-MOST_STEPS = 2000
+FEWEST_STEPS, STEPS_EACH, MOST_STEPS = 300, 20, 3000
 
 PARTS = {"descriptor": ("type_embedding", "embedding", "attention")}
 """Names for several beginnings of parameters' names."""
@@ -94,7 +94,7 @@ def ready(start: Start, options: Options, tuning: FinetuneOptions, backend: str,
         few = chosen[:: -(-len(chosen) // MOST)]
         set_new_statistics(model, data, few, start.known)
         if tuning.shift and any(data.samples[k].energy is not None for k in few):
-            shift_bias(model, data, few, backend)
+            shift_bias(model, data, few, backend, shrink=True)
         freeze(model, (*options.frozen, *spelled(tuning.freeze)))
         if tuning.lora is not None and not adapt(model, tuning.lora, options.seed):
             raise TrainingError(f"adapters of rank {tuning.lora} are no smaller than any matrix; take a lower rank")
@@ -103,17 +103,23 @@ def ready(start: Start, options: Options, tuning: FinetuneOptions, backend: str,
     return prepare(options, checked, make)
 
 
-def steps_for(samples: int, most: int = MOST_STEPS) -> int:
-    """Steps of a fine-tuning on so many structures: 100 times their root. With more, few are learnt by heart.
+def steps_for(samples: int) -> int:
+    """Steps of a fine-tuning on so many structures: 20 for each, from 300 to 3,000. With more, few are learnt by heart.
 
-    The figure behind it: ``docs/training.md``.
+    The figures behind it and ``rate_for``: ``docs/training.md``.
     """
-    return min(most, round(100 * math.sqrt(samples)))
+    return min(MOST_STEPS, max(FEWEST_STEPS, STEPS_EACH * samples))
 
 
-def default_steps(systems: tuple[str, ...]) -> int:
-    """``steps_for`` the structures of training data; no more are read than make a difference."""
-    return steps_for(sum(1 for _ in islice(frames(systems, ()), (MOST_STEPS // 100) ** 2)))
+def rate_for(samples: int) -> float:
+    """The learning rate that a fine-tuning on so many structures begins with: 1e-4 times their root, at most 1e-3."""
+    return min(1e-3, 1e-4 * math.sqrt(samples))
+
+
+def default_length(systems: tuple[str, ...]) -> tuple[int, float]:
+    """``steps_for`` and ``rate_for`` the structures of training data; no more are read than make a difference."""
+    count = sum(1 for _ in islice(frames(systems, ()), MOST_STEPS // STEPS_EACH))
+    return steps_for(count), rate_for(count)
 
 
 def spelled(names: tuple[str, ...]) -> tuple[str, ...]:

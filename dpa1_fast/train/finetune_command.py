@@ -10,7 +10,7 @@ from ..checkpoint import WRITABLE, own, read_model, write_model
 from .bias import set_bias, shift_bias
 from .command import started, train
 from .data import Dataset
-from .finetune import MOST, FinetuneOptions, begin, default_steps, factors, ready
+from .finetune import MOST, FinetuneOptions, begin, default_length, factors, ready
 from .input_toml import read_settings
 from .loop import Loop
 from .options import TrainingError
@@ -35,13 +35,13 @@ def finetune_command(
 
     Args:
         changes: ``steps``, ``start_lr``, ``batch_atoms``, ``seed`` in place of the settings'; None leaves them. Where
-            nothing says how many steps, the number of structures does, see ``finetune.steps_for``.
+            nothing says how many steps and how fast, the number of structures does, see ``finetune.steps_for``.
 
     Raises:
         TrainingError: no data, or an option that is wrong.
     """
     config = read_model(model, head).model.config
-    options = read_settings(settings, config, data, valid, default_steps)
+    options = read_settings(settings, config, data, valid, default_length)
     given = {k: v for k, v in changes.items() if v is not None}
     options = replace(options, **{k: given[k] for k in ("steps", "seed") if k in given})  # type: ignore[arg-type]
     if "start_lr" in given:

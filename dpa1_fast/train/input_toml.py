@@ -35,13 +35,13 @@ def read_settings(
     config: DPA1Config,
     train: tuple[str, ...],
     valid: tuple[str, ...],
-    steps: Callable[[tuple[str, ...]], int],
+    length: Callable[[tuple[str, ...]], tuple[int, float]],
 ) -> Options:
     """The training of a model that is there already, on data that is named; a TOML without ``model`` says the rest.
 
     Args:
         path: the TOML; None: defaults, for a fine-tuning. train, valid: data, in place of what the TOML names.
-        steps: how many there are for training data where the TOML does not say.
+        length: steps and first learning rate for training data where the TOML does not say.
 
     Raises:
         TrainingError: an option that is wrong or unknown, by its name; no data is named.
@@ -56,8 +56,9 @@ def read_settings(
         named = DataOptions(train, batch), DataOptions(valid, batch, count) if valid else None
     else:
         named = _data(data)
-    rates = ScheduleOptions(start_lr=5e-4, decay_steps=1, smooth=True)
-    return _options(top, config, *named, steps=steps(named[0].systems), rates=rates)
+    steps, rate = length(named[0].systems)
+    rates = ScheduleOptions(start_lr=rate, decay_steps=1, smooth=True)
+    return _options(top, config, *named, steps=steps, rates=rates)
 
 
 def read_student(path: Path | None, defaults: Options) -> Options:

@@ -71,6 +71,38 @@ def energy_bias(
     return np.asarray(bias, np.float64)
 
 
+RIDGES = (0.0, *np.logspace(-6, 2, 25).tolist(), np.inf)
+"""How strongly a shift is held at zero, in units of the mean square of what compositions span: not at all to wholly."""
+
+
+def shrunk_shift(counts: Array, missing: Array) -> Array:
+    """What to add to the types' energies, eV, held at zero as strongly as foretells left-out structures best. (ntypes,)
+
+    Few structures of several elements fix plain least squares badly: it then takes the model's errors for shifts. Where
+    labels count from other zeros, as another method's do, the best ridge is none.
+
+    Args:
+        counts: (structures, ntypes) atoms of each type. missing: (structures,) eV, labels less the model's energies.
+    """
+    n = counts.sum(1)
+    x, y = counts[n > 0] / n[n > 0, None], missing[n > 0] / n[n > 0]
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    kept = s > s.max(initial=0.0) * max(x.shape) * np.finfo(np.float64).eps
+    u, s, vt = u[:, kept], s[kept], vt[kept]
+    scale = float((s**2).mean()) if len(s) else 1.0
+    best, shift = np.inf, np.zeros(counts.shape[1])
+    for ridge in RIDGES:
+        part = s**2 / (s**2 + ridge * scale) if ridge < np.inf else np.zeros_like(s)
+        fitted = u @ (part * (u.T @ y))
+        told = 1.0 - (u**2 * part).sum(1)  # what a structure's own label leaves of its residual
+        if (told < 1e-9).any():
+            continue
+        error = float(np.mean(((y - fitted) / told) ** 2))
+        if error < best * (1 - 1e-9):
+            best, shift = error, vt.T @ (part / s * (u.T @ y))
+    return shift
+
+
 def chosen_for_statistics(data: Dataset, per_system: Sequence[int] | None) -> list[int]:
     """The samples that statistics are made of: all, or so many of each system, evenly over it."""
     if per_system is None:

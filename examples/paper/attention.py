@@ -16,7 +16,7 @@ import results
 import sets
 import torch
 from curves import WORK
-from trained import Clock, forget, judged, trained
+from trained import FROM_SCRATCH, Clock, forget, judged, trained
 
 from dpa1_fast.checkpoint import find
 
@@ -32,7 +32,7 @@ def steps_for(seconds: float, model: Path, train: Path, folder: Path, layers: in
     for steps in TIMED:
         forget(folder)
         began = process_time()
-        trained(model, train, steps, 1, "scratch", folder, attn_layer=layers)
+        trained(model, train, steps, 1, "scratch", FROM_SCRATCH, folder, attn_layer=layers)
         spent.append(process_time() - began)
     forget(folder)
     each = max((spent[1] - spent[0]) / (TIMED[1] - TIMED[0]), 1e-4)
@@ -47,7 +47,10 @@ def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
     steps = steps_for(run["budget"], model, file, folder / "timed", run["layers"])
     clock = Clock(folder)
     found = judged(
-        trained(model, file, steps, run["seed"], "scratch", folder / "training", attn_layer=run["layers"]), held
+        trained(
+            model, file, steps, run["seed"], "scratch", FROM_SCRATCH, folder / "training", attn_layer=run["layers"]
+        ),
+        held,
     )
     done = {"steps": steps, **found, "seconds": clock.read()}
     forget(folder)

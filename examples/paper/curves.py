@@ -16,7 +16,7 @@ from pathlib import Path
 import results
 import sets
 import torch
-from trained import RATES, Clock, forget, judged, trained
+from trained import Clock, forget, judged, rate_of, trained
 
 from dpa1_fast.checkpoint import find, read_model
 from dpa1_fast.train.finetune import steps_for
@@ -26,9 +26,9 @@ STEPS = 1500
 WORK = Path("build/paper")
 
 
-def steps_of(samples: int, start: str, steps: int) -> int:
-    """As many from scratch and on all samples; fewer where few are fine-tuned, as ``dpa1-fast finetune`` does."""
-    return steps if start == "scratch" or samples < 0 else steps_for(samples, steps)
+def length(samples: int, start: str, steps: int) -> results.Run:
+    """Steps and first rate: from scratch always as many, fine-tuned as ``dpa1-fast finetune`` does."""
+    return {"steps": steps if start == "scratch" else steps_for(samples), "rate": rate_of(start, samples)}
 
 
 def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
@@ -44,17 +44,17 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
                 for start in ("pretrained", "scratch"):
                     if samples or (start == "pretrained" and seed == seeds[0]):
                         run = {"experiment": "curves", "set": name, "samples": samples, "start": start}
-                        settings = {"seed": seed, "steps": steps_of(samples, start, steps), "rate": RATES[start]}
+                        settings = {"seed": seed, **length(most if samples < 0 else samples, start, steps)}
                         yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": model}
 
 
-def plan_longer(names: Sequence[str], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
+def plan_longer(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
     """On all samples, for more steps: whether the curves' own were too few to compare with."""
     for seed in seeds:
         for start in ("scratch", "pretrained"):
-            for name in names:
+            for name, most in sizes.items():
                 run = {"experiment": "longer", "set": name, "samples": -1, "start": start, "seed": seed}
-                yield run | {"steps": steps, "rate": RATES[start], "model": model}
+                yield run | {"steps": steps, "rate": rate_of(start, most), "model": model}
 
 
 def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
@@ -68,7 +68,9 @@ def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
     else:
         few = sets.chosen(train, run["samples"], run["seed"])
         file = sets.write(folder / "train.extxyz", few)
-        found = judged(trained(model, file, run["steps"], run["seed"], run["start"], folder / "training"), held)
+        found = judged(
+            trained(model, file, run["steps"], run["seed"], run["start"], run["rate"], folder / "training"), held
+        )
         found["trained_on"] = len(few)
     found["seconds"] = clock.read()
     forget(folder)
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = {name: len(sets.load(name, given.data)[0]) for name in given.sets.split(",")}
     digest = results.digest(model)
     if given.longer:
-        planned = plan_longer(list(sizes), seeds, given.longer * given.steps, digest)
+        planned = plan_longer(sizes, seeds, given.longer * given.steps, digest)
     else:
         planned = plan(sizes, seeds, given.steps, digest)
     results.do(planned, lambda run: one(run, model, given.data, given.work), given.results)

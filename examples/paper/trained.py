@@ -15,23 +15,28 @@ from dpa1_fast.config import DPA1Config
 from dpa1_fast.testing.command import tested
 from dpa1_fast.train.command import started
 from dpa1_fast.train.data import elements
-from dpa1_fast.train.finetune import FinetuneOptions, begin, ready
+from dpa1_fast.train.finetune import FinetuneOptions, begin, rate_for, ready
 from dpa1_fast.train.loop import Loop
 from dpa1_fast.train.options import BatchOptions, DataOptions, LossOptions, Options, ScheduleOptions
 from dpa1_fast.train.prepare import prepare
 
 BATCH_ATOMS = 96
-RATES = {"pretrained": 3e-4, "scratch": 2e-3}
-"""First learning rates."""
+FROM_SCRATCH = 2e-3
+"""The first learning rate."""
 
 
-def options(config: DPA1Config, train: Path, steps: int, seed: int, start: str) -> Options:
+def rate_of(start: str, samples: int) -> float:
+    """The first learning rate: of a pretrained model that which ``dpa1-fast finetune`` takes."""
+    return FROM_SCRATCH if start == "scratch" else round(rate_for(samples), 6)
+
+
+def options(config: DPA1Config, train: Path, steps: int, seed: int, rate: float) -> Options:
     """The same for all but the first learning rate: Adam, cosine, energies and forces, the average of parameters."""
     return Options(
         model=config,
         train=DataOptions((str(train),), BatchOptions("atoms", BATCH_ATOMS)),
         loss=LossOptions(energy=(5.0, 50.0), force=(10.0, 5.0), intensive=True),
-        schedule=ScheduleOptions(kind="cosine", start_lr=RATES[start], stop_lr=1e-6),
+        schedule=ScheduleOptions(kind="cosine", start_lr=rate, stop_lr=1e-6),
         steps=steps,
         seed=seed,
         display=steps,
@@ -42,7 +47,9 @@ def options(config: DPA1Config, train: Path, steps: int, seed: int, start: str) 
     )
 
 
-def trained(model: Path, train: Path, steps: int, seed: int, start: str, folder: Path, **changes: Any) -> DPA1:
+def trained(
+    model: Path, train: Path, steps: int, seed: int, start: str, rate: float, folder: Path, **changes: Any
+) -> DPA1:
     """A model trained on a file of structures; a killed training goes on where its folder stands.
 
     Args:
@@ -51,11 +58,11 @@ def trained(model: Path, train: Path, steps: int, seed: int, start: str, folder:
     with started(folder, "cpu", None, False) as here:
         if start == "pretrained":
             began = begin(str(model), None, (str(train),), "neighbors")
-            asked = options(began.model.config, train, steps, seed, start)
+            asked = options(began.model.config, train, steps, seed, rate)
             prepared = ready(began, asked, FinetuneOptions(), "auto", True)
         else:
             config = replace(read_model(model).model.config, type_map=elements([str(train)]), **changes)
-            prepared = prepare(options(config, train, steps, seed, start))
+            prepared = prepare(options(config, train, steps, seed, rate))
         loop = Loop(prepared, folder, here)
         loop.run()
     assert loop.average is not None

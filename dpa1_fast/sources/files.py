@@ -29,7 +29,7 @@ JSON_KINDS = ("", "json", "jsonl", "ndjson", "extxyz")
 """What ASE calls files that may hold JSON: by such endings, or none. Its other formats may begin with a brace too."""
 
 
-OURS = ("extxyz", "json", "db", "lammps-dump-text", "lammps-data", "cif")
+OURS = ("extxyz", "json", "db", "lammps-dump-text", "lammps-data", "cif", "vasp-xdatcar")
 """Formats that are read here; ASE's other names of formats are for its readers."""
 
 
@@ -101,6 +101,10 @@ class FileSource:
             from .lammps import read_data_file
 
             yield from read_data_file(self.path, mark, self.names)
+        elif kind == "vasp-xdatcar":
+            from .xdatcar import read_xdatcar
+
+            yield from read_xdatcar(self.path, mark)
         elif kind is not None:
             from .ase_file import read_ase_file
 

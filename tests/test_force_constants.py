@@ -135,6 +135,8 @@ def test_directions_are_few_and_span_space() -> None:
     lattice = bulk("Al").cell.array
     assert len(directions(lattice, CUBE)) == 1
     assert len(directions(lattice, np.eye(3)[None])) == 6
+    thin = np.array([[3.0, 0, 0], [29.9, 0.01, 0], [29.9, 0, 0.01]])  # all its vectors are nearly one
+    assert np.linalg.matrix_rank(directions(thin, np.eye(3)[None]), tol=0.1) == 3
     inversion = np.array([np.eye(3), -np.eye(3)])
     assert len(directions(lattice, inversion)) == 3
     for rotations in (CUBE, np.eye(3)[None], inversion, CUBE[np.linalg.det(CUBE) > 0]):

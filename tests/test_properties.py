@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from commands import run_command
 import dpa1_fast
 from dpa1_fast.dynamics.relax import Relaxed, relax
 from dpa1_fast.engine import VOIGT
+from dpa1_fast.errors import StructureError
 from dpa1_fast.properties.base import Property, PropertyError
 from dpa1_fast.properties.elastic import Elastic, full, moduli
 from dpa1_fast.properties.eos import Eos
@@ -167,6 +170,15 @@ def test_energies_without_a_minimum_are_said(tmp_path: Path) -> None:
     made.prop = Eos(strain=0.02)
     made.run(find_sources([str(tmp_path / "wide.extxyz")], ENGINE.config.type_map))
     assert "no minimum among these volumes" in (tmp_path / "out" / "eos.csv").read_text()
+
+
+@pytest.mark.parametrize("curve", [lambda v: 0.0 * v, lambda v: -((v - v.mean()) ** 2)], ids=["flat", "a maximum"])
+def test_what_is_no_minimum_has_no_modulus(curve: Callable[[Any], Any]) -> None:
+    """A fit goes through anything: through energies of atoms that do not see each other, and through a maximum."""
+    asked = Eos().ask(bulk("Al"), "Al")
+    energies = curve(np.array([a.get_volume() for a in asked.copies])) - 3.0
+    with pytest.raises(StructureError, match="no minimum among these volumes"):
+        asked.found([SimpleNamespace(energy=e) for e in energies])  # type: ignore[misc]
 
 
 def test_the_command(metals: Path, tmp_path: Path) -> None:

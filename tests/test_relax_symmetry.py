@@ -108,3 +108,19 @@ def test_the_command_keeps_the_symmetry(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("dpa1_fast.screening.options.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="needs spglib"):
         Options(inputs=("a",), models=("m",), output=tmp_path, relax="cell", keep_symmetry=True)
+
+
+def test_what_has_no_symmetry_to_find_fails_alone(tmp_path: Path) -> None:
+    """spglib has errors of its own for atoms that overlap, and crashes where positions are no numbers."""
+    strange = [
+        Atoms("Al2", [[0, 0, 0], [0, 0, 1e-5]], cell=[4, 4, 4], pbc=True),
+        Atoms("Al", [[np.nan, 0, 0]], cell=[4, 4, 4], pbc=True), bulk("Al"),
+    ]  # fmt: skip
+    write(tmp_path / "in.extxyz", strange)
+    words = ("-m", "almgcu-demo", "-o", tmp_path / "out", "--cell", "--keep-symmetry", "--no-report", "--threads", "1")
+    done = run_command("relax", tmp_path / "in.extxyz", *words)
+    assert done.returncode == 1, done.stderr
+    assert len(read(tmp_path / "out" / "results.extxyz", ":")) == 1
+    failures = (tmp_path / "out" / "failures.csv").read_text(encoding="utf-8")
+    assert "its symmetry cannot be found" in failures
+    assert "position of atom 0 is not finite" in failures

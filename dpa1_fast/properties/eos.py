@@ -13,6 +13,9 @@ from ..engine import Result
 from ..errors import StructureError
 from .base import Found, OfCopies, PropertyError
 
+FLAT = 1e-9
+"""eV an atom. Energies that differ by less have no minimum."""
+
 
 @dataclass(frozen=True)
 class Eos(OfCopies):
@@ -55,7 +58,8 @@ class EosAsked:
             derivative = fit.eos_parameters[2]
         except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
             raise StructureError(self.name, f"its energies have no minimum among these volumes ({error})") from None
-        if not min(volumes) < volume < max(volumes):
+        flat = np.ptp(energies) < FLAT * len(self.copies[0])  # atoms that do not see each other
+        if flat or not (min(volumes) < volume < max(volumes) and bulk > 0.0):
             raise StructureError(
                 self.name, "its energies have no minimum among these volumes; relax it or widen --strain"
             )

@@ -106,12 +106,12 @@ def directions(lattice: Array, rotations: Array) -> Array:
     """As few as span space with their images, each with its opposite where no image is that. (k, 3).
 
     Args:
-        lattice: (3, 3), tried are its vectors and their sums. rotations: (g, 3, 3).
+        lattice: (3, 3), tried are its vectors and their sums, then axes. rotations: (g, 3, 3).
     """
     steps = sorted(
         (x for x in itertools.product((1, 0, -1), repeat=3) if x > (0, 0, 0)), key=lambda x: sum(map(abs, x))
     )
-    tried = [v / np.linalg.norm(v) for v in np.array(steps, dtype=float) @ lattice]
+    tried = [v / np.linalg.norm(v) for v in [*(np.array(steps, dtype=float) @ lattice), *np.eye(3)]]
     images = [rotations @ v for v in tried]
     moments = [v.T @ v / len(v) for v in images]
     few = (c for count in (1, 2, 3) for c in itertools.combinations(range(len(tried)), count))

@@ -28,6 +28,7 @@ from ..screening.locks import FolderLock
 from ..screening.options import fingerprints
 from ..screening.sinks.base import write_file
 from ..sources import Item, Source
+from ..structures.structure import from_ase
 from . import base
 from .base import Found, Property, PropertyError, relaxed
 
@@ -140,6 +141,7 @@ class Job:
         asked: dict[int, Any] = {}
         for k in places:
             try:
+                from_ase(self.engine.config, atoms[k], items[k].source)  # spglib crashes where positions are no numbers
                 asked[k] = self.prop.ask(atoms[k], items[k].source)
             except StructureError as error:
                 outcomes[k] = error

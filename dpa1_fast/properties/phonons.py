@@ -30,6 +30,9 @@ except ImportError as error:
 IMAGINARY = -0.05
 """THz. Frequencies below are imaginary; above they are a sum rule's noise."""
 
+LARGEST = 10_000
+"""Atoms of a supercell that nobody asked for by its repeats."""
+
 
 @dataclass(frozen=True)
 class Phonons:
@@ -51,7 +54,7 @@ class Phonons:
                "free_energy", "entropy", "heat_capacity")  # fmt: skip
 
     def __post_init__(self) -> None:
-        if not all(x > 0.0 for x in (self.displacement, self.length, self.mesh, self.temperature)):
+        if not all(0.0 < x < np.inf for x in (self.displacement, self.length, self.mesh, self.temperature)):
             raise PropertyError("--displacement, --length, --mesh and --temperature must be positive")
         if self.supercell is not None and min(self.supercell) < 1:
             raise PropertyError(f"--supercell {self.supercell} must be positive")
@@ -60,31 +63,35 @@ class Phonons:
         """See ``Property``."""
         periodic(atoms, name)
         repeats = self.supercell or [int(np.ceil(self.length / x)) for x in atoms.cell.lengths()]
+        count = int(np.prod(repeats)) * len(atoms)
+        if self.supercell is None and count > LARGEST:
+            told = f"a supercell of {self.length:g} Å would have {count:,} atoms, more than {LARGEST:,}"
+            raise StructureError(name, f"{told}; is its cell right? If so, give a smaller --length, or --supercell")
         masses = masses_of(atoms, name) if atoms.has("masses") else None
-        cell = PhonopyAtoms(
-            symbols=list(atoms.symbols), cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions(),
-            masses=masses,
-        )  # fmt: skip
+        # The same lattice with right-handed vectors, which phonopy wants.
+        lattice = atoms.cell[:] * np.sign(np.linalg.det(atoms.cell[:]))
         primitive = "auto" if _of_elements(atoms) else np.eye(3)
         try:
+            cell = PhonopyAtoms(symbols=list(atoms.symbols), cell=lattice, positions=atoms.positions, masses=masses)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "primitive_matrix defaulted")
                 # Our force constants need none of the supercell's symmetry, which takes phonopy longer than all else.
                 phonopy = Phonopy(
                     cell, supercell_matrix=np.diag(repeats), primitive_matrix=primitive, is_symmetry=False
                 )
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # phonopy's and spglib's own, others from version to version
             raise StructureError(name, f"phonopy makes no supercell ({type(error).__name__}: {error})") from None
         return PhononsAsked(atoms, name, phonopy, self)
 
     def found(self, engine: Engine, asked: Sequence[PhononsAsked], fmax: float) -> list[Found | StructureError]:
         """See ``Property``; displaced copies of all crystals are evaluated together."""
-        symmetries = [Symmetry(one.phonopy.primitive, symprec=SAME) for one in asked]
+        symmetries: dict[int, Symmetry] = {}
         supercells: dict[int, Supercell] = {}
         out: list[Any] = [None] * len(asked)
-        for k, (one, symmetry) in enumerate(zip(asked, symmetries, strict=True)):
+        for k, one in enumerate(asked):
             try:
-                supercells[k] = one.supercell(engine, symmetry)
+                symmetries[k] = one.symmetry()
+                supercells[k] = one.supercell(engine, symmetries[k])
             except StructureError as error:
                 out[k] = error
         each = force_constants_of_each(engine, list(supercells.values()), self.displacement)
@@ -104,6 +111,17 @@ class PhononsAsked:
     name: str
     phonopy: Any
     options: Phonons
+
+    def symmetry(self) -> Symmetry:
+        """Of the primitive cell.
+
+        Raises:
+            StructureError: it is not found.
+        """
+        try:
+            return Symmetry(self.phonopy.primitive, symprec=SAME)
+        except Exception as error:  # phonopy's and spglib's own, others from version to version
+            raise StructureError(self.name, f"its symmetry cannot be found ({error})") from None
 
     def supercell(self, engine: Engine, symmetry: Symmetry) -> Supercell:
         """The supercell as the engine sees it, types and parameters of its atoms included."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..engine import Engine, Result
 from ..errors import StructureError
 from ..prefetch import prefetch
@@ -167,13 +169,15 @@ def _symmetric(atoms: Any) -> Any:
     """Atoms made symmetric to the last digit, and held so; as they are where they have no space group."""
     if not atoms.pbc.all():
         return StructureError("", "--keep-symmetry needs a crystal, periodic along all three axes")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
+        return atoms  # spglib would crash; the engine says what is wrong
     from ase.constraints import FixSymmetry
 
     held = atoms.copy()
     held.set_constraint()
     try:
         symmetry = FixSymmetry(held)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # spglib's own, others from version to version
         return StructureError("", f"its symmetry cannot be found ({error})")
     held.set_constraint([*atoms.constraints, symmetry])
     return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io import write
 
 import dpa1_fast
 from dpa1_fast.drivers.ase import DPA1Calculator
@@ -24,7 +26,9 @@ from phonopy.structure.atoms import PhonopyAtoms  # noqa: E402
 
 from dpa1_fast.errors import StructureError  # noqa: E402
 from dpa1_fast.properties.base import Found  # noqa: E402
+from dpa1_fast.properties.job import Job  # noqa: E402
 from dpa1_fast.properties.phonons import Phonons  # noqa: E402
+from dpa1_fast.sources import find_sources  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
@@ -111,6 +115,34 @@ def test_masses_of_a_structure_are_those_of_its_atoms() -> None:
     heavy.set_masses([0.0, 1, 1, 1])
     with pytest.raises(StructureError, match="has the mass 0"):
         how.ask(heavy, "Al")
+
+
+def test_a_left_handed_cell_is_as_good_as_a_right_handed_one() -> None:
+    right, left = bulk("Al", cubic=True), bulk("Al", cubic=True)
+    left.set_cell(left.cell[[1, 0, 2]])
+    how = Phonons(length=8.0)
+    rows = [f.row for f in how.found(ENGINE, [how.ask(a, "Al") for a in (right, left)], 1e-3)]
+    assert rows[0]["max_frequency"] == pytest.approx(rows[1]["max_frequency"], abs=1e-6)
+    assert rows[0]["zero_point_energy"] == pytest.approx(rows[1]["zero_point_energy"], rel=1e-6)
+
+
+def test_strange_cells_and_positions_fail_alone(tmp_path: Path) -> None:
+    """Positions that are no numbers end a process in spglib; a cell of 0.3 Å would be a supercell of 64,000 atoms."""
+    skew = Atoms("Al", cell=[[3, 0, 0], [29.9, 3, 0], [0, 0, 3]], pbc=True)
+    strange = [
+        Atoms("Al", [[np.nan, 0, 0]], cell=[4, 4, 4], pbc=True), Atoms("Al", cell=[0.3] * 3, pbc=True),
+        Atoms("AlX", [[0, 0, 0], [0, 0, 2]], cell=[4, 4, 4], pbc=True),
+        Atoms("Al2", [[0, 0, 0], [0, 0, 1e-5]], cell=[4, 4, 4], pbc=True), skew, bulk("Al"),
+    ]  # fmt: skip
+    write(tmp_path / "in.extxyz", strange)
+    made = Job(ENGINE, "almgcu-demo", Phonons(length=8.0), tmp_path / "out", None)
+    assert made.run(find_sources([str(tmp_path / "in.extxyz")], ENGINE.config.type_map)) == (6, 4)
+    with (tmp_path / "out" / "phonons.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    said = ["position of atom 0 is not finite", "would have 19,683 atoms, more than 10,000", "Invalid symbol: X"]
+    for row, words in zip(rows, [*said, "phonopy makes no supercell"], strict=False):
+        assert words in row["error"]
+    assert [row["status"] for row in rows[4:]] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(

@@ -255,3 +255,17 @@ def test_a_free_axis_of_next_to_no_length_gives_no_stress() -> None:
     atoms = molecule(3, cell=[5.0, 5.0, 1e-310], pbc=[True, True, False])
     (result,) = Engine(make_model(), device="cpu").evaluate([atoms])
     assert result.stress is None
+
+
+def test_neighbors_of_hundreds_of_thousands_of_atoms_are_in_order() -> None:
+    # More atoms than 64³: the numbers of neighbours are put in order by a tree of bits, whose third level is used then.
+    rng = np.random.default_rng(5)
+    s = structure(rng.uniform(0.0, 180.0, (64**3 + 40_000, 3)), None, False)
+    rcut = 2.0
+    edges = neighbor_edges(s, rcut)
+    i, j, _, vector = sparse_search.pairs(s.positions, np.eye(3), s.pbc, rcut)
+    order = np.lexsort((j, i))
+    assert np.array_equal(edges.center, i[order])
+    assert np.array_equal(edges.neighbor, j[order])
+    assert np.abs(edges.vector - vector[order]).max() < 1e-12
+    assert len(i) > 3 * 10**5

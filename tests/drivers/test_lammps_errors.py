@@ -84,6 +84,17 @@ def test_a_plugin_for_another_release_is_not_loaded(folder: Path) -> None:
     assert "\nfine\n" in run.said
 
 
+def test_a_pair_style_given_again_is_a_new_one(folder: Path) -> None:
+    """Its types must be told again, for another model may have others; its options are not those of the first."""
+    once = setting(" precision float32") + THERMO + "run 0\n"
+    stopped(folder, once + "pair_style dpa1_fast model.prepared\nrun 0\n", "All pair coeffs are not set")
+    again = lmp(folder, once + PAIR.format("", "Mg Al Cu") + "run 0\n")
+    assert again.code == 0, again.said
+    first, last = lmp(folder, once).last["PotEng"], lmp(folder, setting() + THERMO + "run 0\n").last["PotEng"]
+    assert [row["PotEng"] for row in again.thermo] == [first, last]
+    assert first != last
+
+
 def cut(data: bytes) -> bytes:
     return data[:-100]
 

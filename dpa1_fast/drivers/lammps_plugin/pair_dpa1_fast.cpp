@@ -23,9 +23,15 @@ PairDPA1Fast::PairDPA1Fast(LAMMPS* lmp) : Pair(lmp) {
 
 PairDPA1Fast::~PairDPA1Fast() {
   if (out_) std::fclose(out_);
+  forget();
+}
+
+/// What pair_coeff said.
+void PairDPA1Fast::forget() {
   if (!allocated) return;
   memory->destroy(setflag);
   memory->destroy(cutsq);
+  allocated = 0;
 }
 
 void PairDPA1Fast::settings(int narg, char** arg) {
@@ -40,7 +46,11 @@ void PairDPA1Fast::settings(int narg, char** arg) {
   for (; k < narg && !keyword(k); ++k) files.emplace_back(arg[k]);
   if (files.empty())
     error->all(FLERR, "pair_style dpa1_fast: give a prepared model file; `dpa1-fast compile MODEL OUT` writes one");
+  // Given a second time it is a new one: nothing of the first stays, and its atom types are told again.
+  const std::string before = out_file_;
+  precision_ = "float64", out_file_ = "model_devi.out", threads_ = 1, out_freq_ = 100, atomic_ = false, relative_ = relative_v_ = 0;
   frame_.clear(), atomic_parameters_.clear();
+  forget();
   for (; k < narg; ++k) {
     const std::string word = arg[k];
     if (!keyword(k)) error->all(FLERR, "pair_style dpa1_fast: there is no option {}", word);
@@ -63,6 +73,7 @@ void PairDPA1Fast::settings(int narg, char** arg) {
   }
   if (threads_ < 1) error->all(FLERR, "pair_style dpa1_fast: threads must be 1 or more, not {}", threads_);
   if (out_freq_ < 1) error->all(FLERR, "pair_style dpa1_fast: out_freq must be 1 or more, not {}", out_freq_);
+  if (out_ && out_file_ != before) std::fclose(out_), out_ = nullptr;
   models_.clear();
   for (const std::string& file : files) load(file);
   comm_reverse = 3 * int(models_.size());

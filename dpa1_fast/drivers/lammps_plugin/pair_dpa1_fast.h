@@ -33,6 +33,7 @@ class PairDPA1Fast : public Pair {
     double virial[9] = {};
   };
 
+  void forget();
   void load(const std::string& file);
   void map(Loaded& m, int narg, char** arg);
   int first_type(const Loaded& m) const;

@@ -157,7 +157,21 @@ def test_what_did_not_come_to_rest_has_no_property(
         assert fmax is not None or rows[1]["status"] == "ok"
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"status": "ok", "else": 1}', '{"index": 1, "stat'])
+def test_a_damaged_result_is_named_and_done_again_without_it(text: str, metals: Path, tmp_path: Path) -> None:
+    whole = run(metals, tmp_path / "out", Eos())
+    path = tmp_path / "out" / "results" / "0000001.json"
+    path.write_text(text)
+    with pytest.raises(PropertyError, match=r"0000001\.json is damaged; delete it, and its structure is done again"):
+        run(metals, tmp_path / "out", Eos())
+    path.unlink()
+    assert run(metals, tmp_path / "out", Eos()) == whole
+
+
 def test_options_that_make_no_sense_are_named() -> None:
+    for fmax in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(PropertyError, match="--fmax .* must be positive"):
+            Job(ENGINE, "almgcu-demo", Eos(), Path("nowhere"), fmax)
     for make in (lambda: Eos(strain=0.7), lambda: Eos(points=3), lambda: Elastic(strain=-1.0)):
         with pytest.raises(PropertyError, match="--strain must lie between"):
             make()

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Job:
     fmax: float | None
     reading: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.fmax is not None and not 0.0 < self.fmax < inf:
+            raise PropertyError(f"--fmax {self.fmax} must be positive")
+
     def run(self, sources: Sequence[Source], watch: Callable[[int, int], None] = lambda *_: None) -> tuple[int, int]:
         """Does what is left.
 
@@ -80,7 +85,7 @@ class Job:
                 self._write(results, k, item, outcome)
             for k, _ in group:
                 done += 1
-                failed += json.loads(_file(results, k).read_text(encoding="utf-8"))["status"] == "failed"
+                failed += self._row(results, k)["status"] == "failed"
             watch(done, failed)
         write_file(self.folder / f"{self.prop.name}.csv", self._table(results, done).encode())
         return done, failed
@@ -164,12 +169,31 @@ class Job:
             row |= {**found.row, "status": "ok"}
         write_file(_file(results, k), json.dumps(row).encode())
 
+    @property
+    def _columns(self) -> list[str]:
+        return [*FIRST, *self.prop.columns, "status", "error"]
+
+    def _row(self, results: Path, k: int) -> dict[str, Any]:
+        """What was written of a structure.
+
+        Raises:
+            PropertyError: something else stands there.
+        """
+        path = _file(results, k)
+        try:
+            row = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError):
+            row = {}
+        if row.get("status") not in ("ok", "failed") or not set(row) <= set(self._columns):
+            raise PropertyError(f"{path} is damaged; delete it, and its structure is done again")
+        return row
+
     def _table(self, results: Path, count: int) -> str:
         text = io.StringIO()
-        out = csv.DictWriter(text, [*FIRST, *self.prop.columns, "status", "error"], lineterminator="\n")
+        out = csv.DictWriter(text, self._columns, lineterminator="\n")
         out.writeheader()
         for k in range(count):
-            out.writerow(json.loads(_file(results, k).read_text(encoding="utf-8")))
+            out.writerow(self._row(results, k))
         return text.getvalue()
 
 

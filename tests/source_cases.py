@@ -245,6 +245,11 @@ def xsf(path: Path) -> str:
     return str(path / "a.xsf")
 
 
+def nwchem_input(path: Path) -> str:
+    write(path / "a.nwi", crystal(2))
+    return str(path / "a.nwi")
+
+
 KINDS: dict[Callable[[Path], str], str] = {
     extxyz: "0 1 2 3 4",
     compressed: "0 1 2 3 4",
@@ -252,6 +257,7 @@ KINDS: dict[Callable[[Path], str], str] = {
     trajectory: "0 1 2 3 4",
     xdatcar: "0 1 2",
     poscar: "0",
+    nwchem_input: "0",
     database: "0 1 2 3",
     json_database: "0 1 2 3",
     optimade_lines: "0 1 2! 3 4",

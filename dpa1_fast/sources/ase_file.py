@@ -13,6 +13,7 @@ from typing import Any
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+from .ase_process import read_elsewhere
 from .ase_told import told_of
 from .base import Item
 from .reading import Damaged, reason
@@ -26,6 +27,11 @@ NOT_BY_NAME = {
     "bundletrajectory": "is a folder",
 }
 """Formats that ASE would open by name alone: it may write tables into a file, or ask a server for one."""
+
+
+SOUND = ("vasp", "traj", "proteindatabank", "res", "xsf")
+"""Formats whose readers ended soon over ten thousands of damaged files (tests/fuzz); others get a process of their own,
+which takes two seconds to start."""
 
 
 def read_ase_file(path: Path, mark: Any, kind: str) -> Iterator[Item]:
@@ -42,15 +48,24 @@ def read_ase_file(path: Path, mark: Any, kind: str) -> Iterator[Item]:
     done = 0 if mark is None else int(mark[0])
     # Trajectories find a frame by its number; readers of other formats would mostly read up to it as well.
     skip = done if kind == "traj" else 0
+    found = images(path, kind, skip) if kind in SOUND else read_elsewhere(path, kind, skip)
+    for frame, atoms in enumerate(islice(found, done - skip, None), start=done):
+        told, error = None, None
+        try:
+            told = told_of(kind, path, atoms)
+        except Damaged as fault:
+            error = reason(fault)
+        yield Item(str(path), frame, None if error else atoms, error, [frame + 1], told=told)
+
+
+def images(path: Path, kind: str, skip: int) -> Iterator[Any]:
+    """What ASE's reader gives, from number ``skip`` on, in this process.
+
+    Raises:
+        Exception: whatever it raises.
+    """
     with for_ase(path, kind) as given:
-        images = iread(given, index=slice(skip, None), format=kind, do_not_split_by_at_sign=True)
-        for frame, atoms in enumerate(islice(images, done - skip, None), start=done):
-            told, error = None, None
-            try:
-                told = told_of(kind, path, atoms)
-            except Damaged as fault:
-                error = reason(fault)
-            yield Item(str(path), frame, None if error else atoms, error, [frame + 1], told=told)
+        yield from iread(given, index=slice(skip, None), format=kind, do_not_split_by_at_sign=True)
 
 
 @contextmanager

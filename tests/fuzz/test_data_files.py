@@ -34,6 +34,7 @@ from source_cases import (
     lmdb_set,
     mixed_lines,
     npy,
+    nwchem_input,
     optimade_answer,
     optimade_lines,
     poscar,
@@ -70,7 +71,7 @@ EVALUATED, ATOMS = 3, 200
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 TEXTS = (
-    *(extxyz, poscar, xdatcar, cif, lammps_dump, lammps_data, protein, res, xsf, through_dpdata),
+    *(extxyz, poscar, xdatcar, cif, lammps_dump, lammps_data, protein, res, xsf, nwchem_input, through_dpdata),
     *(json_database, optimade_answer, optimade_lines, mixed_lines),
 )
 BINARY = (compressed, trajectory, database, lmdb_set, npy, hdf5_systems, zipped, tarred)

@@ -17,7 +17,7 @@ from ..engine import Engine, Result
 from ..errors import StructureError
 from ..sampling.pool import Failures, Member, evaluated, members
 from ..sources import Source
-from ..structures.structure import TYPE_NAMES
+from ..structures.type_names import TYPE_NAMES
 from ..train.options import TrainingError
 
 TRAIN, VALID, TOLD = "train.extxyz", "valid.extxyz", "labels.json"

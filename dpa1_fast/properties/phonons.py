@@ -15,7 +15,8 @@ from ase import Atoms
 from ..dynamics.velocities import masses_of
 from ..engine import Engine
 from ..errors import StructureError
-from ..structures.structure import TYPE_NAMES, from_ase
+from ..structures.structure import from_ase
+from ..structures.type_names import TYPE_NAMES
 from .base import Found, PropertyError
 from .eos import periodic
 from .force_constants import SAME, Array, Supercell, force_constants_of_each

@@ -31,7 +31,7 @@ NOT_BY_NAME = {
 
 SOUND = ("vasp", "traj", "proteindatabank", "res", "xsf")
 """Formats whose readers ended soon over ten thousands of damaged files (tests/fuzz); others get a process of their own,
-which takes two seconds to start."""
+which takes a second to start."""
 
 
 def read_ase_file(path: Path, mark: Any, kind: str) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ..structures.structure import TYPE_NAMES
+from ..structures.type_names import TYPE_NAMES
 from .base import Item, Told
 from .constraints import from_dicts, from_flags, sound
 from .ids import identity

@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from ..structures.structure import VIRTUAL
+from ..structures.type_names import VIRTUAL
 from .base import SourceError
 from .reading import Damaged
 

@@ -13,18 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from ..config import DPA1Config
 from ..errors import StructureError
 from .cell import SMALLEST_HEIGHT, check_cell, volume_of
+from .type_names import TYPE_NAMES, VIRTUAL
 
 SMALLEST_VOLUME = SMALLEST_HEIGHT**3
 """Å³. Less means that a free axis has no real vector: such a structure has no volume, and so no stress."""
 
 FARTHEST = 1e9
 """Å. Beyond it float64 holds places to no better than 1e-7 Å."""
-
-TYPE_NAMES = "dpa1_type"
-"""The array of ``ase.Atoms`` that names the model's type of each atom where symbols do not say it (OW, HW)."""
-
-VIRTUAL = "-1"
-"""Stands in that array for a virtual atom."""
 
 UNKNOWN = -2
 """Stands for the type of an element that a model does not know."""

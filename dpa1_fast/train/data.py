@@ -15,7 +15,8 @@ from ..config import DPA1Config
 from ..sources import find_sources
 from ..structures.batch import Batch, Neighborhood, collate, neighborhood
 from ..structures.neighbors import Edges
-from ..structures.structure import TYPE_NAMES, Structure, from_ase
+from ..structures.structure import Structure, from_ase
+from ..structures.type_names import TYPE_NAMES
 from .loss import Labels
 from .options import TrainingError
 

@@ -49,13 +49,6 @@ validate = 750
 save = 750
 seed = 1
 clip = 10.0
-[loss]
-energy = [0.02, 1]
-force = [1000, 10]
-[learning_rate]
-kind = "cosine"
-start_lr = 0.003
-stop_lr = 1e-5
 """
 AGAIN = """
 [data]
@@ -66,16 +59,16 @@ validate = 1200
 save = 600
 seed = 2
 clip = 10.0
+"""
+"""A second leg makes it good enough for water to stay water."""
+LEARNING = """
 [loss]
 energy = [0.02, 1]
 force = [1000, 10]
 [learning_rate]
 kind = "cosine"
-start_lr = 0.001
-warmup_steps = 100
 stop_lr = 1e-5
 """
-"""A second leg makes it good enough for water to stay water."""
 
 
 def dpa1_fast(*words: str | Path) -> None:
@@ -88,8 +81,8 @@ def train(data: Path) -> Path:
     first, second, held_out = (str((data / f"data_{k}").resolve()) for k in range(3))
     settings, more = FOLDER / "water.toml", FOLDER / "again.toml"
     systems = {"train": json.dumps([first, second]), "valid": json.dumps([held_out])}
-    settings.write_text(TRAINING.format(**systems), encoding="utf-8")
-    more.write_text(AGAIN, encoding="utf-8")
+    settings.write_text(TRAINING.format(**systems) + LEARNING + "start_lr = 0.003\n", encoding="utf-8")
+    more.write_text(AGAIN + LEARNING + "start_lr = 0.001\nwarmup_steps = 100\n", encoding="utf-8")
     dpa1_fast("train", settings, "--output", FOLDER / "first")
     begin, out = FOLDER / "first" / "model.safetensors", FOLDER / "model"
     options = ("--valid", held_out, "--settings", more, "--no-shift-bias", "--output", out)

@@ -165,12 +165,15 @@ class MolecularDynamics:
             self.failed[int(self.ids[row])] = StructureError(m.structures[row].name, told)
         stay = np.ones(len(self.ids), dtype=bool)
         stay[list(reasons)] = False
+        self._keep(stay)
+
+    def _keep(self, stay: NDArray[np.bool_]) -> None:
+        """Goes on with these systems alone."""
         self.ids = self.ids[stay]
-        if not len(self.ids):
-            return
-        m.change(stay)
-        self.ensemble.change(stay)
-        self._stepper.select(np.flatnonzero(stay).tolist())
+        if len(self.ids):
+            self.motion.change(stay)
+            self.ensemble.change(stay)
+            self._stepper.select(np.flatnonzero(stay).tolist())
 
     # --- what can be known ------------------------------------------------------------------------------------------
 
@@ -211,12 +214,9 @@ class MolecularDynamics:
         self.failed = {int(k): StructureError(str(name), str(why)) for k, name, why in state["failed"]}
         m = self.motion
         if not stay.all():
-            self.ids = self.ids[stay]
-            if not len(self.ids):
-                return
-            m.change(stay)
-            self.ensemble.change(stay)
-            self._stepper.select(np.flatnonzero(stay).tolist())
+            self._keep(stay)
+        if not len(self.ids):
+            return
         m.positions, m.velocities, m.cells = (np.array(state[x]) for x in ("positions", "velocities", "cells"))
         energy, energies, forces, virial = (np.array(state[x]) for x in ("energy", "energies", "forces", "virial"))
         m.found = Found(energy, energies, forces, virial)

@@ -137,7 +137,7 @@ def record(
     functions, names = kernels(), [name for name, _ in seen]
     out = []
     for k, (name, values) in enumerate(seen):
-        # The first layer comes first on the way forward, and last on the way back.
+        # The first layer comes first forward, and last backward.
         same = names[k + 1 :] if name.endswith("bwd_kernel") else names[:k]
         first = in_coordinates and name in SHARED and name not in same
         out.append(replace(launch_of(functions[name], name, architecture, values), coordinates=first))

@@ -75,3 +75,14 @@ def test_a_process_that_was_ended_by_others_costs_no_file(tmp_path: Path) -> Non
     os.kill(idle(), signal.SIGKILL)
     ase_process._idle[0]._process.wait()
     assert items(salt)[0].error is None
+
+
+def test_a_process_that_does_not_start_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    salt = tmp_path / "a.gen"
+    write(salt, bulk("NaCl", "rocksalt", a=5.6))
+    started = []
+    popen = ase_process.subprocess.Popen
+    monkeypatch.setattr(ase_process.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    monkeypatch.setattr(ase_process, "START", 0.0)
+    assert "stopped after 0 s" in str(items(salt)[0].error)
+    assert [process.poll() for process in started] == [-signal.SIGKILL]

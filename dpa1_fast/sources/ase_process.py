@@ -45,7 +45,11 @@ class AseProcess:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
         child.close()
-        self._answer(START)
+        try:
+            self._answer(START)
+        except BaseException:
+            self.stop()
+            raise
 
     def structures(self, path: Path, kind: str, skip: int) -> Iterator[Any]:
         """The ``ase.Atoms`` of a file from number ``skip`` on.

@@ -12,8 +12,10 @@ import typer
 from .cli_base import Dispersion, HeadOption, app, fail, one_line_errors, words
 from .cli_dynamics import Backend, Device, Format, Inputs, Model, Output, Precision, Threads, TypeMap
 
+FMAX = 1e-3
 Relax = Annotated[
-    float | None, typer.Option("--fmax", help="eV/Å; structures are first relaxed with their cells until then")
+    float | None,
+    typer.Option("--fmax", help=f"eV/Å; structures are first relaxed with their cells until then [default: {FMAX:g}]"),
 ]
 NoRelax = Annotated[bool, typer.Option("--no-relax", help="take structures as they come in")]
 
@@ -42,6 +44,13 @@ def _run(
     raise typer.Exit(0 if count and not failed else 1 if count > failed else 2)
 
 
+def _until(fmax: float | None, no_relax: bool) -> float | None:
+    """How far to relax, eV/Å; None: not at all."""
+    if no_relax and fmax is not None:
+        raise fail("--fmax says how far to relax, and --no-relax not to; give one of them")
+    return None if no_relax else FMAX if fmax is None else fmax
+
+
 @app.command()
 def phonons(
     inputs: Inputs,
@@ -52,7 +61,7 @@ def phonons(
     supercell: Annotated[str, typer.Option(metavar="3,3,3", help="repeats in place of a length")] = "",
     mesh: Annotated[float, typer.Option(help="of wave vectors, as phonopy's: a length in Å")] = 60.0,
     temperature: Annotated[float, typer.Option(help="K, of free energy and heat capacity")] = 300.0,
-    fmax: Relax = 1e-3,
+    fmax: Relax = None,
     no_relax: NoRelax = False,
     head: HeadOption = None,
     device: Device = "auto",
@@ -83,7 +92,7 @@ def phonons(
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
     options["dispersion"] = dispersion
-    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
+    _run(make, inputs, output, model, _until(fmax, no_relax), options, type_map, format)
 
 
 @app.command()
@@ -92,7 +101,7 @@ def elastic(
     output: Output,
     model: Model,
     strain: Annotated[float, typer.Option(help="the largest of each kind")] = 0.005,
-    fmax: Relax = 1e-3,
+    fmax: Relax = None,
     no_relax: NoRelax = False,
     head: HeadOption = None,
     device: Device = "auto",
@@ -115,7 +124,7 @@ def elastic(
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
     options["dispersion"] = dispersion
-    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
+    _run(make, inputs, output, model, _until(fmax, no_relax), options, type_map, format)
 
 
 @app.command()
@@ -125,7 +134,7 @@ def eos(
     model: Model,
     strain: Annotated[float, typer.Option(help="of the volume, to either side")] = 0.06,
     points: Annotated[int, typer.Option(help="volumes")] = 9,
-    fmax: Relax = 1e-3,
+    fmax: Relax = None,
     no_relax: NoRelax = False,
     head: HeadOption = None,
     device: Device = "auto",
@@ -148,4 +157,4 @@ def eos(
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
     options["dispersion"] = dispersion
-    _run(make, inputs, output, model, None if no_relax else fmax, options, type_map, format)
+    _run(make, inputs, output, model, _until(fmax, no_relax), options, type_map, format)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.io import write
 from commands import run_command
@@ -21,11 +22,13 @@ from dpa1_fast.dynamics.relax import Relaxed, relax
 from dpa1_fast.engine import VOIGT
 from dpa1_fast.errors import StructureError
 from dpa1_fast.properties.base import Property, PropertyError
+from dpa1_fast.properties.connected import connected
 from dpa1_fast.properties.elastic import Elastic, full, moduli
 from dpa1_fast.properties.eos import Eos
 from dpa1_fast.properties.job import Job
 from dpa1_fast.screening.locks import FolderLock, JobError
 from dpa1_fast.sources import find_sources
+from dpa1_fast.structures.structure import from_ase
 
 ENGINE = dpa1_fast.load("almgcu-demo", threads=1)
 
@@ -97,6 +100,39 @@ def test_moduli_of_an_isotropic_body_are_its_own() -> None:
     assert found["shear_modulus"] == pytest.approx(shear)
     assert found["youngs_modulus"] == pytest.approx(9 * bulk_modulus * shear / (3 * bulk_modulus + shear))
     assert np.allclose(full(np.arange(6.0))[tuple(zip(*VOIGT, strict=True))], [0, 1, 2, 1.5, 2, 2.5])
+
+
+def test_atoms_that_do_not_see_each_other_have_no_moduli(tmp_path: Path) -> None:
+    """Neither a gas nor chains, layers or one net beside an atom: no number stands where there is none."""
+    layers, chain = bulk("Al", cubic=True), bulk("Cu", cubic=True)
+    layers.set_cell([4.05, 4.05, 20.0])
+    chain.set_cell([3.6, 20.0, 20.0])
+    write(tmp_path / "far.extxyz", [bulk("Al", a=30.0), layers, chain, bulk("Al")])
+    *apart, sound = run(tmp_path / "far.extxyz", tmp_path / "out", Elastic())
+    for row in apart:
+        assert row["status"] == "failed"
+        assert row["bulk_modulus"] == row["c11"] == ""
+        assert "layers do not see each other within the cut-off of 5.5 Å" in row["error"]
+    assert sound["status"] == "ok"
+
+
+def test_a_net_of_neighbours_runs_along_three_vectors_in_any_cell() -> None:
+    """Of a skewed cell, of one with an atom written far outside, and beside a virtual atom."""
+    config = ENGINE.config
+    steep = bulk("Mg") * (2, 1, 1)
+    steep.set_cell(steep.cell[:] @ np.diag([1, 1, 1]) + [[0, 0, 0], [0, 0, 0], 3 * steep.cell[:][0]])
+    steep.positions[1] += 4 * steep.cell[:][1]
+    two = bulk("Al", cubic=True)
+    two.set_cell([4.05, 4.05, 12.0])
+    for atoms, whole in ((steep, True), (bulk("Al") + Atoms("X", [[1.0, 1.0, 1.0]]), True), (two, False)):
+        assert connected(from_ase(config, atoms, "it"), config.rcut) is whole
+
+
+def test_how_far_to_relax_and_not_to_do_not_go_together(metals: Path, tmp_path: Path) -> None:
+    done = run_command("eos", metals, "-m", "almgcu-demo", "-o", tmp_path / "out", "--no-relax", "--fmax", 0.01)
+    assert done.returncode == 2
+    assert "--fmax says how far to relax, and --no-relax not to; give one of them" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_job_ends_as_one_that_nobody_disturbed(

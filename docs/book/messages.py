@@ -44,7 +44,8 @@ def sources() -> Iterator[Path]:
 
 
 COMPILED = re.compile(
-    r"(?:error->(?:all|one|warning)\(FLERR,|throw (?!std::bad_alloc)\w+(?:::\w+)?\()" r'((?:"(?:[^"\\]|\\.)*"|[^";])*);'
+    r"(?:error->(?:all|one|warning)\(FLERR,|fmt::format\(|throw (?!std::bad_alloc)\w+(?:::\w+)?\()"
+    r'((?:"(?:[^"\\]|\\.)*"|[^";])*);'
 )
 
 

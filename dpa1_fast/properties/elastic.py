@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
-from ..engine import VOIGT, Result
+from ..engine import VOIGT, Engine, Result
+from ..errors import StructureError
+from ..structures.structure import from_ase
 from .base import Found, OfCopies, PropertyError
+from .connected import connected
 from .eos import periodic
 
 Array = NDArray[np.float64]
@@ -45,6 +49,28 @@ class Elastic(OfCopies):
                 copies.append(copy)
         return ElasticAsked(copies, name, np.array(strains))
 
+    def found(self, engine: Engine, asked: Sequence[Any], fmax: float) -> list[Found | StructureError]:
+        """See ``Property``; what falls into parts that do not see each other has no constants."""
+        apart = [_apart(engine, one) for one in asked]
+        ends = iter(super().found(engine, [one for one, why in zip(asked, apart, strict=True) if not why], fmax))
+        return [why or next(ends) for why in apart]
+
+
+def _apart(engine: Engine, asked: ElasticAsked) -> StructureError | None:
+    """What to say of atoms that do not hold together: some strain of them costs nothing. Dispersion reaches far."""
+    if engine.dispersion is not None:
+        return None
+    try:
+        if connected(from_ase(engine.config, asked.copies[0], asked.name), engine.config.rcut):
+            return None
+    except StructureError as error:
+        return error
+    return StructureError(
+        asked.name,
+        f"some of its atoms, chains or layers do not see each other within the cut-off of {engine.config.rcut:g} Å, "
+        "so a strain costs nothing and there are no elastic constants",
+    )
+
 
 @dataclass(frozen=True)
 class ElasticAsked:
@@ -75,13 +101,10 @@ def full(strain: Array) -> Array:
 
 
 def moduli(c: Array) -> dict[str, float]:
-    """Bulk, shear and Young's modulus in the unit of c (6, 6), and Poisson's ratio: Hill's mean; NaN where singular."""
+    """Bulk, shear and Young's modulus in the unit of c (6, 6), and Poisson's ratio: Hill's mean."""
     a, b, g = c[:3, :3].trace(), c[0, 1] + c[0, 2] + c[1, 2], c[3:, 3:].trace()
     bulk_v, shear_v = (a + 2 * b) / 9, (a - b + 3 * g) / 15
-    try:
-        s = np.linalg.inv(c)
-    except np.linalg.LinAlgError:
-        s = np.full((6, 6), np.nan)
+    s = np.linalg.inv(c)
     sa, sb, sg = s[:3, :3].trace(), s[0, 1] + s[0, 2] + s[1, 2], s[3:, 3:].trace()
     bulk = 0.5 * (bulk_v + 1 / (sa + 2 * sb))
     shear = 0.5 * (shear_v + 15 / (4 * sa - 4 * sb + 3 * sg))

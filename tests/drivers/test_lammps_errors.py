@@ -12,7 +12,7 @@ from test_lammps import ALLOY, EVERYTHING, PAIR, THERMO, alloy, assert_same, pre
 from test_lammps import demo as demo
 from test_lammps import folder as folder
 
-from bench.speed.lammps_runs import DRIVERS, START, lmp, write_data
+from bench.speed.lammps_runs import DRIVERS, START, Run, lmp, write_data
 from dpa1_fast.drivers.lammps import build
 
 pytestmark = pytest.mark.drivers
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.drivers
 NVE = THERMO + "thermo 1\ntimestep 0.001\nfix 1 all nve\nrun 50\n"
 
 
-def stopped(folder: Path, script: str, *words: str, ranks: int = 1) -> None:
+def stopped(folder: Path, script: str, *words: str, ranks: int = 1) -> Run:
     """LAMMPS ends with an error of its own in one line, and neither crashes nor prints NaN."""
     run = lmp(folder, script, ranks)
     assert run.code > 0, run.said  # a signal would be negative
@@ -29,6 +29,7 @@ def stopped(folder: Path, script: str, *words: str, ranks: int = 1) -> None:
     for word in words:
         assert word in run.said, run.said
     assert "Segmentation" not in run.said
+    return run
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -50,6 +51,26 @@ def test_an_atom_that_leaves_the_box_is_named(folder: Path) -> None:
     write_data(folder / "data", atoms, ALLOY, velocities)
     pair = PAIR.format("", "Mg Al Cu")
     stopped(folder, start + pair + NVE, "atoms left the box and are lost at step", ": 1", "Lost atoms", ranks=2)
+
+
+def test_lost_atoms_are_not_mixed_up_with_deleted_ones(folder: Path) -> None:
+    """IDs have gaps after delete_atoms with compress no, and the highest is above the number of atoms."""
+    atoms = alloy()
+    velocities = np.zeros((108, 3))
+    velocities[107, 2] = 800.0
+    start = START.replace("read_data", "boundary p p f\nread_data")
+    write_data(folder / "data", atoms, ALLOY, velocities)
+    fewer = "group few id 1:3 50\ndelete_atoms group few compress no\n"
+    pair = PAIR.format("", "Mg Al Cu")
+    run = stopped(folder, start + fewer + pair + NVE, "atoms left the box and are lost at step", "Lost atoms", ranks=2)
+    told = next(line for line in run.said.splitlines() if "are lost at step" in line)
+    assert told.split("lost at step")[1].split(":")[1].split()[0] == "108", told
+
+
+def test_a_file_of_deviations_that_cannot_be_written_stops_before_the_first_step(folder: Path) -> None:
+    write_data(folder / "data", alloy(), ALLOY)
+    pair = setting(" model.prepared out_file nowhere/devi.out")
+    stopped(folder, pair + NVE, "ERROR: pair_style dpa1_fast: nowhere/devi.out cannot be written to", ranks=2)
 
 
 def test_a_cell_that_collapses_is_right_or_an_error(folder: Path) -> None:

@@ -1,4 +1,6 @@
 // One step: what LAMMPS holds goes to the engine as it is, energies, forces and virials come back.
+#include <algorithm>
+#include <climits>
 #include <cstring>
 
 #include "atom.h"
@@ -59,7 +61,7 @@ void PairDPA1Fast::evaluate(Loaded& m, double* energies, double* forces, double*
   a.atomic_parameters = parameters_.empty() ? nullptr : parameters_.data();
   out.size = sizeof out, out.energies = energies, out.forces = forces, out.atomic_virials = atomic_virials;
   const int status = Core::get().evaluate(m.model.get(), &a, &out);
-  if (status) stop(m, status, out);
+  stop_together(status ? trouble(m, status, out) : "");
   if (out.over && !told_over_) {
     told_over_ = true;
     error->warning(FLERR, "dpa1_fast: {} atoms have more than sel = {} neighbours (up to {}); the nearest {} are kept, as in DeePMD-kit (said once)",
@@ -78,22 +80,6 @@ int PairDPA1Fast::first_type(const Loaded& m) const {
   }
   MPI_Allreduce(&own, &first, 1, MPI_INT64_T, MPI_MIN, world);
   return first == INT64_MAX ? 0 : int(first % m.info.types);
-}
-
-std::string PairDPA1Fast::name(int64_t i) const {
-  if (i < 0 || i >= atom->nlocal + atom->nghost) return "?";
-  return atom->tag_enable ? std::to_string(atom->tag[i]) : "(without an ID)";
-}
-
-void PairDPA1Fast::stop(const Loaded& m, int status, const dpa1_fast_results& out) const {
-  const std::string step = std::to_string(update->ntimestep);
-  if (status == DPA1_FAST_OVERLAP)
-    error->one(FLERR, "dpa1_fast: atoms {} and {} overlap at step {}: they are {:.3g} Å apart", name(out.atom), name(out.other), step, out.distance);
-  if (status == DPA1_FAST_NOT_FINITE)
-    error->one(FLERR, "dpa1_fast: atom {} has a position, an energy or a force that is not finite at step {}: is the time step too long, are atoms too close?", name(out.atom), step);
-  if (out.atom >= 0)
-    error->one(FLERR, "dpa1_fast: {} at step {} (atom ID {}): {}", m.file, step, name(out.atom), std::string(Core::get().error()));
-  error->one(FLERR, "dpa1_fast: {} at step {}: {}", m.file, step, std::string(Core::get().error()));
 }
 
 void PairDPA1Fast::tally(const dpa1_fast_results& out) {
@@ -115,23 +101,38 @@ void PairDPA1Fast::tally(const dpa1_fast_results& out) {
   }
 }
 
+/// One for each ID that an atom of any rank has, at its place less one.
+std::vector<unsigned char> PairDPA1Fast::ids_there() {
+  tagint highest = 0, top = 0;
+  for (int i = 0; i < atom->nlocal; ++i) highest = std::max(highest, atom->tag[i]);
+  MPI_Allreduce(&highest, &top, 1, MPI_LMP_TAGINT, MPI_MAX, world);
+  if (top > INT_MAX) return {};  // more than MPI counts in one message
+  std::vector<unsigned char> mine(size_t(top), 0), all(size_t(top), 0);
+  for (int i = 0; i < atom->nlocal; ++i)
+    if (atom->tag[i] >= 1) mine[size_t(atom->tag[i] - 1)] = 1;
+  MPI_Allreduce(mine.data(), all.data(), int(top), MPI_UNSIGNED_CHAR, MPI_MAX, world);
+  return all;
+}
+
 /// Names atoms that left the box; LAMMPS itself says only how many, and stops or goes on as thermo_modify lost has it.
+/// IDs need not be without gaps: those are known that were there when nobody was missing, and looked up again where
+/// atoms were added or taken away.
 void PairDPA1Fast::tell_lost() {
+  if (!atom->tag_enable) return;
   bigint here = atom->nlocal, there = 0;
   MPI_Allreduce(&here, &there, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   const bigint gone = atom->natoms - there;
-  if (gone <= lost_ || !atom->tag_enable) {
-    lost_ = gone;
-    return;
+  if (gone <= 0 && atom->natoms != known_atoms_) {
+    known_ = ids_there();
+    known_atoms_ = atom->natoms;
   }
+  const bool more = gone > lost_;
   lost_ = gone;
-  std::vector<unsigned char> seen(size_t(atom->natoms), 0), any(seen.size(), 0);
-  for (int i = 0; i < atom->nlocal; ++i)
-    if (atom->tag[i] >= 1 && bigint(atom->tag[i]) <= atom->natoms) seen[size_t(atom->tag[i] - 1)] = 1;
-  MPI_Allreduce(seen.data(), any.data(), int(seen.size()), MPI_UNSIGNED_CHAR, MPI_MAX, world);
+  if (!more) return;
+  const std::vector<unsigned char> still = ids_there();
   std::string who;
-  for (size_t t = 0, told = 0; t < any.size() && told < 10; ++t)
-    if (!any[t]) who += " " + std::to_string(t + 1), ++told;
+  for (size_t t = 0, told = 0; t < known_.size() && told < 10; ++t)
+    if (known_[t] && (t >= still.size() || !still[t])) who += " " + std::to_string(t + 1), ++told;
   if (comm->me == 0) error->warning(FLERR, "dpa1_fast: atoms left the box and are lost at step {}:{}", update->ntimestep, who);
 }
 

@@ -25,6 +25,18 @@ void PairDPA1Fast::unpack_reverse_comm(int n, int* atoms, double* buffer) {
       for (int c = 0; c < 3; ++c) m.forces[3 * size_t(atoms[i]) + c] += *buffer++;
 }
 
+/// On rank 0, before the first step; what it returns is what went wrong.
+std::string PairDPA1Fast::open_file() {
+  if (out_) return "";
+  out_ = std::fopen(out_file_.c_str(), "w");
+  if (!out_) return fmt::format("pair_style dpa1_fast: {} cannot be written to", out_file_);
+  std::fprintf(out_, "#%11s", "step");
+  for (const char* column : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
+    std::fprintf(out_, "%19s", column);
+  std::fprintf(out_, atomic_ ? "%19s\n" : "\n", "atm_devi_f(N)");
+  return "";
+}
+
 void PairDPA1Fast::deviate() {
   comm->reverse_comm(this);
   const int count = int(models_.size());
@@ -78,14 +90,6 @@ void PairDPA1Fast::deviate() {
     double d = std::sqrt(s);
     if (relative_v_ > 0) d /= std::fabs(mean) + relative_v_;
     v_most = std::max(v_most, d), v_least = std::min(v_least, d), v_sum += d * d;
-  }
-  if (!out_) {
-    out_ = std::fopen(out_file_.c_str(), "w");
-    if (!out_) error->one(FLERR, "pair_style dpa1_fast: {} cannot be written to", out_file_);
-    std::fprintf(out_, "#%11s", "step");
-    for (const char* column : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
-      std::fprintf(out_, "%19s", column);
-    std::fprintf(out_, atomic_ ? "%19s\n" : "\n", "atm_devi_f(N)");
   }
   std::fprintf(out_, "%12" PRId64, int64_t(update->ntimestep));
   const double average = sums[1] > 0 ? sums[0] / sums[1] : 0;

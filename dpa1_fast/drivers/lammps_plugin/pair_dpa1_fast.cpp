@@ -164,6 +164,7 @@ void PairDPA1Fast::init_style() {
     else
       error->all(FLERR, told);
   }
+  if (models_.size() > 1) stop_together(comm->me == 0 ? open_file() : "");
   neighbor->add_request(this, NeighConst::REQ_FULL);
-  told_over_ = false, lost_ = 0;
+  told_over_ = false, lost_ = 0, known_atoms_ = -1;
 }

@@ -38,10 +38,13 @@ class PairDPA1Fast : public Pair {
   void map(Loaded& m, int narg, char** arg);
   int first_type(const Loaded& m) const;
   void evaluate(Loaded& m, double* energies, double* forces, double* atomic_virials, dpa1_fast_results& out);
-  [[noreturn]] void stop(const Loaded& m, int status, const dpa1_fast_results& out) const;
+  std::string trouble(const Loaded& m, int status, const dpa1_fast_results& out) const;
+  void stop_together(std::string said) const;
   std::string name(int64_t i) const;
   void tally(const dpa1_fast_results& out);
+  std::vector<unsigned char> ids_there();
   void tell_lost();
+  std::string open_file();
   void deviate();
 
   std::vector<Loaded> models_;
@@ -49,7 +52,8 @@ class PairDPA1Fast : public Pair {
   int threads_ = 1, out_freq_ = 100;
   bool atomic_ = false, told_over_ = false;
   double relative_ = 0, relative_v_ = 0, cutoff_ = 0, scale_ = 1;
-  bigint lost_ = 0;
+  bigint lost_ = 0, known_atoms_ = -1;  // atoms missing so far; how many there were when known_ was made
+  std::vector<unsigned char> known_;   // (highest ID) one for each ID of an atom when none was missing
   std::FILE* out_ = nullptr;
   std::vector<double> frame_, atomic_parameters_, parameters_, energies_, forces_, virials_;
   std::vector<int32_t> types_;

@@ -58,7 +58,9 @@ def phonons(
     model: Model,
     displacement: Annotated[float, typer.Option(help="Å")] = 0.01,
     length: Annotated[float, typer.Option(help="Å; supercells are at least so long along each vector")] = 12.0,
-    supercell: Annotated[str, typer.Option(metavar="3,3,3", help="repeats in place of a length")] = "",
+    supercell: Annotated[
+        str, typer.Option(metavar="3,3,3", help="repeats, or phonopy's matrix by rows, in place of a length")
+    ] = "",
     mesh: Annotated[float, typer.Option(help="of wave vectors, as phonopy's: a length in Å")] = 60.0,
     temperature: Annotated[float, typer.Option(help="K, of free energy and heat capacity")] = 300.0,
     fmax: Relax = None,
@@ -85,10 +87,8 @@ def phonons(
         try:
             repeats = tuple(int(x) for x in words(supercell))
         except ValueError:
-            repeats = (0,)
-        if len(repeats) not in (0, 3):
-            raise fail(f"--supercell {supercell}: give three numbers with commas")
-        return Phonons(displacement, length, repeats or None, mesh, temperature)  # type: ignore[arg-type]
+            raise fail(f"--supercell {supercell}: give integers with commas") from None
+        return Phonons(displacement, length, repeats or None, mesh, temperature)
 
     options = {"head": head, "device": device, "backend": backend, "precision": precision, "threads": threads}
     options["dispersion"] = dispersion

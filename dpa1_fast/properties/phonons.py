@@ -40,13 +40,14 @@ class Phonons:
     """Displacements and what frequencies are looked at.
 
     Attributes:
-        displacement: Å. length: Å, supercells are at least so long along each vector. supercell: repeats, or None.
+        displacement: Å. length: Å, supercells are at least so long along each vector. supercell: repeats along
+            each vector, or phonopy's matrix by rows (nine integers), or None.
         mesh: phonopy's, a length in Å of the grid's inverse spacing. temperature: K, of free energy and heat capacity.
     """
 
     displacement: float = 0.01
     length: float = 12.0
-    supercell: tuple[int, int, int] | None = None
+    supercell: Sequence[int] | None = None
     mesh: float = 60.0
     temperature: float = 300.0
 
@@ -57,14 +58,17 @@ class Phonons:
     def __post_init__(self) -> None:
         if not all(0.0 < x < np.inf for x in (self.displacement, self.length, self.mesh, self.temperature)):
             raise PropertyError("--displacement, --length, --mesh and --temperature must be positive")
-        if self.supercell is not None and min(self.supercell) < 1:
-            raise PropertyError(f"--supercell {self.supercell} must be positive")
+        if self.supercell is not None and (
+            len(self.supercell) not in (3, 9) or np.linalg.det(matrix_of(self.supercell)) < 0.5
+        ):
+            given = ",".join(map(str, self.supercell))
+            raise PropertyError(f"--supercell {given} must be three or nine integers, with a positive determinant")
 
     def ask(self, atoms: Atoms, name: str) -> PhononsAsked:
         """See ``Property``."""
         periodic(atoms, name)
-        repeats = self.supercell or [int(np.ceil(self.length / x)) for x in atoms.cell.lengths()]
-        count = int(np.prod(repeats)) * len(atoms)
+        matrix = matrix_of(self.supercell or [int(np.ceil(self.length / x)) for x in atoms.cell.lengths()])
+        count = round(np.linalg.det(matrix)) * len(atoms)
         if self.supercell is None and count > LARGEST:
             told = f"a supercell of {self.length:g} Å would have {count:,} atoms, more than {LARGEST:,}"
             raise StructureError(name, f"{told}; is its cell right? If so, give a smaller --length, or --supercell")
@@ -77,9 +81,7 @@ class Phonons:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "primitive_matrix defaulted")
                 # Our force constants need none of the supercell's symmetry, which takes phonopy longer than all else.
-                phonopy = Phonopy(
-                    cell, supercell_matrix=np.diag(repeats), primitive_matrix=primitive, is_symmetry=False
-                )
+                phonopy = Phonopy(cell, supercell_matrix=matrix, primitive_matrix=primitive, is_symmetry=False)
         except Exception as error:  # phonopy's and spglib's own, others from version to version
             raise StructureError(name, f"phonopy makes no supercell ({type(error).__name__}: {error})") from None
         return PhononsAsked(atoms, name, phonopy, self)
@@ -150,7 +152,7 @@ class PhononsAsked:
         thermal = p.thermal_properties
         mole = 96.48533212  # kJ/mol in eV
         row = {
-            "supercell": " ".join(str(int(x)) for x in np.diag(p.supercell_matrix)),
+            "supercell": _words(p.supercell_matrix),
             "displacements": displacements,
             "min_frequency": float(frequencies.min()),
             "max_frequency": float(frequencies.max()),
@@ -165,6 +167,17 @@ class PhononsAsked:
             p.save(path, settings={"force_constants": True})
             text = path.read_text(encoding="utf-8")
         return Found(row, {"phonopy_params.yaml": text})
+
+
+def matrix_of(supercell: Sequence[int]) -> Array:
+    """(3, 3), rows of phonopy's matrix, from three repeats or from nine integers."""
+    return np.diag(supercell) if len(supercell) == 3 else np.reshape(supercell, (3, 3))
+
+
+def _words(matrix: Array) -> str:
+    """Three repeats where they say all, else nine integers."""
+    repeats = np.diag(matrix)
+    return " ".join(str(int(x)) for x in (repeats if np.array_equal(np.diag(repeats), matrix) else matrix.ravel()))
 
 
 def _of_elements(atoms: Atoms) -> bool:

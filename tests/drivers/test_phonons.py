@@ -66,6 +66,23 @@ def alloy() -> Atoms:
     return atoms
 
 
+def test_a_supercell_of_other_vectors_than_the_cells_is_that_of_phonopy() -> None:
+    """The cubic supercell of a primitive cell has what the cubic cell repeated has, and phonopy with our calculator."""
+    small = relaxed(bulk("Al"))
+    cube = bulk("Al", a=2 * float(np.max(small.cell[:])), cubic=True)
+    options = Phonons(supercell=(-3, 3, 3, 3, -3, 3, 3, 3, -3))
+    found = options.found(ENGINE, [options.ask(small, "small")], 1e-3)[0]
+    repeated = Phonons(supercell=(3, 3, 3))
+    same = repeated.found(ENGINE, [repeated.ask(cube, "cube")], 1e-3)[0]
+    assert isinstance(found, Found)
+    assert isinstance(same, Found)
+    assert found.row["supercell"] == "-3 3 3 3 -3 3 3 3 -3"
+    theirs, _ = one_by_one(cube, [3, 3, 3])
+    assert found.row["max_frequency"] == pytest.approx(float(theirs.mesh.frequencies.max()), abs=1e-3)
+    for column in ("max_frequency", "zero_point_energy", "free_energy", "heat_capacity"):
+        assert found.row[column] == pytest.approx(same.row[column], rel=1e-6), column
+
+
 @pytest.mark.parametrize("start", [bulk("Al"), bulk("Mg"), bulk("Cu"), alloy()], ids=lambda a: str(a.symbols))
 def test_frequencies_are_those_of_phonopy_with_our_calculator(start: Atoms) -> None:
     metal = relaxed(start)

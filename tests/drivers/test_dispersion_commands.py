@@ -15,16 +15,13 @@ from ase.calculators.mixing import SumCalculator
 from ase.io import write
 from commands import run_command
 
-import dpa1_fast
 from dpa1_fast.drivers.ase import DPA1Calculator
 
 pytestmark = pytest.mark.drivers
 
 pytest.importorskip("dftd3")
 from dftd3.ase import DFTD3  # noqa: E402
-
-NAME = "d3bj:pbe"
-BARE = dpa1_fast.load("almgcu-demo", threads=1)
+from test_dispersion import BARE, NAME, cluster, crystal  # noqa: E402
 
 
 def summed(atoms: Atoms) -> Atoms:
@@ -32,17 +29,6 @@ def summed(atoms: Atoms) -> Atoms:
     out: Atoms = atoms.copy()
     out.calc = SumCalculator([DPA1Calculator(BARE), DFTD3(method="pbe", damping="d3bj")])
     return out
-
-
-def crystal() -> Atoms:
-    atoms = bulk("Al", cubic=True)
-    atoms.symbols[0] = "Mg"
-    atoms.rattle(0.05, seed=1)
-    return atoms
-
-
-def cluster() -> Atoms:
-    return Atoms("AlCuMg", [[0, 0, 0], [2.6, 0, 0], [0.3, 2.7, 0.2]])
 
 
 def ran(name: str, structures: list[Atoms], folder: Path, *words: object) -> Path:

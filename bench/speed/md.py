@@ -2,9 +2,9 @@
 
     python -m bench.speed.md [--precision float32] [--model almgcu-demo] [--rounds 3]
 
-Both sides have the same engine and take the same steps (velocity Verlet). They take turns; times are medians of processor
-time, ratios medians of turns, of processor time and of the clock (with --threads 2 a batch has work for both, a system of
-four atoms does not). Writes build/bench_md.json.
+Both sides have the same engine and take the same steps (velocity Verlet). They take turns; times are medians of
+processor time, ratios medians of turns, of processor time and of the clock (with --threads 2 a batch has work for both,
+a system of four atoms does not). Writes build/bench_md.json.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 
 
 def places() -> Array:
-    """Period and group of each element (119, 2); lanthanides in group 3, a little apart from each other."""
+    """Period and group of each element (119, 2): hydrogen over the halogens, lanthanides in group 3 and a little on."""
     noble = (0, 2, 10, 18, 36, 54, 86, 118)
     out = np.full((119, 2), np.inf)
     for z in range(1, 119):

@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dpa1_68"))
-import more  # noqa: E402
+import more
 
 
 def labelled(atoms: Atoms) -> Atoms:

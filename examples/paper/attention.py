@@ -18,7 +18,7 @@ import torch
 from curves import WORK
 from trained import FROM_SCRATCH, Clock, forget, judged, trained
 
-from dpa1_fast.checkpoint import find
+from dpa1_fast.checkpoint import find, read_model
 
 LAYERS = (0, 1, 2, 3)
 SECONDS = 150
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = Path(find(given.model))
     planned = [
         {"experiment": "attention", "set": given.set, "layers": layers, "seed": int(seed), "budget": given.seconds,
-         "model": results.digest(model)}
+         "model": results.shape(read_model(model).model.config)}
         for seed in given.seeds.split(",") for layers in LAYERS
     ]  # fmt: skip
     results.do(planned, lambda run: one(run, model, given.data, given.work), given.results)

@@ -31,12 +31,14 @@ def length(samples: int, start: str, steps: int) -> results.Run:
     return {"steps": steps if start == "scratch" else steps_for(samples), "rate": rate_of(start, samples)}
 
 
-def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
+def plan(
+    sizes: Mapping[str, int], seeds: Sequence[int], steps: int, models: Mapping[str, str]
+) -> Iterator[results.Run]:
     """All runs: at 0 samples the pretrained model as it is.
 
     Args:
-        sizes: structures to train on in each set; only fewer of them are drawn. model: the digest of the pretrained
-            one; from scratch its hyper-parameters count alone, but it stands in each line.
+        sizes: structures to train on in each set; only fewer of them are drawn. models: what lines of each start call
+            the model; from scratch its hyper-parameters count alone.
     """
     for seed in seeds:
         for name, most in sizes.items():
@@ -45,16 +47,18 @@ def plan(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str)
                     if samples or (start == "pretrained" and seed == seeds[0]):
                         run = {"experiment": "curves", "set": name, "samples": samples, "start": start}
                         settings = {"seed": seed, **length(most if samples < 0 else samples, start, steps)}
-                        yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": model}
+                        yield run | (settings if samples else {"seed": 0, "steps": 0}) | {"model": models[start]}
 
 
-def plan_longer(sizes: Mapping[str, int], seeds: Sequence[int], steps: int, model: str) -> Iterator[results.Run]:
+def plan_longer(
+    sizes: Mapping[str, int], seeds: Sequence[int], steps: int, models: Mapping[str, str]
+) -> Iterator[results.Run]:
     """On all samples, for more steps: whether the curves' own were too few to compare with."""
     for seed in seeds:
         for start in ("scratch", "pretrained"):
             for name, most in sizes.items():
                 run = {"experiment": "longer", "set": name, "samples": -1, "start": start, "seed": seed}
-                yield run | {"steps": steps, "rate": rate_of(start, most), "model": model}
+                yield run | {"steps": steps, "rate": rate_of(start, most), "model": models[start]}
 
 
 def one(run: results.Run, model: Path, root: Path, work: Path) -> results.Run:
@@ -94,11 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = Path(find(given.model))
     seeds = [int(x) for x in given.seeds.split(",")]
     sizes = {name: len(sets.load(name, given.data)[0]) for name in given.sets.split(",")}
-    digest = results.digest(model)
-    if given.longer:
-        planned = plan_longer(sizes, seeds, given.longer * given.steps, digest)
-    else:
-        planned = plan(sizes, seeds, given.steps, digest)
+    models = {"pretrained": results.digest(model), "scratch": results.shape(read_model(model).model.config)}
+    steps = given.longer * given.steps if given.longer else given.steps
+    planned = (plan_longer if given.longer else plan)(sizes, seeds, steps, models)
     results.do(planned, lambda run: one(run, model, given.data, given.work), given.results)
 
 

@@ -35,9 +35,9 @@ Point = tuple[int, float, float, float]
 
 
 def newest(runs: Sequence[results.Run]) -> list[results.Run]:
-    """Of each experiment the runs with the model of its last line: those with an earlier one stay in the file."""
-    last = {run["experiment"]: run["model"] for run in runs}
-    return [run for run in runs if run["model"] == last[run["experiment"]]]
+    """Of each experiment and start those with the model of the last line; runs with an earlier one stay in the file."""
+    last = {(run["experiment"], run.get("start")): run["model"] for run in runs}
+    return [run for run in runs if run["model"] == last[run["experiment"], run.get("start")]]
 
 
 def curve(runs: Sequence[results.Run], name: str, start: str, what: str = "force") -> list[Point]:

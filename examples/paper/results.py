@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from dpa1_fast.config import DPA1Config
 
 FILE = Path(__file__).with_name("results.jsonl")
 Run = dict[str, Any]
@@ -53,5 +56,11 @@ def do(planned: Iterable[Run], work: Callable[[Run], Run], path: Path = FILE) ->
 
 
 def digest(path: Path) -> str:
-    """What a line calls a model's file by."""
+    """What a line calls a pretrained model's file by."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def shape(config: DPA1Config) -> str:
+    """What a line from scratch calls a model by: its hyper-parameters, whatever its types are."""
+    said = {k: x for k, x in asdict(config).items() if k != "type_map"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]

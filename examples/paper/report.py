@@ -187,7 +187,7 @@ def draw(runs: Sequence[results.Run], folder: Path) -> list[Path]:
             points = [(r["layers"], r["force"]) for r in layers if r["set"] == name]
             axis.plot(*zip(*points, strict=True), "o", label=TITLES[name])
         axis.set(xlabel="layers of attention", ylabel="force RMSE (meV/Å)", xticks=range(4))
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * max(r["force"] for r in layers))
         axis.legend()
         made.append(_saved_as(figure, folder / "attention.png"))
     return made

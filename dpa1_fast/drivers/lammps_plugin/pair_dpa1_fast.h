@@ -34,7 +34,7 @@ class PairDPA1Fast : public Pair {
   };
 
   void forget();
-  void load(const std::string& file);
+  void load(const std::string& file, std::vector<Loaded>& into) const;
   void map(Loaded& m, int narg, char** arg);
   int first_type(const Loaded& m) const;
   void evaluate(Loaded& m, double* energies, double* forces, double* atomic_virials, dpa1_fast_results& out);

@@ -92,6 +92,20 @@ def test_a_pair_style_that_failed_leaves_none(folder: Path) -> None:
     assert run.stdout.count("pair_coeff of dpa1_fast: the pair_style before it failed; give it again") == 2
 
 
+def test_a_file_that_only_one_rank_lacks_is_named(folder: Path) -> None:
+    """Each machine of a cluster may have files of its own; all ranks stop, with what that one has to say."""
+    (folder / "in.lammps").write_text(setting() + "run 0\n")
+    bare = folder / "bare"
+    bare.mkdir()
+    for name in ("data", "in.lammps"):
+        (bare / name).write_bytes((folder / name).read_bytes())
+    ranks = [["-n", "1", "-wdir", str(x), str(DRIVERS / "lmp"), "-in", "in.lammps"] for x in (folder, bare)]
+    command = [str(DRIVERS / "mpiexec"), *ranks[0], ":", *ranks[1]]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode > 0
+    assert "ERROR: pair_style dpa1_fast: model.prepared cannot be read" in run.stdout, run.stdout + run.stderr
+
+
 def test_a_file_of_deviations_that_cannot_be_written_stops_before_the_first_step(folder: Path) -> None:
     write_data(folder / "data", alloy(), ALLOY)
     pair = setting(" model.prepared out_file nowhere/devi.out")

@@ -7,6 +7,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "error.h"
+#include "fmt/format.h"
 #include "force.h"
 #include "memory.h"
 #include "neighbor.h"
@@ -84,7 +85,9 @@ void PairDPA1Fast::settings(int narg, char** arg) {
   comm_reverse = 3 * int(models_.size());
 }
 
+/// What is wrong may be so on one rank alone: a file or an instruction that its machine lacks.
 void PairDPA1Fast::load(const std::string& file, std::vector<Loaded>& into) const {
+  std::string said;
   try {
     const Core& core = Core::get();
     const dpa1_fast_options options = {sizeof options, precision_.c_str(), threads_};
@@ -103,8 +106,9 @@ void PairDPA1Fast::load(const std::string& file, std::vector<Loaded>& into) cons
       utils::logmesg(lmp, "dpa1_fast: {} ({}, checksum {:08x}), {}, {} thread(s), {}\n", file, m.info.producer, m.info.checksum, precision_, threads_, core.build);
     into.push_back(std::move(m));
   } catch (const std::exception& e) {
-    error->all(FLERR, "pair_style dpa1_fast: {}", std::string(e.what()));
+    said = fmt::format("pair_style dpa1_fast: {}", e.what());
   }
+  stop_together(said);
 }
 
 void PairDPA1Fast::coeff(int narg, char** arg) {

@@ -186,6 +186,7 @@ def test_damaged_files_are_refused(spoil: Callable[[bytes], bytes], said: str, f
         (setting(" threads 0"), "threads must be 1 or more"),
         (setting(" precision"), "precision needs a value"),
         (setting(" out_freq 10 sideways 1"), "there is no option sideways"),
+        (setting(" relative -1"), "relative must be 0 or more, not -1"),
         (setting().replace("model.prepared", ""), "give a prepared model file"),
         (setting().replace("model.prepared", "nothing"), "nothing cannot be read"),
         (setting().replace("newton on", "newton off"), "needs newton on"),

@@ -46,6 +46,11 @@ void PairDPA1Fast::deviate() {
     for (const Loaded& m : models_) square += (value(m) - mean) * (value(m) - mean) / count;
     return std::pair<double, double>(square, mean);
   };
+  // In LAMMPS's units, as the number is that is added to a mean; a ratio has none.
+  const auto told = [&](double d, double mean, double least) {
+    if (least < 0) return scale_ * d;
+    return d > 0 ? d / (mean + least / scale_) : 0.0;
+  };
   // Forces: the length of each atom's standard deviation, over that of its mean where it is to be relative.
   double largest = 0, smallest = INFINITY, sum = 0, number = 0;
   std::vector<double> own;
@@ -57,8 +62,7 @@ void PairDPA1Fast::deviate() {
       const auto [s, mean] = spread([&](const Loaded& m) { return m.forces[3 * size_t(i) + c]; });
       square += s, length += mean * mean;
     }
-    double d = std::sqrt(square);
-    if (relative_ > 0) d /= std::sqrt(length) + relative_;
+    const double d = told(std::sqrt(square), std::sqrt(length), relative_);
     largest = std::max(largest, d), smallest = std::min(smallest, d), sum += d, number += 1;
     if (atomic_) own.push_back(d), tags.push_back(int(atom->tag[i]));
   }
@@ -87,18 +91,17 @@ void PairDPA1Fast::deviate() {
   const double atoms = double(atom->natoms);
   for (int k = 0; k < 9; ++k) {
     const auto [s, mean] = spread([&](const Loaded& m) { return m.virial[k] / atoms; });
-    double d = std::sqrt(s);
-    if (relative_v_ > 0) d /= std::fabs(mean) + relative_v_;
+    const double d = told(std::sqrt(s), std::fabs(mean), relative_v_);
     v_most = std::max(v_most, d), v_least = std::min(v_least, d), v_sum += d * d;
   }
   std::fprintf(out_, "%12" PRId64, int64_t(update->ntimestep));
   const double average = sums[1] > 0 ? sums[0] / sums[1] : 0;
-  for (double x : {v_most * scale_, v_least * scale_, std::sqrt(v_sum / 9) * scale_, most * scale_, least * scale_, average * scale_})
+  for (double x : {v_most, v_least, std::sqrt(v_sum / 9), most, least, average})
     std::fprintf(out_, " %18.6e", x);
   std::vector<size_t> order(all.size());
   for (size_t k = 0; k < order.size(); ++k) order[k] = k;
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return all_tags[a] < all_tags[b]; });
-  for (size_t k : order) std::fprintf(out_, " %18.6e", all[k] * scale_);
+  for (size_t k : order) std::fprintf(out_, " %18.6e", all[k]);
   std::fprintf(out_, "\n");
   std::fflush(out_);
 }

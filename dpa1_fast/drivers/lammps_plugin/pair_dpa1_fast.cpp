@@ -50,7 +50,7 @@ void PairDPA1Fast::settings(int narg, char** arg) {
     error->all(FLERR, "pair_style dpa1_fast: give a prepared model file; `dpa1-fast compile MODEL OUT` writes one");
   // Given a second time it is a new one: nothing of the first stays, and its atom types are told again.
   const std::string before = out_file_;
-  precision_ = "float64", out_file_ = "model_devi.out", threads_ = 1, out_freq_ = 100, atomic_ = false, relative_ = relative_v_ = 0;
+  precision_ = "float64", out_file_ = "model_devi.out", threads_ = 1, out_freq_ = 100, atomic_ = false, relative_ = relative_v_ = -1;
   frame_.clear(), atomic_parameters_.clear();
   forget();
   models_.clear();
@@ -66,8 +66,11 @@ void PairDPA1Fast::settings(int narg, char** arg) {
     if (word == "threads") threads_ = utils::inumeric(FLERR, arg[k], false, lmp);
     if (word == "out_freq") out_freq_ = utils::inumeric(FLERR, arg[k], false, lmp);
     if (word == "out_file") out_file_ = arg[k];
-    if (word == "relative") relative_ = utils::numeric(FLERR, arg[k], false, lmp);
-    if (word == "relative_v") relative_v_ = utils::numeric(FLERR, arg[k], false, lmp);
+    if (word == "relative" || word == "relative_v") {
+      const double least = utils::numeric(FLERR, arg[k], false, lmp);
+      if (!(least >= 0)) error->all(FLERR, "pair_style dpa1_fast: {} must be 0 or more, not {}", word, least);
+      (word == "relative" ? relative_ : relative_v_) = least;
+    }
     if (word == "fparam" || word == "aparam") {
       std::vector<double>& into = word == "fparam" ? frame_ : atomic_parameters_;
       into.push_back(utils::numeric(FLERR, arg[k], false, lmp));

@@ -51,7 +51,7 @@ class PairDPA1Fast : public Pair {
   std::string precision_ = "float64", out_file_ = "model_devi.out";
   int threads_ = 1, out_freq_ = 100;
   bool atomic_ = false, told_over_ = false;
-  double relative_ = 0, relative_v_ = 0, cutoff_ = 0, scale_ = 1;
+  double relative_ = -1, relative_v_ = -1, cutoff_ = 0, scale_ = 1;  // relative to nothing where below 0
   bigint lost_ = 0, known_atoms_ = -1;  // atoms missing so far; how many there were when known_ was made
   std::vector<unsigned char> known_;   // (highest ID) one for each ID of an atom when none was missing
   std::FILE* out_ = nullptr;

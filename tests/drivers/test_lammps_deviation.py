@@ -33,6 +33,10 @@ def results(tmp_path: Path) -> list[Result]:
     return out
 
 
+def steps(path: Path) -> list[int]:
+    return [int(line.split()[0]) for line in path.read_text().splitlines()[1:]]
+
+
 @pytest.mark.parametrize("unit", ["metal", "real"])
 @pytest.mark.parametrize("least", [0.5, 0.0])
 def test_relative_deviations_are_ratios_whatever_the_units(
@@ -50,3 +54,23 @@ def test_relative_deviations_are_ratios_whatever_the_units(
     ratio = virials.std(0) / (np.abs(virials.mean(0)) + least)
     expected = [ratio.max(), ratio.min(), np.sqrt(np.mean(ratio**2)), each.max(), each.min(), each.mean(), *each]
     assert found[1:] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_restart_goes_on_with_the_file_of_deviations(tmp_path: Path, results: list[Result]) -> None:
+    """As DeePMD-kit does; a row that a kill cut does not run into the next."""
+    end = "fix 1 all nve\ntimestep 1e-6\nrun 2\nwrite_restart after\n"
+    begin = START + PAIR.format("") + end
+    assert lmp(tmp_path, begin).code == 0
+    path = tmp_path / "devi.out"
+    assert steps(path) == [0, 1, 2]
+    path.write_text(path.read_text()[:-30])
+    again = "newton on\nread_restart after\n" + PAIR.format("") + end
+    run = lmp(tmp_path, again)
+    assert run.code == 0, run.said
+    assert steps(path) == [0, 1, 2, 2, 3, 4]
+    assert lmp(tmp_path, begin).code == 0  # one that begins at step 0 is a new one
+    assert steps(path) == [0, 1, 2]
+    path.unlink()
+    assert lmp(tmp_path, again).code == 0
+    assert path.read_text().startswith("#")
+    assert steps(path) == [2, 3, 4]

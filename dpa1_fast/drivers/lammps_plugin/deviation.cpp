@@ -25,11 +25,18 @@ void PairDPA1Fast::unpack_reverse_comm(int n, int* atoms, double* buffer) {
       for (int c = 0; c < 3; ++c) m.forces[3 * size_t(atoms[i]) + c] += *buffer++;
 }
 
-/// On rank 0, before the first step; what it returns is what went wrong.
+/// On rank 0, before the first step; what it returns is what went wrong. A run that does not begin at step 0 goes on with
+/// the file of the one before it, whose last row a kill may have cut.
 std::string PairDPA1Fast::open_file() {
   if (out_) return "";
-  out_ = std::fopen(out_file_.c_str(), "w");
+  out_ = std::fopen(out_file_.c_str(), update->ntimestep > 0 ? "a+" : "w");
   if (!out_) return fmt::format("pair_style dpa1_fast: {} cannot be written to", out_file_);
+  if (update->ntimestep > 0 && std::fseek(out_, -1, SEEK_END) == 0) {
+    const bool whole = std::fgetc(out_) == '\n';
+    std::fseek(out_, 0, SEEK_END);
+    if (!whole) std::fputc('\n', out_);
+    return "";
+  }
   std::fprintf(out_, "#%11s", "step");
   for (const char* column : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
     std::fprintf(out_, "%19s", column);

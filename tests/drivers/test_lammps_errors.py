@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_a_file_that_only_one_rank_lacks_is_named(folder: Path) -> None:
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode > 0
     assert "ERROR: pair_style dpa1_fast: model.prepared cannot be read" in run.stdout, run.stdout + run.stderr
+
+
+def test_high_ids_cost_nothing(folder: Path) -> None:
+    """IDs need not be those of as many atoms: what is kept of them goes by the atoms."""
+    write_data(folder / "data", alloy(1), ALLOY)
+    rows = (folder / "data").read_text().split("Atoms\n\n")
+    (folder / "data").write_text("Atoms\n\n".join([rows[0], rows[1].replace("4 ", "400000000 ", 1)]))
+    (folder / "in.lammps").write_text(setting() + "run 0\n")
+    measure = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], stdout=s.DEVNULL, check=True)"
+    measure += "; print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
+    command = [sys.executable, "-c", measure, str(DRIVERS / "lmp"), "-in", "in.lammps"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    assert int(run.stdout) < 300_000  # kB
 
 
 def test_a_file_of_deviations_that_cannot_be_written_stops_before_the_first_step(folder: Path) -> None:

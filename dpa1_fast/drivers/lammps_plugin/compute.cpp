@@ -101,16 +101,15 @@ void PairDPA1Fast::tally(const dpa1_fast_results& out) {
   }
 }
 
-/// One for each ID that an atom of any rank has, at its place less one.
-std::vector<unsigned char> PairDPA1Fast::ids_there() {
-  tagint highest = 0, top = 0;
-  for (int i = 0; i < atom->nlocal; ++i) highest = std::max(highest, atom->tag[i]);
-  MPI_Allreduce(&highest, &top, 1, MPI_LMP_TAGINT, MPI_MAX, world);
-  if (top > INT_MAX) return {};  // more than MPI counts in one message
-  std::vector<unsigned char> mine(size_t(top), 0), all(size_t(top), 0);
-  for (int i = 0; i < atom->nlocal; ++i)
-    if (atom->tag[i] >= 1) mine[size_t(atom->tag[i] - 1)] = 1;
-  MPI_Allreduce(mine.data(), all.data(), int(top), MPI_UNSIGNED_CHAR, MPI_MAX, world);
+/// On rank 0 the IDs of the atoms of all ranks, sorted; nothing on others. IDs may be far higher than atoms are many.
+std::vector<tagint> PairDPA1Fast::ids_there(bigint atoms) const {
+  if (atoms > INT_MAX) return {};  // more than MPI counts in one message
+  std::vector<int> sizes(comm->nprocs), starts(comm->nprocs);
+  MPI_Gather(&atom->nlocal, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, world);
+  for (int k = 1; k < comm->nprocs; ++k) starts[k] = starts[k - 1] + sizes[k - 1];
+  std::vector<tagint> all(comm->me == 0 ? size_t(atoms) : 0);
+  MPI_Gatherv(atom->tag, atom->nlocal, MPI_LMP_TAGINT, all.data(), sizes.data(), starts.data(), MPI_LMP_TAGINT, 0, world);
+  std::sort(all.begin(), all.end());
   return all;
 }
 
@@ -123,17 +122,19 @@ void PairDPA1Fast::tell_lost() {
   MPI_Allreduce(&here, &there, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   const bigint gone = atom->natoms - there;
   if (gone <= 0 && atom->natoms != known_atoms_) {
-    known_ = ids_there();
+    known_ = ids_there(there);
     known_atoms_ = atom->natoms;
   }
   const bool more = gone > lost_;
   lost_ = gone;
   if (!more) return;
-  const std::vector<unsigned char> still = ids_there();
+  const std::vector<tagint> still = ids_there(there);
+  if (comm->me != 0) return;
   std::string who;
-  for (size_t t = 0, told = 0; t < known_.size() && told < 10; ++t)
-    if (known_[t] && (t >= still.size() || !still[t])) who += " " + std::to_string(t + 1), ++told;
-  if (comm->me == 0) error->warning(FLERR, "dpa1_fast: atoms left the box and are lost at step {}:{}", update->ntimestep, who);
+  int told = 0;
+  for (const tagint id : known_)
+    if (told < 10 && !std::binary_search(still.begin(), still.end(), id)) who += " " + std::to_string(id), ++told;
+  error->warning(FLERR, "dpa1_fast: atoms left the box and are lost at step {}:{}", update->ntimestep, who);
 }
 
 double PairDPA1Fast::memory_usage() {

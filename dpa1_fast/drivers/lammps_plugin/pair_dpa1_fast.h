@@ -42,7 +42,7 @@ class PairDPA1Fast : public Pair {
   void stop_together(std::string said) const;
   std::string name(int64_t i) const;
   void tally(const dpa1_fast_results& out);
-  std::vector<unsigned char> ids_there();
+  std::vector<tagint> ids_there(bigint atoms) const;
   void tell_lost();
   std::string open_file();
   void deviate();
@@ -53,7 +53,7 @@ class PairDPA1Fast : public Pair {
   bool atomic_ = false, told_over_ = false;
   double relative_ = -1, relative_v_ = -1, cutoff_ = 0, scale_ = 1;  // relative to nothing where below 0
   bigint lost_ = 0, known_atoms_ = -1;  // atoms missing so far; how many there were when known_ was made
-  std::vector<unsigned char> known_;   // (highest ID) one for each ID of an atom when none was missing
+  std::vector<tagint> known_;           // on rank 0: the IDs of all atoms when none was missing, sorted
   std::FILE* out_ = nullptr;
   std::vector<double> frame_, atomic_parameters_, parameters_, energies_, forces_, virials_;
   std::vector<int32_t> types_;

@@ -142,6 +142,10 @@ def test_an_earlier_run_is_thrown_away_only_for_one_that_can_begin(tmp_path: Pat
     held.set_constraint(FixBondLength(0, 1))
     with pytest.raises(StructureError, match="FixBondLengths is not supported"):
         run(options(tmp_path / "out", overwrite=True), [held])
+    doubled = cluster()
+    doubled.positions[1] = doubled.positions[0] + [0.0, 0.0, 1e-4]
+    with pytest.raises(StructureError, match="atoms 0 and 1 overlap"):
+        run(options(tmp_path / "out", overwrite=True), [doubled])
     assert files(tmp_path / "out") == before
 
 

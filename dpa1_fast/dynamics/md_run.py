@@ -76,6 +76,7 @@ class Run:
     def _begin(self, structures: Sequence[Atoms]) -> None:
         """Finds the run in its folder, or writes its beginning there."""
         if self.options.overwrite:
+            self._start()
             clear(self.folder)
         self._trajectory = trajectory(self.options.write, self.folder, structures)
         self._log = Grown(self.folder / LOG, COLUMNS + "\n")
@@ -83,9 +84,7 @@ class Run:
         self.resumed = 0
         state, outputs = self._read()
         if state is None or outputs is None:
-            self.md.begin()
-            for error in self.md.failed.values():
-                raise error
+            self._start()
             self._restart_file(None)  # from here on the folder is this run's
             self._keep(force=True)
             self._checkpoint(begin=True)
@@ -97,6 +96,17 @@ class Run:
             self.resumed = self.md.steps
             self._trajectory.resume(outputs["trajectory"])
             self._log.resume(outputs["log"])
+
+    def _start(self) -> None:
+        """Evaluates the structures as they come in, once.
+
+        Raises:
+            StructureError: of one that cannot be.
+        """
+        if self.md.motion.found is None:
+            self.md.begin()
+        for error in self.md.failed.values():
+            raise error
 
     def __call__(self, watch: Callable[[Now], bool] | None = None) -> bool:
         """Runs to the end; once.

@@ -22,6 +22,7 @@ from dpa1_fast.dynamics.md_options import MdError, MdOptions
 from dpa1_fast.dynamics.md_run import Run
 from dpa1_fast.errors import StructureError
 from dpa1_fast.screening.locks import JobError
+from dpa1_fast.structures.type_names import TYPE_NAMES
 
 # --- a folder -------------------------------------------------------------------------------------------------------
 
@@ -147,6 +148,19 @@ def test_an_earlier_run_is_thrown_away_only_for_one_that_can_begin(tmp_path: Pat
     with pytest.raises(StructureError, match="atoms 0 and 1 overlap"):
         run(options(tmp_path / "out", overwrite=True), [doubled])
     assert files(tmp_path / "out") == before
+
+
+def test_frames_have_the_masses_and_types_of_their_structure(tmp_path: Path) -> None:
+    """So that their momenta are the velocities that they were."""
+    heavy = alloy(1)
+    heavy.set_velocities(heavy.get_velocities() / 10)
+    heavy.set_masses([200.0, 100.0, 100.0, 100.0])
+    heavy.arrays[TYPE_NAMES] = np.array(heavy.get_chemical_symbols())
+    made = run(options(tmp_path, steps=7, ensemble="nve"), [heavy])
+    last = read(tmp_path / "trajectory.extxyz", -1)
+    assert last.get_masses() == pytest.approx(heavy.get_masses())
+    assert last.get_velocities() == pytest.approx(made.md.motion.velocities, abs=1e-6)
+    assert last.arrays[TYPE_NAMES].tolist() == heavy.get_chemical_symbols()
 
 
 def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:

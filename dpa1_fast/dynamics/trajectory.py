@@ -20,10 +20,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ..engine import VOIGT
 from ..screening.sinks.base import ChangedOutputError, Parts, durable
 from ..screening.sinks.hdf5 import extend
+from ..structures.type_names import TYPE_NAMES
 from .md import MolecularDynamics
 from .stepper import stress
 
 FORMATS = ("extxyz", "hdf5")
+OWN = ("masses", TYPE_NAMES)
+"""What a structure may say of its atoms besides elements: without masses momenta are no velocities."""
 
 
 class Grown:
@@ -122,6 +125,9 @@ class ExtxyzTrajectory:
             here = slice(int(m.offsets[row]), int(m.offsets[row + 1]))
             first = self._structures[k]
             atoms = Atoms(first.numbers, m.positions[here], cell=m.cells[row], pbc=first.pbc)
+            for name in OWN:
+                if name in first.arrays:
+                    atoms.set_array(name, first.arrays[name])
             atoms.set_momenta(m.velocities[here] * m.masses[here])
             results = {"energy": float(found.energy[row]), "forces": found.forces[here]}
             if m.structures[row].volume is not None:

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.io import write
 from commands import run_command
+from conftest import make_model
 
 import dpa1_fast
 from dpa1_fast.dynamics.relax import Relaxed, relax
@@ -172,6 +173,14 @@ def test_two_at_a_time_do_not_write_one_folder(metals: Path, tmp_path: Path) -> 
     with FolderLock(tmp_path / "out"), pytest.raises(JobError, match="another process is writing this job"):
         run(metals, tmp_path / "out", Eos())
     assert len(run(metals, tmp_path / "out", Eos())) == 4
+
+
+def test_atoms_that_see_each_other_and_do_not_interact_have_no_constants(quiet: None) -> None:
+    engine = dpa1_fast.Engine(make_model(pair_exclude_types=((0, 0),)), threads=1)
+    hydrogen = bulk("H", "fcc", a=4.0)
+    found = Elastic().found(engine, [Elastic().ask(hydrogen, "H")], 1e-3)[0]
+    assert isinstance(found, StructureError)
+    assert "a strain of it costs nothing" in found.reason
 
 
 @pytest.mark.parametrize("prop", [Eos(), Elastic()], ids=lambda p: p.name)

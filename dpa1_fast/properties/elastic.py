@@ -19,6 +19,9 @@ from .eos import periodic
 
 Array = NDArray[np.float64]
 
+FLAT = 1e-9
+"""Of the stiffest kind of strain. One that costs less has no compliance: atoms see each other, and do not interact."""
+
 
 @dataclass(frozen=True)
 class Elastic(OfCopies):
@@ -86,6 +89,10 @@ class ElasticAsked:
         # Stress is even and odd in the strain; the odd part is linear but for the third order.
         constants = np.linalg.lstsq(self.strains, stresses - stresses.mean(axis=0), rcond=None)[0].T / units.GPa
         c = 0.5 * (constants + constants.T)
+        size = np.abs(np.linalg.eigvalsh(c))
+        if not size.min() > FLAT * size.max():
+            told = "a strain of it costs nothing, so there are no elastic constants"
+            raise StructureError(self.name, told)
         row = {**moduli(c), "stable": bool((np.linalg.eigvalsh(c) > 0.0).all())}
         row |= {f"c{i + 1}{j + 1}": float(c[i, j]) for i in range(6) for j in range(i, 6)}
         table = "\n".join(",".join(repr(float(x)) for x in line) for line in c) + "\n"

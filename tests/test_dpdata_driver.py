@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import dpdata
 import numpy as np
 from conftest import make_model
 
-import dpa1_fast.drivers.dpdata  # noqa: F401 (what the entry point loads where the package is installed)
 from dpa1_fast import Engine
+from dpa1_fast.drivers.dpdata import DPA1Driver  # what the entry point loads where the package is installed
 
 ENGINE = Engine(make_model(), threads=1)
 
@@ -35,6 +36,25 @@ def test_frames_are_labelled_with_what_the_engine_says() -> None:
         assert ("virials" in labelled.data) == periodic
         if periodic:
             assert np.array_equal(labelled["virials"], [r.virial for r in expected])
+
+
+def test_parameters_of_a_system_count_and_types_need_not_be_elements() -> None:
+    """A default of the model serves only who gives none."""
+    fitting = replace(make_model().config.fitting, numb_fparam=2, numb_aparam=1, default_fparam=(0.1, 0.2))
+    model = make_model(fitting=fitting, type_map=("HW", "C", "OW"))
+    engine = Engine(model, threads=1)
+    rng = np.random.default_rng(1)
+    given = {"fparam": rng.normal(size=(3, 2)), "aparam": rng.normal(size=(3, 6, 1))}
+    data = {**frames(True).data, "atom_names": ["OW", "HW"], **given}
+    found = DPA1Driver(engine).label(data)
+    atoms = list(frames(True).to_ase_structure())
+    for k, x in enumerate(atoms):
+        x.arrays["dpa1_type"] = np.array(["OW", "HW"])[data["atom_types"]]
+        x.info["fparam"], x.arrays["aparam"] = given["fparam"][k], given["aparam"][k]
+    expected = engine.evaluate(atoms)
+    assert np.array_equal(found["energies"], [r.energy for r in expected])
+    without = DPA1Driver(engine).label({k: x for k, x in data.items() if k != "fparam"})
+    assert not np.isclose(found["energies"], without["energies"], atol=1e-9).any()
 
 
 def test_every_entry_point_names_something_that_is_there() -> None:

@@ -45,7 +45,7 @@ def test_what_is_compiled(tmp_path: Path) -> None:
         "-DLAMMPS_BIGBIG",
     } <= set(words)
     assert {Path(w).name for w in words if w.endswith(".cpp")} == {
-        "plugin.cpp", "pair_dpa1_fast.cpp", "compute.cpp", "deviation.cpp"
+        "plugin.cpp", "pair_dpa1_fast.cpp", "compute.cpp", "deviation.cpp", "trouble.cpp"
     }  # fmt: skip
     engine = next(Path(w[2:]) for w in words if w.endswith("include"))
     assert [x.name for x in engine.iterdir()] == ["dpa1_fast.h"]  # the engine's own atom.h would hide LAMMPS's

@@ -10,6 +10,7 @@ from screening import MODEL, alloys, everything, input_file, rows, screen
 
 from dpa1_fast import screen as screen_here
 from dpa1_fast.screening import blocks, journal
+from dpa1_fast.screening.folder import GROWING, RESULTS, SUMMARY
 from dpa1_fast.screening.journal import JobError, line_of
 from dpa1_fast.screening.options import OptionError
 from dpa1_fast.screening.sinks.base import ChangedOutputError
@@ -238,3 +239,9 @@ def test_folders_with_names_that_begin_alike_are_others(tmp_path: Path) -> None:
     (tmp_path / "out.inputs").mkdir()
     source = input_file(tmp_path / "out.inputs", 3)
     assert screen_here(source, MODEL, tmp_path / "out", report=False).structures == len(alloys(3))
+
+
+def test_the_book_says_what_stands_there_while_a_job_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "screening.md").read_text(encoding="utf-8")
+    for name in (SUMMARY, *RESULTS.values()):
+        assert f"`{name}{GROWING[0]}" in text

@@ -79,6 +79,18 @@ def test_a_compilers_complaint_comes_in_one_line_and_leaves_nothing(tmp_path: Pa
     assert not list(target.iterdir())
 
 
+@pytest.mark.skipif(not library.available(), reason="the CPU engine was not compiled: no C++ compiler")
+def test_a_compiler_may_be_named_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler itself runs in the folder of the sources."""
+    own = tmp_path / "own"
+    own.write_text("#!/bin/sh\necho 'pair.h: error: it was called' >&2\nexit 1\n")
+    own.chmod(0o755)
+    found = headers(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lammps.PluginError, match="the plugin cannot be compiled: pair.h: error: it was called"):
+        lammps.build(Path("out"), headers=found, compiler="./own")
+
+
 def test_lmp_finds_the_folder_and_does_not_wait_for_torch() -> None:
     code = (
         "import sys; from dpa1_fast.drivers.lammps import plugin_folder; print(plugin_folder()); "

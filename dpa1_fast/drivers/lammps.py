@@ -24,6 +24,7 @@ ENGINE = Path(__file__).resolve().parents[1] / "kernels" / "cpu"
 PLUGIN = "dpa1_fastplugin.so"
 """LAMMPS loads what ends in ``plugin.so``."""
 
+COMPILERS = ("c++", "g++", "clang++")
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -153,14 +154,15 @@ def build(
             "the engine was not compiled: install a C++ compiler (g++ or clang++) and reinstall dpa1-fast"
         )
     lammps = find_lammps(headers, version)
-    compiler = compiler or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if compiler is None or not shutil.which(compiler):
+    program = shutil.which(compiler) if compiler else next(filter(None, map(shutil.which, COMPILERS)), None)
+    if program is None:
         raise PluginError(f"no C++ compiler {compiler or ''} was found; install g++ or clang++, or give --compiler")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             target = Path(made) / PLUGIN
-            words = command(lammps, mpi or find_mpi(), compiler, flags, target)
+            # By its whole path: it runs in the folder of the sources.
+            words = command(lammps, mpi or find_mpi(), str(Path(program).absolute()), flags, target)
             done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=SOURCES)
             if done.returncode:
                 raise PluginError(_complaint(done.stderr))

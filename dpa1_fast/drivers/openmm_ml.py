@@ -41,7 +41,7 @@ class DPA1Potential(MLPotentialImpl):  # type: ignore[misc]
             if atom.element is None:
                 raise ValueError(f"atom {atom.index} ({atom.name}) of the topology has no element; give it one")
         own = {k: x for k, x in args.items() if k in ("precision", "threads", "device", "backend", "head", "skin")}
-        periodic = topology.getPeriodicBoxVectors() is not None
+        periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         symbols = [atom.element.symbol for atom in chosen]
         force = python_force(self._model, symbols, periodic, atoms, **{**self._options, **own})
         force.setForceGroup(forceGroup)

@@ -95,21 +95,43 @@ def test_what_is_wrong_with_the_atoms_is_said() -> None:
         answer(system_of(atoms, force), atoms)
 
 
+def topology_of(atoms: Atoms) -> Any:
+    topology = app.Topology()
+    residue = topology.addResidue("ALL", topology.addChain())
+    for symbol in atoms.symbols:
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    return topology
+
+
 def test_openmm_ml_finds_the_potential_by_name(tmp_path: Any) -> None:
     from openmmml import MLPotential
 
     write_model(make_model(), tmp_path / "model.dp")
     atoms = box()
-    topology = app.Topology()
-    residue = topology.addResidue("ALL", topology.addChain())
-    for symbol in atoms.symbols:
-        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    topology = topology_of(atoms)
     topology.setPeriodicBoxVectors(atoms.cell.array * 0.1 * unit.nanometer)
     system = MLPotential("dpa1_fast", model=str(tmp_path / "model.dp"), threads=1).createSystem(topology)
     energy, forces = answer(system, atoms)
     expected = ENGINE.evaluate([atoms])[0]
     assert abs(energy - expected.energy) < 1e-9
     assert np.abs(forces - expected.forces).max() < 1e-9
+
+
+def test_a_system_that_is_periodic_counts_where_its_topology_has_no_box(tmp_path: Any) -> None:
+    """As with the other potentials of openmm-ml: a mixed system whose own forces are periodic."""
+    from dpa1_fast.drivers.openmm_ml import DPA1Potential
+
+    write_model(make_model(), tmp_path / "model.dp")
+    atoms = box()
+    other = openmm.CustomNonbondedForce("0")
+    other.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    other.setCutoffDistance(0.05)
+    for _ in atoms:
+        other.addParticle([])
+    system = system_of(atoms, other)
+    DPA1Potential(str(tmp_path / "model.dp"), threads=1).addForces(topology_of(atoms), system, None, 0)
+    energy, _ = answer(system, atoms)
+    assert abs(energy - ENGINE.evaluate([atoms])[0].energy) < 1e-9
 
 
 def test_energy_is_conserved() -> None:

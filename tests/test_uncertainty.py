@@ -143,6 +143,15 @@ def test_files_copies_and_pickles_carry_it(calibrated: Any, tmp_path: Path) -> N
         assert found.energy_std == pytest.approx(expected.energy_std, rel=1e-4)  # a file keeps roots in float32
 
 
+def test_one_structure_of_a_kept_data_set_is_a_batch_like_any_other(calibrated: Any) -> None:
+    # What a data set keeps is narrower than what compiled code reads.
+    model, _, train = calibrated
+    batch, labels = train.batch([0])
+    assert (batch.center.dtype, batch.neighbor.dtype) == (torch.int64, torch.int64)
+    found = Engine(model).evaluate_batch(batch, hidden=True)
+    assert float(found.energies.sum()) == pytest.approx(float(labels.energy), abs=1.0)
+
+
 def test_a_model_that_was_not_calibrated_says_so() -> None:
     with pytest.raises(UncertaintyError, match="dpa1-fast calibrate"):
         Engine(make_model()).evaluate([molecule()], uncertainty=True)

@@ -316,8 +316,11 @@ def collate(config: DPA1Config, parts: Sequence[Neighborhood]) -> Batch:
     sizes = np.array([len(p.structure) for p in parts], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     types = _joined([p.structure.types for p in parts])
-    center = _joined([p.edges.center + o if o else p.edges.center for p, o in zip(parts, offsets, strict=False)])
-    neighbor = _joined([p.edges.neighbor + o if o else p.edges.neighbor for p, o in zip(parts, offsets, strict=False)])
+    # Whoever keeps edges may have them narrower, and compiled code reads 64 bits: of one structure alone too.
+    center, neighbor = (
+        _joined([part + o if o else part for part, o in zip(ends, offsets, strict=False)]).astype(np.int64, copy=False)
+        for ends in ([p.edges.center for p in parts], [p.edges.neighbor for p in parts])
+    )
     first_edge = np.concatenate([[0], np.cumsum(np.bincount(center, minlength=len(types)))])
     fparams = [p.structure.fparam for p in parts if p.structure.fparam is not None]
     aparams = [p.structure.aparam for p in parts if p.structure.aparam is not None]

@@ -92,9 +92,9 @@ class Uncertainty:
             batch, outputs: on the CPU, these ``OutputsWithHidden``.
         """
         s = scores(self, batch, outputs)
-        n = torch.bincount(batch.structure, minlength=batch.n_structures).double()
+        n = sizes(batch)
         energy = n * deviation(self.energy, s.structure, n)
-        force = deviation(self.force, s.atom, outputs.forces.square().sum(-1) + FORCE_FLOOR)
+        force = deviation(self.force, s.atom, outputs.forces.square().sum(-1) + FORCE_FLOOR) * (batch.types >= 0)
         flags = self.flags(batch, s.atom)
         offsets = batch.offsets.tolist()
         return [
@@ -128,6 +128,11 @@ class Scores:
     atom: Tensor
 
 
+def sizes(batch: Batch) -> Tensor:
+    """(S,) atoms of each structure, at least 1; virtual ones, which training data are freed of, do not count."""
+    return torch.bincount(batch.structure[batch.types >= 0], minlength=batch.n_structures).double().clamp_min(1)
+
+
 def quadratic(root: Tensor, h: Tensor) -> Tensor:
     """q (n,) of h (n, H)."""
     q: Tensor = (h @ root.t()).square().sum(-1) / root.shape[0]
@@ -137,8 +142,7 @@ def quadratic(root: Tensor, h: Tensor) -> Tensor:
 def scores(u: Uncertainty, batch: Batch, outputs: Outputs) -> Scores:
     """q of a batch's structures and atoms."""
     assert isinstance(outputs, OutputsWithHidden)
-    n = torch.bincount(batch.structure, minlength=batch.n_structures).double().clamp_min(1)
-    mean = batch.sum_structures(outputs.hidden) / n.unsqueeze(-1)
+    mean = batch.sum_structures(outputs.hidden) / sizes(batch).unsqueeze(-1)
     return Scores(quadratic(u.structure, mean), quadratic(u.atom, outputs.hidden))
 
 

@@ -152,6 +152,16 @@ def test_one_structure_of_a_kept_data_set_is_a_batch_like_any_other(calibrated: 
     assert float(found.energies.sum()) == pytest.approx(float(labels.energy), abs=1.0)
 
 
+def test_virtual_atoms_change_nothing(calibrated: Any) -> None:
+    model, _, _ = calibrated
+    plain = molecule(5, 3)
+    padded = plain + Atoms("X4", positions=np.arange(12.0).reshape(4, 3))
+    one, other = (r.uncertainty for r in Engine(model).evaluate([plain, padded], uncertainty=True))
+    assert other.energy_std == pytest.approx(one.energy_std, rel=1e-6)
+    np.testing.assert_allclose(other.force_std, [*one.force_std, 0, 0, 0, 0], rtol=1e-5)
+    assert other.flags == one.flags
+
+
 def test_a_model_that_was_not_calibrated_says_so() -> None:
     with pytest.raises(UncertaintyError, match="dpa1-fast calibrate"):
         Engine(make_model()).evaluate([molecule()], uncertainty=True)

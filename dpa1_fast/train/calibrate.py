@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..kernels.outputs import Outputs, OutputsWithHidden
 from ..model import DPA1
 from ..structures.batch import Batch
-from ..uncertainty import FORCE_FLOOR, Uncertainty, deviation, fitted, inverse_root, scores, with_calibration
+from ..uncertainty import FORCE_FLOOR, Uncertainty, deviation, fitted, inverse_root, scores, sizes, with_calibration
 from .data import Dataset
 from .loss import Labels
 from .options import TrainingError
@@ -61,8 +61,7 @@ def seen(model: DPA1, evaluated: Iterator[tuple[Batch, Outputs]]) -> Uncertainty
     kept: list[Tensor] = []
     for batch, outputs in evaluated:
         assert isinstance(outputs, OutputsWithHidden)
-        size = torch.bincount(batch.structure, minlength=batch.n_structures).double().clamp_min(1)
-        mean = batch.sum_structures(outputs.hidden) / size.unsqueeze(-1)
+        mean = batch.sum_structures(outputs.hidden) / sizes(batch).unsqueeze(-1)
         for k, x in enumerate((outputs.hidden[batch.active], mean)):
             gram[k] += x.t() @ x
             counts[k] += len(x)
@@ -92,7 +91,7 @@ Rows = tuple[Tensor, Tensor, Tensor]
 def _errors(u: Uncertainty, batch: Batch, outputs: Outputs, labels: Labels) -> tuple[Rows, Rows]:
     """q, the other variable, and squared errors: of energies an atom, and of the components of forces."""
     s = scores(u, batch, outputs)
-    n = torch.bincount(batch.structure, minlength=batch.n_structures).double().clamp_min(1)
+    n = sizes(batch)
     de = (batch.sum_structures(outputs.energies) - labels.energy) / n
     df = (outputs.forces - labels.force).square().mean(-1)
     has_e, has_f = torch.isfinite(de), torch.isfinite(df)

@@ -24,6 +24,7 @@ from dpa1_fast.train.finetune_command import change_bias_command, finetune_comma
 from dpa1_fast.train.options import TrainingError
 from dpa1_fast.train.similar import place, shares
 from dpa1_fast.train.statistics import energy_bias, shrunk_shift
+from dpa1_fast.uncertainty import Uncertainty
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,14 @@ def test_finetuning_goes_on_only_from_the_same_model_and_choices(data: Path, tmp
         finetune(tmp_path / "other.safetensors", data, tmp_path / "out", steps=2)
 
 
+def test_a_finetuned_model_does_not_keep_the_uncertainty_of_what_it_was(data: Path, tmp_path: Path) -> None:
+    teacher = read_model(data / "teacher.safetensors").model
+    shapes = Uncertainty.shapes(teacher.config.ntypes, teacher.dim_hidden)
+    teacher.uncertainty = Uncertainty.of({name: torch.ones(shape) for name, shape in shapes.items()})
+    write_model(teacher, tmp_path / "calibrated.safetensors")
+    assert finetune(tmp_path / "calibrated.safetensors", data, tmp_path / "out", steps=1).uncertainty is None
+
+
 def test_a_head_of_a_multi_task_checkpoint(tmp_path: Path) -> None:
     model = DATA / "two_heads.pt"
     rows = labelled(periodic(4, 3))
@@ -165,6 +174,9 @@ def test_a_head_of_a_multi_task_checkpoint(tmp_path: Path) -> None:
         finetune_command(str(model), None, *given, *rest)
     finetune_command(str(model), "vapour", *given, *rest)
     assert read_model(tmp_path / "out" / "model.dp").model.config.fitting.neuron == (12,)
+    # The other head's training is not gone on with, although all numbers of layers are the same.
+    with pytest.raises(TrainingError, match="training of other options"):
+        finetune_command(str(model), "liquid", *given, *rest)
 
 
 def test_change_bias_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,7 @@ def begin(model: str, head: str | None, data: tuple[str, ...], way: str) -> Star
     new = tuple(name for name in elements(data) if name not in c.type_map)
     digest = hashlib.sha256(loaded.path.read_bytes()).hexdigest()
     grown = extended(loaded.model, new, way)
+    grown.uncertainty = None  # it is one of the weights that are left
     wide = "float64" in (c.precision, c.fitting.precision)
     return Start(grown.set_dtype(torch.float64 if wide else torch.float32), loaded.path, c.ntypes, digest)
 

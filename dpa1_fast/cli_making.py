@@ -53,10 +53,11 @@ def finetune(
         Path | None, typer.Option(help="a .toml as for train, without \\[model]; \\[data] where no DATA is given")
     ] = None,
     head: HeadOption = None,
-    steps: Annotated[
-        int | None, typer.Option(help="by default 100 times the root of the number of structures, at most 2000", min=1)
+    steps: Annotated[int | None, typer.Option(help="by default 20 for each structure, from 300 to 3000", min=1)] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="the first learning rate, by default 1e-4 times the root of the structures, at most 1e-3"),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="the first learning rate; 5e-4 unless the settings say more")] = None,
     batch_atoms: Annotated[int | None, typer.Option(help="atoms of a batch, 256 by default", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="of the order of data and of adapters")] = None,
     freeze: Annotated[

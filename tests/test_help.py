@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from dpa1_fast.cli import app
+from dpa1_fast.train.finetune import FEWEST_STEPS, MOST_STEPS, STEPS_EACH, rate_for
 
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -20,6 +21,13 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
 
 
 COMMANDS = dict(commands(typer.main.get_command(app), "dpa1-fast"))
+
+
+def test_the_length_of_a_finetuning_is_that_of_the_code() -> None:
+    told = {p.name: getattr(p, "help", "") for p in COMMANDS["dpa1-fast finetune"].params}
+    assert f"{STEPS_EACH} for each structure, from {FEWEST_STEPS} to {MOST_STEPS}" in told["steps"]
+    assert "1e-4 times the root" in told["lr"]
+    assert [rate_for(n) for n in (4, 10**6)] == [2e-4, 1e-3]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -50,7 +50,7 @@ def finetune(
     ] = Path("finetuned"),
     valid: Annotated[list[str] | None, typer.Option(help="validation data; may be repeated")] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="a .toml as for train, without \\[model]; \\[data] where no DATA is given")
+        Path | None, typer.Option(help="a .toml as for train, without \\[model]; DATA and --valid replace its data")
     ] = None,
     head: HeadOption = None,
     steps: Annotated[int | None, typer.Option(help="by default 20 for each structure, from 300 to 3000", min=1)] = None,

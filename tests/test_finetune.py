@@ -21,6 +21,7 @@ from dpa1_fast.train.data import Dataset
 from dpa1_fast.train.extend import extended
 from dpa1_fast.train.finetune import FinetuneOptions, default_length, rate_for, steps_for
 from dpa1_fast.train.finetune_command import change_bias_command, finetune_command
+from dpa1_fast.train.input_toml import read_settings
 from dpa1_fast.train.options import TrainingError
 from dpa1_fast.train.similar import place, shares
 from dpa1_fast.train.statistics import energy_bias, shrunk_shift
@@ -160,6 +161,22 @@ def test_a_finetuned_model_does_not_keep_the_uncertainty_of_what_it_was(data: Pa
     teacher.uncertainty = Uncertainty.of({name: torch.ones(shape) for name, shape in shapes.items()})
     write_model(teacher, tmp_path / "calibrated.safetensors")
     assert finetune(tmp_path / "calibrated.safetensors", data, tmp_path / "out", steps=1).uncertainty is None
+
+
+def test_data_and_validation_data_are_named_each_by_itself(tmp_path: Path) -> None:
+    def named(text: str, *given: tuple[str, ...]) -> list[tuple[str, ...] | None]:
+        (tmp_path / "settings.toml").write_text(text)
+        options = read_settings(tmp_path / "settings.toml", BASE, *given, lambda _: (300, 1e-4))
+        return [None if x is None else x.systems for x in (options.train, options.valid)]
+
+    both = '[data]\ntrain = ["a"]\nvalid = ["b"]\n'
+    assert named(both, (), ()) == [("a",), ("b",)]
+    assert named(both, ("c",), ()) == [("c",), ("b",)]
+    assert named(both, (), ("d",)) == [("a",), ("d",)]
+    assert named(both, ("c",), ("d",)) == [("c",), ("d",)]
+    assert named("", ("c",), ()) == [("c",), None]
+    with pytest.raises(TrainingError, match="no data is named; give DATA"):
+        named("", (), ("d",))
 
 
 def test_a_head_of_a_multi_task_checkpoint(tmp_path: Path) -> None:

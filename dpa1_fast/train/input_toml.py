@@ -40,22 +40,14 @@ def read_settings(
     """The training of a model that is there already, on data that is named; a TOML without ``model`` says the rest.
 
     Args:
-        path: the TOML; None: defaults, for a fine-tuning. train, valid: data, in place of what the TOML names.
+        path: the TOML; None: defaults, for a fine-tuning. train, valid: data, each in place of what the TOML names.
         length: steps and first learning rate for training data where the TOML does not say.
 
     Raises:
         TrainingError: an option that is wrong or unknown, by its name; no data is named.
     """
     top = Fields(Path("the defaults"), "", {}) if path is None else _read(path)
-    data = top.section("data", {})
-    if train:
-        batch = BatchOptions("atoms", data.take("batch_atoms", integer, 256))
-        count = data.take("valid_batches", integer, 8)
-        data.without_effect("train", "valid")
-        data.done()
-        named = DataOptions(train, batch), DataOptions(valid, batch, count) if valid else None
-    else:
-        named = _data(data)
+    named = _data(top.section("data", {}), train, valid)
     steps, rate = length(named[0].systems)
     rates = ScheduleOptions(start_lr=rate, decay_steps=1, smooth=True)
     return _options(top, config, *named, steps=steps, rates=rates)
@@ -142,12 +134,18 @@ def _training(f: Fields, steps: int | None, defaults: Options | None = None) -> 
     return out
 
 
-def _data(f: Fields) -> tuple[DataOptions, DataOptions | None]:
-    train, valid = f.take("train", many(text)), f.take("valid", many(text), None)
+def _data(
+    f: Fields, train: tuple[str, ...] | None = None, valid: tuple[str, ...] = ()
+) -> tuple[DataOptions, DataOptions | None]:
+    """train, valid: data named elsewhere, each in place of the section's; None where it can be named here only."""
+    here = f.take("train", many(text), MISSING if train is None else ()), f.take("valid", many(text), ())
+    if train is not None and not (train or here[0]):
+        raise TrainingError("no data is named; give DATA, or train in the section data of --settings")
+    train, valid = train or here[0], valid or here[1]
     batch = BatchOptions("atoms", f.take("batch_atoms", integer, 256))
     count = f.take("valid_batches", integer, 8)
     f.done()
-    return DataOptions(train, batch), None if valid is None else DataOptions(valid, batch, count)
+    return DataOptions(train, batch), DataOptions(valid, batch, count) if valid else None
 
 
 def _model(f: Fields, type_map: tuple[str, ...] | None, sel: tuple[int, ...] | None) -> DPA1Config:

@@ -179,6 +179,14 @@ def test_data_and_validation_data_are_named_each_by_itself(tmp_path: Path) -> No
         named("", (), ("d",))
 
 
+def test_a_warm_up_is_held_against_the_steps_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[learning_rate]\nwarmup_steps = 500\n")
+    given = tmp_path / "settings.toml", BASE, ("data",), (), lambda _: (300, 1e-4)
+    with pytest.raises(TrainingError, match="fewer than all 300"):
+        read_settings(*given)
+    assert read_settings(*given, 1000).steps == 1000
+
+
 def test_a_head_of_a_multi_task_checkpoint(tmp_path: Path) -> None:
     model = DATA / "two_heads.pt"
     rows = labelled(periodic(4, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,8 @@ def distil_command(
         here.wait()
         counts = label(teacher, digest, sources, folder, options)  # what is there already, for all processes
         origin = json.dumps([digest, files_digest(folder)])
-        training = read_student(settings, defaults(loaded.model.config, folder, counts.virials, options.seed, origin))
-        if steps is not None:
-            training = replace(training, steps=steps)
+        usual = defaults(loaded.model.config, folder, counts.virials, options.seed, origin)
+        training = read_student(settings, usual, steps)
         loop = Loop(prepare(training), output, here, backend)
         train(loop)
         if here.first:

@@ -41,9 +41,11 @@ def finetune_command(
         TrainingError: no data, or an option that is wrong.
     """
     config = read_model(model, head).model.config
-    options = read_settings(settings, config, data, valid, default_length)
     given = {k: v for k, v in changes.items() if v is not None}
-    options = replace(options, **{k: given[k] for k in ("steps", "seed") if k in given})  # type: ignore[arg-type]
+    steps = int(given["steps"]) if "steps" in given else None
+    options = read_settings(settings, config, data, valid, default_length, steps)
+    if "seed" in given:
+        options = replace(options, seed=int(given["seed"]))
     if "start_lr" in given:
         options = replace(options, schedule=replace(options.schedule, start_lr=float(given["start_lr"])))
     if "batch_atoms" in given:

@@ -36,12 +36,14 @@ def read_settings(
     train: tuple[str, ...],
     valid: tuple[str, ...],
     length: Callable[[tuple[str, ...]], tuple[int, float]],
+    fixed: int | None = None,
 ) -> Options:
     """The training of a model that is there already, on data that is named; a TOML without ``model`` says the rest.
 
     Args:
         path: the TOML; None: defaults, for a fine-tuning. train, valid: data, each in place of what the TOML names.
         length: steps and first learning rate for training data where the TOML does not say.
+        fixed: steps, whatever the TOML says.
 
     Raises:
         TrainingError: an option that is wrong or unknown, by its name; no data is named.
@@ -50,11 +52,14 @@ def read_settings(
     named = _data(top.section("data", {}), train, valid)
     steps, rate = length(named[0].systems)
     rates = ScheduleOptions(start_lr=rate, decay_steps=1, smooth=True)
-    return _options(top, config, *named, steps=steps, rates=rates)
+    return _options(top, config, *named, steps=steps, rates=rates, fixed=fixed)
 
 
-def read_student(path: Path | None, defaults: Options) -> Options:
+def read_student(path: Path | None, defaults: Options, fixed: int | None = None) -> Options:
     """The training of a student; a TOML may say otherwise than ``defaults`` in any section, ``[model]`` too.
+
+    Args:
+        fixed: steps, whatever the TOML says.
 
     Raises:
         TrainingError: an option that is wrong or unknown, by its name; data are named elsewhere.
@@ -70,7 +75,7 @@ def read_student(path: Path | None, defaults: Options) -> Options:
         raise TrainingError(f"{top.path}: {error}") from None
     batch = BatchOptions("atoms", data.take("batch_atoms", integer, defaults.train.batch.size))
     data.done()
-    training = _training(top.section("training", {}), defaults.steps, defaults)
+    training = _training(top.section("training", {}), defaults.steps, fixed, defaults)
     options = dataclasses.replace(
         defaults,
         model=config,
@@ -98,10 +103,11 @@ def _options(
     valid: DataOptions | None,
     steps: int | None = None,
     rates: ScheduleOptions | None = None,
+    fixed: int | None = None,
     **given: Any,
 ) -> Options:
-    """What all but the model and the data says. steps, rates: defaults."""
-    training = _training(top.section("training", {} if steps else MISSING), steps)
+    """What all but the model and the data says. steps, rates: defaults. fixed: steps, whatever is said."""
+    training = _training(top.section("training", {} if steps else MISSING), steps, fixed)
     options = Options(
         model=config,
         train=train,
@@ -116,7 +122,9 @@ def _options(
     return options
 
 
-def _training(f: Fields, steps: int | None, defaults: Options | None = None) -> dict[str, Any]:
+def _training(
+    f: Fields, steps: int | None, fixed: int | None = None, defaults: Options | None = None
+) -> dict[str, Any]:
     save = f.take("save", integer, 1000 if defaults is None else defaults.save)
     out = {
         "steps": f.take("steps", integer, steps or MISSING),
@@ -131,7 +139,7 @@ def _training(f: Fields, steps: int | None, defaults: Options | None = None) -> 
         "frozen": f.take("frozen", many(text), ()),
     }
     f.done()
-    return out
+    return out if fixed is None else {**out, "steps": fixed}
 
 
 def _data(

@@ -130,6 +130,14 @@ def test_frozen_layers_stay_and_factors_scale_the_rest(data: Path, tmp_path: Pat
         finetune(data / "teacher.safetensors", data, tmp_path / "c", freeze=("descriptors",))
 
 
+def test_a_factor_on_nothing_and_one_that_leads_uphill_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--lr-factor: no parameter's name begins with 'embeding'"):
+        finetune(data / "teacher.safetensors", data, tmp_path / "a", factors=(("embeding", 0.1),))
+    for factor in (-1.0, np.nan, np.inf):
+        with pytest.raises(TrainingError, match="at least 0"):
+            FinetuneOptions(factors=(("embedding", factor),))
+
+
 def test_adapters_train_few_numbers_and_files_have_them_merged(data: Path, tmp_path: Path) -> None:
     teacher = read_model(data / "teacher.safetensors").model
     model = finetune(data / "teacher.safetensors", data, tmp_path / "out", steps=3, lora=1)

@@ -53,6 +53,9 @@ class FinetuneOptions:
             raise TrainingError(f"new elements by {self.new_elements!r} are not known; known are {', '.join(WAYS)}")
         if self.lora is not None and self.lora < 1:
             raise TrainingError(f"a rank of adapters is {self.lora}; it must be at least 1")
+        for name, factor in self.factors:
+            if not (math.isfinite(factor) and factor >= 0):
+                raise TrainingError(f"--lr-factor {name}={factor:g}: a factor is a number of at least 0")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,15 @@ class Optimizers:
         factors: on the learning rate, by the beginning of a parameter's name; the longest that fits counts.
 
     Raises:
-        TrainingError: this torch has no such optimizer.
+        TrainingError: this torch has no such optimizer; a factor is of no parameter.
     """
 
     def __init__(self, model: nn.Module, options: OptimizerOptions, factors: dict[str, float] | None = None) -> None:
+        names = [name for name, _ in model.named_parameters()]
+        for begin in factors or {}:
+            if not any(name.startswith(begin) for name in names) and not begin.startswith("attention"):
+                known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+                raise TrainingError(f"--lr-factor: no parameter's name begins with {begin!r}; they begin with {known}")
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         betas, decay = (options.beta1, options.beta2), options.weight_decay
         self.parameters = [p for _, p in named]

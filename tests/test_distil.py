@@ -16,8 +16,9 @@ from dpa1_fast import Engine
 from dpa1_fast.checkpoint import read_model, write_model
 from dpa1_fast.distil.label import LabelOptions, held_out, label, perturbed
 from dpa1_fast.distil.speed import compared, enough
-from dpa1_fast.distil.student import student_config
+from dpa1_fast.distil.student import defaults, student_config
 from dpa1_fast.sources import find_sources
+from dpa1_fast.train.input_toml import read_student
 from dpa1_fast.train.options import TrainingError
 
 SETTINGS = """
@@ -133,6 +134,16 @@ def test_a_copy_is_strained_with_its_cell_and_rattled() -> None:
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         LabelOptions(**options)
+
+
+def test_what_the_settings_leave_open_is_as_a_student_is_trained(tmp_path: Path) -> None:
+    write(tmp_path / "train.extxyz", [crystal(1, 4)])
+    usual = defaults(make_model().config, tmp_path, True, 7, "")
+    assert read_student(None, usual) == usual
+    assert (usual.seed, usual.metric) == (7, "F:RMSE")
+    (tmp_path / "settings.toml").write_text('[training]\nseed = 3\nmetric = "loss"\n')
+    told = read_student(tmp_path / "settings.toml", usual)
+    assert (told.seed, told.metric, told.keep) == (3, "loss", usual.keep)
 
 
 def test_too_few_structures_are_one_clear_line(folder: Path) -> None:

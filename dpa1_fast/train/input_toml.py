@@ -125,17 +125,20 @@ def _options(
 def _training(
     f: Fields, steps: int | None, fixed: int | None = None, defaults: Options | None = None
 ) -> dict[str, Any]:
-    save = f.take("save", integer, 1000 if defaults is None else defaults.save)
+    def usual(name: str, value: Any) -> Any:
+        return value if defaults is None else getattr(defaults, name)
+
+    save = f.take("save", integer, usual("save", 1000))
     out = {
         "steps": f.take("steps", integer, steps or MISSING),
-        "seed": f.take("seed", integer, 1),
-        "display": f.take("display", integer, 100),
+        "seed": f.take("seed", integer, usual("seed", 1)),
+        "display": f.take("display", integer, usual("display", 100)),
         "save": save,
         "validate": f.take("validate", integer, save),
-        "keep": f.take("keep", integer, 3),
-        "clip": f.take("clip", number, None if defaults is None else defaults.clip),
-        "ema": f.take("ema", number, None if defaults is None else defaults.ema),
-        "metric": f.take("metric", text, "loss"),
+        "keep": f.take("keep", integer, usual("keep", 3)),
+        "clip": f.take("clip", number, usual("clip", None)),
+        "ema": f.take("ema", number, usual("ema", None)),
+        "metric": f.take("metric", text, usual("metric", "loss")),
         "frozen": f.take("frozen", many(text), ()),
     }
     f.done()

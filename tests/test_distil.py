@@ -105,6 +105,12 @@ def test_structures_are_held_out_with_their_copies_and_failures_are_listed(folde
     before = (folder / "labels" / "train.extxyz").stat().st_mtime_ns
     assert label(engine, "x", sources, folder / "labels", options) == counts
     assert (folder / "labels" / "train.extxyz").stat().st_mtime_ns == before
+    written = []
+    for chosen in ("@:12", "@8:"):  # the same file, but other structures of it
+        part = find_sources([str(folder / "pool.extxyz") + chosen], engine.config.type_map)
+        label(engine, "x", part, folder / "labels", options)
+        written.append((folder / "labels" / "train.extxyz").read_bytes())
+    assert written[0] != written[1]
     label(engine, "another teacher", sources, folder / "labels", options)
     assert (folder / "labels" / "train.extxyz").stat().st_mtime_ns > before
 

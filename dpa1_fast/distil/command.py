@@ -24,7 +24,7 @@ from ..train.input_toml import read_student
 from ..train.loop import Loop
 from ..train.options import TrainingError
 from ..train.prepare import prepare
-from .label import VALID, Labelled, LabelOptions, files_digest, label
+from .label import VALID, Labelled, LabelOptions, files_digest, label, labelled
 from .speed import Speed, compared, enough
 from .student import defaults
 
@@ -60,12 +60,12 @@ def distil_command(
         raise TrainingError(f"{model}: frame and atomic parameters cannot be distilled; give a model without them")
     sources = sources_outside(data, output, loaded.model.config.type_map, type_map, format)
     with started(output, device, threads, overwrite) as here:
-        folder, digest = output / LABELS, file_hash(loaded.path)
+        folder, digest = output / LABELS, json.dumps([file_hash(loaded.path), head, list(type_map), format])
         teacher = Engine(loaded.model, device=device, threads=threads)
         if here.first:
             print(told(label(teacher, digest, sources, folder, options)), file=sys.stderr)
         here.wait()
-        counts = label(teacher, digest, sources, folder, options)  # what is there already, for all processes
+        counts = labelled(folder)
         origin = json.dumps([digest, files_digest(folder)])
         usual = defaults(loaded.model.config, folder, counts.virials, options.seed, origin)
         training = read_student(settings, usual, steps)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint.writing import write_whole
 from ..engine import Engine, Result
 from ..errors import StructureError
 from ..sampling.pool import Failures, Member, evaluated, members
@@ -67,16 +68,17 @@ def label(teacher: Engine, digest: str, sources: Sequence[Source], folder: Path,
     """Writes ``train.extxyz`` and ``valid.extxyz``, unless they are there already, of the same teacher and structures.
 
     Args:
-        digest: of the teacher's file.
+        digest: of the teacher, and of how its inputs are read.
 
     Raises:
         TrainingError: too few structures to hold some out.
     """
     prints = [source.fingerprint() for source in sources]
-    key = json.dumps([digest, prints, asdict(options)])
+    # Names say which structures of a file are meant: its content is the same for data.xyz@:10 and data.xyz@10:.
+    key = json.dumps([digest, [source.name for source in sources], prints, asdict(options)])
     told = folder / TOLD
-    if all(prints) and told.exists() and (kept := json.loads(told.read_text(encoding="utf-8")))["key"] == key:
-        return Labelled(**kept["counts"])
+    if all(prints) and told.exists() and json.loads(told.read_text(encoding="utf-8"))["key"] == key:
+        return labelled(folder)
     folder.mkdir(parents=True, exist_ok=True)
     told.unlink(missing_ok=True)
     counts, virials = {TRAIN: 0, VALID: 0}, set[str]()
@@ -101,8 +103,13 @@ def label(teacher: Engine, digest: str, sources: Sequence[Source], folder: Path,
             "or a larger --held"
         )
     done = Labelled(counts[TRAIN], counts[VALID], failures.count, len(virials) == 2)
-    told.write_text(json.dumps({"key": key, "counts": asdict(done)}), encoding="utf-8")
+    write_whole(told, json.dumps({"key": key, "counts": asdict(done)}).encode())
     return done
+
+
+def labelled(folder: Path) -> Labelled:
+    """What ``label`` has written there."""
+    return Labelled(**json.loads((folder / TOLD).read_text(encoding="utf-8"))["counts"])
 
 
 def held_out(index: int, options: LabelOptions) -> bool:

@@ -63,7 +63,7 @@ class Start:
     """A model that knows all elements of the data, and where it comes from.
 
     Attributes:
-        known: how many types it had. digest: of its file.
+        known: how many types it had. digest: of its file, and which of its heads it is.
     """
 
     model: DPA1
@@ -81,7 +81,7 @@ def begin(model: str, head: str | None, data: tuple[str, ...], way: str) -> Star
     loaded = read_model(model, head)
     c = loaded.model.config
     new = tuple(name for name in elements(data) if name not in c.type_map)
-    digest = hashlib.sha256(loaded.path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(loaded.path.read_bytes()).hexdigest() + (f" {head}" if head else "")
     grown = extended(loaded.model, new, way)
     grown.uncertainty = None  # it is one of the weights that are left
     wide = "float64" in (c.precision, c.fitting.precision)

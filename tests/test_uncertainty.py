@@ -21,6 +21,7 @@ from dpa1_fast.checkpoint import read_model, write_model
 from dpa1_fast.errors import UncertaintyError
 from dpa1_fast.train.calibrate import Calibration, calibrate
 from dpa1_fast.train.data import Dataset
+from dpa1_fast.train.options import TrainingError
 from dpa1_fast.uncertainty import deviation, fitted
 
 
@@ -150,6 +151,17 @@ def test_one_structure_of_a_kept_data_set_is_a_batch_like_any_other(calibrated: 
     assert (batch.center.dtype, batch.neighbor.dtype) == (torch.int64, torch.int64)
     found = Engine(model).evaluate_batch(batch, hidden=True)
     assert float(found.energies.sum()) == pytest.approx(float(labels.energy), abs=1.0)
+
+
+def test_validation_data_without_errors_calibrate_nothing(tmp_path: Path) -> None:
+    model = make_model()
+    structures = labelled(6, 3)
+    for atoms, result in zip(structures, Engine(model, precision="float64").evaluate(structures), strict=True):
+        atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=result.forces)
+    write(tmp_path / "exact.traj", structures)
+    data = Dataset(model.config, [str(tmp_path / "exact.traj")])
+    with pytest.raises(TrainingError, match="no measure"):
+        calibrate(model, data, data)
 
 
 def test_virtual_atoms_change_nothing(calibrated: Any) -> None:

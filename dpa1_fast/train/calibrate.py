@@ -40,7 +40,7 @@ def calibrate(model: DPA1, train: Dataset, valid: Dataset) -> Calibration:
         train: what it was trained on. valid: what it was not, with energies and forces.
 
     Raises:
-        TrainingError: validation data without energies or forces.
+        TrainingError: validation data without energies or forces, or of which nothing can be learnt.
     """
     engine = Engine(model)
     u = seen(model, ((batch, outputs) for batch, outputs, _ in _evaluated(engine, train)))
@@ -48,7 +48,13 @@ def calibrate(model: DPA1, train: Dataset, valid: Dataset) -> Calibration:
     (qe, ne, ee), (qf, ff, ef) = ([torch.cat(x) for x in zip(*part, strict=True)] for part in zip(*rows, strict=True))
     if not len(ee) or not len(ef):
         raise TrainingError("the validation data has no energies or no forces: there is nothing to calibrate with")
-    u = with_calibration(u, fitted(qe, ne, ee), fitted(qf, ff, ef, weight=3.0))
+    found = fitted(qe, ne, ee), fitted(qf, ff, ef, weight=3.0)
+    if not all(torch.isfinite(x).all() for x in found):
+        raise TrainingError(
+            "the errors on the validation data are no measure: all but zero, or of too few structures; give more of "
+            "them, such as the model was not trained on"
+        )
+    u = with_calibration(u, *found)
     return Calibration(u, _spread(u.energy, qe, ne, ee), _spread(u.force, qf, ff, ef))
 
 

@@ -89,6 +89,12 @@ def test_a_toml_is_checked_too(tmp_path: Path) -> None:
         ("steps = 8", "", "training.steps is missing"),
         ("[loss]", "[los]", "los is not known"),
         ("display = 2", 'display = "often"', "it must be an integer"),
+        ("virial = [0.1, 1.0]", "energy = 1", "loss.energy is 1; it must be a list of 2 numbers"),
+        ("virial = [0.1, 1.0]", "energy = [1]", "it must be a list of 2 numbers"),
+        ("virial = [0.1, 1.0]", 'energy = ["a", "b"]', "it must be a number"),
+        ("virial = [0.1, 1.0]", "huber_delta = 0.01", "it must be a list of 3 numbers"),
+        ("virial = [0.1, 1.0]", 'relative_force = "little"', "it must be a number"),
+        ("decay_steps = 3", 'decay_rate = "fast"', "learning_rate.decay_rate is 'fast'; it must be a number"),
     ):
         text = source.read_text()
         (tmp_path / "other.toml").write_text(text.replace(old, new))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,10 +98,10 @@ def integer(value: Any) -> int:
 
 def number(value: Any) -> float:
     """A number; a text that spells one counts, since YAML reads ``1e-5`` as text."""
-    if isinstance(value, str) and len(value) <= 40:
-        return float(value)  # raises ValueError for another text
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not _too_long(value):
-        return float(value)
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and not _too_long(value)
+    if numeric or (isinstance(value, str) and len(value) <= 40):
+        with suppress(ValueError):  # of another text
+            return float(value)
     raise ValueError("a number")
 
 

@@ -27,7 +27,7 @@ def read_toml(path: Path) -> Options:
     sel = model.take("sel", _sizes, None)
     train, valid = _data(top.section("data"))
     config = _model(model, type_map, sel)
-    return _options(top, config, train, valid, sel_auto=None if sel else 1.1, type_map_auto=type_map is None)
+    return _options(top, config, train, valid, sel_auto=None if sel else 1.1, type_map_auto=not type_map)
 
 
 def read_settings(
@@ -178,27 +178,39 @@ def _same(f: Fields, default: Any) -> Any:
 
 
 def _given(f: Fields, kind: type[Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a section gives of a dataclass's fields, as their defaults are: tuples for lists, numbers for numbers."""
+    """What a section gives of a dataclass's fields, as these are declared: tuples for lists, numbers for numbers."""
     out = {}
     for field in dataclasses.fields(kind):
         if field.name not in without:
-            value = f.take(field.name, _plain(field.default), MISSING if field.name in f.values else None)
+            value = f.take(field.name, _plain(field), MISSING if field.name in f.values else None)
             if value is not None:
                 out[field.name] = value
     f.done()
     return out
 
 
-def _plain(default: Any) -> Callable[[Any], Any]:
+def _plain(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
+    default, declared = field.default, str(field.type)
     if isinstance(default, bool):
         return flag
     if isinstance(default, str):
         return text
     if isinstance(default, int):
         return integer
-    if isinstance(default, float):
+    if declared.startswith("float"):
         return number
+    if isinstance(default, tuple) and default and all(isinstance(x, float) for x in default):
+        return _numbers(len(default))
     return _tuples
+
+
+def _numbers(count: int) -> Callable[[Any], tuple[float, ...]]:
+    def convert(value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"a list of {count} numbers")
+        return many(number)(value)
+
+    return convert
 
 
 def _tuples(value: Any) -> Any:

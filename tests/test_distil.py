@@ -132,6 +132,7 @@ def test_a_copy_is_strained_with_its_cell_and_rattled() -> None:
     ("options", "words"),
     [
         ({"held": 0.0}, "--held 0"),
+        ({"seed": -1}, "--seed -1"),
         ({"copies": 2}, "--copies without --rattle or --strain"),
         ({"rattle": 0.1}, "--copies 2"),
         ({"copies": 1, "strain": 0.9}, "--strain below 0.5"),

@@ -71,6 +71,8 @@ def test_what_is_left_out_of_an_input_has_the_defaults_of_the_input_file(tmp_pat
         ({"training__training_data": {"systems": ["x"], "min_pair_dist": 0.5}}, "min_pair_dist"),
         ({"training__training_data": {}}, "training.training_data.systems is missing"),
         ({"training__no_such": 1}, "training.no_such is not known"),
+        ({"training__seed": -1}, "seed is -1; it must be at least 0"),
+        ({"training__validation_data__numb_btch": 0}, "valid_batches (numb_btch) is 0"),
         ({"nvnmd": {}}, "nvnmd is not known"),
     ],
 )
@@ -79,6 +81,10 @@ def test_what_is_not_supported_is_refused_by_its_name(tmp_path: Path, change: di
         read(tmp_path, **change)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_seed_of_zero_is_one_of_its_own(tmp_path: Path) -> None:
+    assert [read(tmp_path, training__seed=seed).seed for seed in (0, 1, None)] == [0, 1, 1]
 
 
 def test_a_toml_is_checked_too(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class LabelOptions:
     def __post_init__(self) -> None:
         if not 0 < self.held <= 0.5:
             raise TrainingError(f"--held {self.held:g}: give the share of structures to test on, from above 0 to 0.5")
+        if self.seed < 0:
+            raise TrainingError(f"--seed {self.seed}: give a number that is not negative")
         if self.copies < 0 or not 0 <= self.rattle < 1 or not 0 <= self.strain < 0.5:
             raise TrainingError("--copies must not be negative, --rattle be below 1 Å and --strain below 0.5")
         if self.copies and not (self.rattle or self.strain):

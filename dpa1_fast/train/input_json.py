@@ -67,6 +67,7 @@ def _options(
     decay = training.take("ema_decay", number, 0.999)
     full = validating.take("full_validation", flag, False)
     frequency = validating.take("validation_freq", integer, 5000)
+    seed = training.take("seed", integer, None)
     metric = validating.take("validation_metric", text, "loss")
     validating.only("ema_full_validation", False, True)
     validating.only("save_best", True)
@@ -96,7 +97,7 @@ def _options(
         schedule=schedule,
         optimizer=optimizer,
         steps=steps,
-        seed=training.take("seed", integer, None) or 1,
+        seed=1 if seed is None else seed,
         display=training.take("disp_freq", integer, 1000),
         save=save,
         validate=frequency if full else save,

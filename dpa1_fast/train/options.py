@@ -169,6 +169,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not self.systems:
             raise TrainingError("no data is named; give systems")
+        if self.count is not None:
+            _positive("valid_batches (numb_btch)", self.count)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("steps", "display", "save", "validate", "keep"):
             _positive(name, getattr(self, name))
+        _at_least("seed", self.seed, 0)
         if self.clip is not None:
             _positive("gradient_max_norm", self.clip)
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -87,6 +87,13 @@ def test_a_seed_of_zero_is_one_of_its_own(tmp_path: Path) -> None:
     assert [read(tmp_path, training__seed=seed).seed for seed in (0, 1, None)] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("options", [{"sys_probs": [0.5, 0.5]}, {"auto_prob": "prob_uniform"}], ids=str)
+def test_weights_of_systems_are_refused_where_systems_are_mixed(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError, match="have no say where structures of all systems are mixed"):
+        read(tmp_path, training__training_data={"systems": ["a", "b"], "batch_size": "mix:64", **options})
+    read(tmp_path, training__training_data={"systems": ["a", "b"], "batch_size": "auto", **options})
+
+
 def test_a_toml_is_checked_too(tmp_path: Path) -> None:
     source = write_toml(tmp_path)
     for old, new, told in (

@@ -152,6 +152,10 @@ class BatchOptions:
         _one_of("the rule of batches", self.rule, ("atoms", "frames", "auto", "max", "filter"))
         for size in (self.size, *self.sizes):
             _positive("batch_size", size)
+        if self.rule == "atoms" and (self.weights or self.auto_prob != "prob_sys_size"):
+            raise TrainingError(
+                "sys_probs and auto_prob have no say where structures of all systems are mixed (mix:N); leave them out"
+            )
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,18 @@ def test_kinds_are_told_apart_and_data_without_labels_is_refused(
     assert told["all"]["mae_e"] == pytest.approx(1.0, abs=1e-6)
 
 
+def test_systems_are_named_from_the_root_and_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    engine = Engine(make_model())
+    assert errors_command(engine, "m", [str(tmp_path / "train" / "3"), "valid/4"]) == 0
+    printed = capsys.readouterr().out
+    assert "valid/4" in printed
+    assert "by system" in printed
+
+
 def test_virtual_atoms_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = labelled(periodic(4, 2))
     for row in rows:

@@ -57,6 +57,8 @@ def errors_command(
 
 def _short(parts: Mapping[str, Tally]) -> dict[str, Tally]:
     """The same without the folder that all names begin with."""
+    if len({os.path.isabs(name) for name in parts}) > 1:
+        return dict(parts)
     common = os.path.commonpath(list(parts))
     return {os.path.relpath(name, common) if common else name: tally for name, tally in parts.items()}
 

@@ -87,6 +87,18 @@ def test_systems_are_named_from_the_root_and_from_here(
     assert "by system" in printed
 
 
+def test_nothing_of_an_earlier_test_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = labelled(periodic(4, 2))
+    write_system(tmp_path / "all", rows)
+    write_system(tmp_path / "energies", [{k: v for k, v in r.items() if k not in ("force", "virial")} for r in rows])
+    engine = Engine(make_model())
+    for name in ("all", "energies"):
+        errors_command(engine, "m", [str(tmp_path / name)], tmp_path / "out")
+    told = ["detail.e.out", "detail.e_peratom.out", "errors.json", "parity.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == told
+    assert "detail.f" not in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_virtual_atoms_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = labelled(periodic(4, 2))
     for row in rows:

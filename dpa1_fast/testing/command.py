@@ -40,6 +40,7 @@ def errors_command(
     told = {"model": model, "data": list(data), **report.told()}
     if output is not None:
         (output / "errors.json").write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+        (output / "parity.png").unlink(missing_ok=True)
         parity.draw(output / "parity.png", report.whole)
     if as_json:
         print(json.dumps(told, indent=2, ensure_ascii=False))

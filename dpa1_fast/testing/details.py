@@ -31,6 +31,8 @@ class Details:
         self._system = ""
 
     def __enter__(self) -> Details:
+        for name in COLUMNS:  # of an earlier test, of data that may have had other labels
+            (self.folder / f"detail.{name}.out").unlink(missing_ok=True)
         return self
 
     def __exit__(

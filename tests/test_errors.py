@@ -99,6 +99,14 @@ def test_nothing_of_an_earlier_test_stays(tmp_path: Path, capsys: pytest.Capture
     assert "detail.f" not in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_label_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    rows = labelled(periodic(4, 2))
+    rows[1]["energy"] = np.array(np.nan)
+    write_system(tmp_path / "s", rows)
+    with pytest.raises(TrainingError, match="frame 1: the energy is not finite"):
+        errors_command(Engine(make_model()), "m", [str(tmp_path / "s")], tmp_path / "out")
+
+
 def test_virtual_atoms_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = labelled(periodic(4, 2))
     for row in rows:

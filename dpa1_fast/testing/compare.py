@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Engine, Result
+from ..train.check import check_finite
 from ..train.data import Frame, Sample, sample
 from .tally import Report
 
@@ -33,12 +34,14 @@ def compared(engine: Engine, frames: Iterable[Frame]) -> Iterator[Compared]:
     """Evaluates structures in blocks.
 
     Raises:
-        StructureError: one that cannot be evaluated, by its name.
+        StructureError: one that cannot be evaluated, by its name. TrainingError: a label that is not finite.
     """
     block: list[tuple[Sample, str, str | None]] = []
     for frame in frames:
         kind = next((str(frame.atoms.info[k]) for k in KINDS if k in frame.atoms.info), None)
-        block.append((sample(engine.config, frame, 0), frame.system, kind))
+        labelled = sample(engine.config, frame, 0)
+        check_finite(labelled)
+        block.append((labelled, frame.system, kind))
         if len(block) == AT_ONCE:
             yield from _evaluated(engine, block)
             block = []

@@ -29,7 +29,7 @@ def check(train: Dataset, valid: Dataset | None, loss: LossOptions) -> None:
     both = [("training", train)] + ([] if valid is None else [("validation", valid)])
     for what, data in both:
         for sample in data.samples:
-            _finite(sample)
+            check_finite(sample)
         for name in LABELS:
             if loss.uses(name):
                 _there(what, data, name)
@@ -42,7 +42,12 @@ def check(train: Dataset, valid: Dataset | None, loss: LossOptions) -> None:
             raise TrainingError(f"{system}: {told}")
 
 
-def _finite(sample: Sample) -> None:
+def check_finite(sample: Sample) -> None:
+    """Refuses labels that are no numbers.
+
+    Raises:
+        TrainingError: the first of them.
+    """
     for name in LABELS:
         value = getattr(sample, name)
         if value is not None and not np.isfinite(value).all():

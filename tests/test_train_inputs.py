@@ -9,10 +9,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 from conftest import BASE
 from training import NAMES, labelled, periodic, write_data, write_json, write_lmdb, write_system, write_toml
 
+from dpa1_fast.errors import StructureError
 from dpa1_fast.train.batches import AtomOrder, SystemOrder
 from dpa1_fast.train.command import read_options
 from dpa1_fast.train.data import Dataset, elements
@@ -161,6 +163,22 @@ def test_every_kind_of_data_gives_the_same_samples(tmp_path: Path) -> None:
                 assert y is not None
                 np.testing.assert_allclose(x, y, atol=2e-6)  # extxyz prints eight places
     assert elements([str(tmp_path / "npy")]) == tuple(NAMES)
+
+
+def test_a_stress_counts_in_voigts_order_and_as_a_matrix(tmp_path: Path) -> None:
+    row = labelled(periodic(4, 1))[0]
+    (atoms,) = periodic(4, 1)
+    stress = -row["virial"] / atoms.get_volume()
+    voigt = stress.ravel()[[0, 4, 8, 5, 2, 1]]
+    for k, told in enumerate((stress, voigt, voigt[:4])):
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0)
+        atoms.calc.results["stress"] = told
+        ase_write(tmp_path / f"{k}.traj", atoms)
+    for k in range(2):
+        (found,) = Dataset(BASE, [str(tmp_path / f"{k}.traj")]).samples
+        np.testing.assert_allclose(found.virial, (row["virial"] + row["virial"].T) / 2, atol=1e-9)
+    with pytest.raises(StructureError, match="the stress has 4 numbers; it must have 6 or 9"):
+        Dataset(BASE, [str(tmp_path / "2.traj")])
 
 
 def test_sel_and_types_come_from_the_data_where_nobody_says(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import DPA1Config
+from ..errors import StructureError
 from ..sources import find_sources
 from ..structures.batch import Batch, Neighborhood, collate, neighborhood
 from ..structures.neighbors import Edges
@@ -110,12 +111,18 @@ def sample(config: DPA1Config, frame: Frame, system: int) -> Sample:
 def _virial(atoms: Any, results: dict[str, Any], structure: Structure) -> Array | None:
     given = atoms.info.get("virial")
     if given is not None:
-        return np.asarray(given, np.float64).reshape(3, 3)
-    stress = results.get("stress")
-    if stress is None or structure.volume is None:
+        virial = np.asarray(given, np.float64)
+        if virial.size != 9:
+            raise StructureError(structure.name, f"the virial has {virial.size} numbers; it must have 9")
+        return virial.reshape(3, 3)
+    if results.get("stress") is None or structure.volume is None:
         return None
-    xx, yy, zz, yz, xz, xy = np.asarray(stress, np.float64)
-    return -structure.volume * np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    stress = np.asarray(results["stress"], np.float64)
+    if stress.size not in (6, 9):
+        raise StructureError(structure.name, f"the stress has {stress.size} numbers; it must have 6 or 9")
+    if stress.size == 6:  # Voigt's order: xx, yy, zz, yz, xz, xy
+        stress = stress.ravel()[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
+    return -structure.volume * stress.reshape(3, 3)
 
 
 class Dataset:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from conftest import make_model, molecule
 from training import labelled, periodic, write_data, write_system
 
 from dpa1_fast import Engine
+from dpa1_fast.errors import StructureError
 from dpa1_fast.testing.command import errors_command
 from dpa1_fast.train.options import TrainingError
 
@@ -63,8 +66,6 @@ def test_kinds_are_told_apart_and_data_without_labels_is_refused(
     write(tmp_path / "bare.extxyz", frames)
     with pytest.raises(TrainingError, match="has an energy, force or virial"):
         errors_command(engine, "m", [str(tmp_path / "bare.extxyz")])
-    from ase.calculators.singlepoint import SinglePointCalculator
-
     for atoms, result in zip(frames, engine.evaluate(frames), strict=True):
         atoms.calc = SinglePointCalculator(atoms, energy=result.energy + 1.0, forces=result.forces)
     write(tmp_path / "labelled.extxyz", frames)
@@ -97,6 +98,14 @@ def test_nothing_of_an_earlier_test_stays(tmp_path: Path, capsys: pytest.Capture
     told = ["detail.e.out", "detail.e_peratom.out", "errors.json", "parity.png"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == told
     assert "detail.f" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_structure_of_virtual_atoms_alone_is_named(tmp_path: Path) -> None:
+    atoms = Atoms("X2", positions=[[0, 0, 0], [1, 0, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    write(tmp_path / "virtual.extxyz", atoms)
+    with pytest.raises(StructureError, match="virtual.extxyz frame 0: all of its atoms are virtual"):
+        errors_command(Engine(make_model()), "m", [str(tmp_path / "virtual.extxyz")])
 
 
 def test_a_label_that_is_not_finite_is_named(tmp_path: Path) -> None:

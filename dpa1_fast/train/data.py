@@ -91,6 +91,8 @@ def sample(config: DPA1Config, frame: Frame, system: int) -> Sample:
     results = getattr(frame.atoms.calc, "results", {})
     force, atomic = results.get("forces"), frame.atoms.arrays.get("atom_ener")
     real = structure.types >= 0
+    if not real.any():
+        raise StructureError(name, "all of its atoms are virtual: there is nothing to learn or to test")
     if not real.all():
         aparam = None if structure.aparam is None else structure.aparam[real]
         structure = replace(structure, positions=structure.positions[real], types=structure.types[real], aparam=aparam)

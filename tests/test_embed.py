@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -99,6 +100,31 @@ def test_files_are_called_by_what_tells_their_systems_apart(model: Path, tmp_pat
     done = run_command("embed", model, tmp_path / "s", tmp_path / "s", "-o", tmp_path / "d")
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "d" / "s.npy"), np.load(tmp_path / "d" / "s-2.npy"))
+
+
+def test_a_file_that_breaks_off_is_done_as_far_as_it_goes(model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "whole.extxyz", [molecule(4, seed) for seed in range(3)])
+    lines = (tmp_path / "whole.extxyz").read_text().splitlines()
+    (tmp_path / "cut.extxyz").write_text("\n".join(lines[:-2]) + "\n")
+    done = run_command("embed", model, tmp_path / "cut.extxyz", tmp_path / "whole.extxyz", "-o", tmp_path / "d")
+    assert done.returncode == 1, done.stderr
+    assert "cut.extxyz" in (tmp_path / "d" / "failures.csv").read_text()
+    cut, whole = (np.load(tmp_path / "d" / f"{name}.npy") for name in ("cut", "whole"))
+    np.testing.assert_array_equal(cut.reshape(2, 4, -1), whole[:2])
+
+
+def test_systems_in_one_file_and_parts_of_a_file_have_files_of_their_own(model: Path, tmp_path: Path) -> None:
+    pool = [molecule(4, seed) for seed in range(4)]
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.xyz", pool)
+    with zipfile.ZipFile(tmp_path / "pool.zip", "w") as archive:
+        for name in ("a", "b"):
+            archive.write(tmp_path / f"{name}.xyz", f"in/{name}.xyz")
+    data = tmp_path / "pool.zip", f"{tmp_path}/a.xyz@:3", f"{tmp_path}/a.xyz@3:"
+    done = run_command("embed", model, *data, "-o", tmp_path / "d")
+    assert done.returncode == 0, done.stderr
+    found = {p.name: len(np.load(p)) for p in (tmp_path / "d").iterdir()}
+    assert found == {"pool__in__a.npy": 4, "pool__in__b.npy": 4, "a.npy": 3, "a-2.npy": 1}
 
 
 def test_a_file_of_rows_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -136,10 +136,11 @@ def _with_copies(pool: Iterable[Member], options: LabelOptions) -> Iterator[Memb
         if atoms is None:
             yield member
             continue
-        yield Member(member.index, replace(member.item, atoms=_rounded(atoms)))
+        yield replace(member, item=replace(member.item, atoms=_rounded(atoms)))
         for k in range(options.copies):
             rng = np.random.default_rng([options.seed, 1, member.index, k])
-            yield Member(member.index, replace(member.item, atoms=_rounded(perturbed(atoms, options, rng))))
+            copied = _rounded(perturbed(atoms, options, rng))
+            yield replace(member, item=replace(member.item, atoms=copied))
 
 
 def perturbed(atoms: Any, options: LabelOptions, rng: np.random.Generator) -> Any:

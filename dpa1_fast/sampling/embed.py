@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +131,10 @@ class NpyWriter:
 
     def __init__(self, folder: Path, sources: Sequence[Source], config: DPA1Config, dtype: str, mean: bool) -> None:
         self.folder, self.width, self.dtype, self.mean = folder, config.dim_descrpt, dtype, mean
-        self.names = file_names([source.name for source in sources])
-        self._order = [source.name for source in sources]
-        self._place = -1
+        self._sources = [source.name for source in sources]
+        self.names = file_names(self._sources)
+        self._taken = set(self.names)
+        self._of_what: tuple[int, str] | None = None
         self._file: GrowingNpy | None = None
         self._sizes: list[int] = []
         self._written = 0
@@ -151,13 +151,21 @@ class NpyWriter:
             self._sizes.append(0)
 
     def _of(self, member: Member) -> GrowingNpy:
-        """The file of the member's source; those of sources before it are done."""
-        first = member.item.frame <= 0 and bool(self._sizes)  # the same source may be named twice in a row
-        if self._file is None or self._order[self._place] != member.item.source or first:
+        """The file of the member's system; those of systems before it are done."""
+        what = member.source, member.item.source
+        if self._file is None or what != self._of_what:
             self._close()
-            self._place = self._order.index(member.item.source, self._place + 1)
-            self._file = GrowingNpy(self.folder / f"{self.names[self._place]}.npy", self.width, self.dtype)
+            self._of_what = what
+            self._file = GrowingNpy(self.folder / f"{self._name(*what)}.npy", self.width, self.dtype)
         return self._file
+
+    def _name(self, source: int, system: str) -> str:
+        """What the file of a system is called: as its source, and what an archive or HDF5 file calls it besides."""
+        given = self._sources[source]
+        within = system[len(given) :].strip("#/") if system.startswith(given) else ""
+        if not within:
+            return self.names[source]
+        return free(f"{self.names[source]}__{plain(Path(within).with_suffix('').parts)}", self._taken)
 
     def _close(self) -> None:
         if self._file is None:
@@ -243,12 +251,22 @@ def file_names(names: Sequence[str]) -> list[str]:
     depth = 1
     while depth < max(map(len, paths), default=1) and len({p[-depth:] for p in paths}) < len(set(paths)):
         depth += 1
-    plain = [re.sub(r"[^\w.+-]", "_", "__".join(p[-depth:])) or "structures" for p in paths]
-    seen: Counter[str] = Counter()
-    out = []
-    for name in plain:
-        seen[name] += 1
-        out.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    taken: set[str] = set()
+    return [free(plain(p[-depth:]) or "structures", taken) for p in paths]
+
+
+def plain(parts: Sequence[str]) -> str:
+    """A file's name of the parts of a path."""
+    return re.sub(r"[^\w.+-]", "_", "__".join(parts))
+
+
+def free(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it where it is taken; it is taken then."""
+    number, out = 1, name
+    while out in taken:
+        number += 1
+        out = f"{name}-{number}"
+    taken.add(out)
     return out
 
 

@@ -21,16 +21,17 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Member:
-    """A structure of the pool. index: from 0, over all sources."""
+    """A structure of the pool. index: from 0, over all sources. source: which of these it is of."""
 
     index: int
     item: Item
+    source: int = 0
 
 
 def members(sources: Iterable[Source]) -> Iterator[Member]:
     """Every structure, in order; those that could not be read too."""
-    items = (item for source in sources for item in source.read())
-    return (Member(k, item) for k, item in enumerate(items))
+    items = ((n, item) for n, source in enumerate(sources) for item in source.read())
+    return (Member(k, item, n) for k, (n, item) in enumerate(items))
 
 
 def evaluated(

@@ -96,6 +96,8 @@ def test_files_are_called_by_what_tells_their_systems_apart(model: Path, tmp_pat
     assert file_names(["a/train/4", "a/valid/4"]) == ["train__4", "valid__4"]
     assert file_names(["x/4", "x/5"]) == ["4", "5"]
     assert file_names(["p.extxyz", "p.extxyz"]) == ["p", "p-2"]
+    assert file_names(["a/w.v1", "a/w.v2", "a/w-2"]) == ["w", "w-2", "w-2-2"]
+    assert file_names(["."]) == [Path.cwd().name]
     write_system(tmp_path / "s", labelled(periodic(3, 2)))
     done = run_command("embed", model, tmp_path / "s", tmp_path / "s", "-o", tmp_path / "d")
     assert done.returncode == 0, done.stderr

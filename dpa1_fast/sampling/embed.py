@@ -247,12 +247,18 @@ class Hdf5Writer:
 
 def file_names(names: Sequence[str]) -> list[str]:
     """What the files of sources are called: as much of the end of each path as tells them apart."""
-    paths = [tuple(p for p in Path(name_of(n)).with_suffix("").parts if p not in ("/", "..")) for n in names]
+    paths = [tuple(p for p in _named(name_of(n)).with_suffix("").parts if p not in ("/", "..")) for n in names]
     depth = 1
     while depth < max(map(len, paths), default=1) and len({p[-depth:] for p in paths}) < len(set(paths)):
         depth += 1
     taken: set[str] = set()
     return [free(plain(p[-depth:]) or "structures", taken) for p in paths]
+
+
+def _named(given: str) -> Path:
+    """The path, with the name that a folder has which was given as ``.`` or ``..``."""
+    path = Path(given)
+    return path if path.name.strip(".") else Path(os.path.abspath(path))
 
 
 def plain(parts: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def embed(
 ) -> None:
     """Write what a model sees of each atom: descriptors, as dp eval-desc writes them, and type embeddings.
 
-    Exit code: 0 all done, 1 some structures failed (failures.csv), 2 nothing could be done.
+    Exit code: 0 all done, 1 some structures failed (failures.csv, FILE.failures.csv), 2 nothing could be done.
     """
     with one_line_errors():
         import torch

@@ -72,8 +72,11 @@ def test_structures_of_many_sizes_and_those_that_fail(model: Path, tmp_path: Pat
 def test_one_hdf5_file_for_all_and_means(model: Path, tmp_path: Path) -> None:
     structures = mixed(tmp_path)
     out = tmp_path / "desc.h5"
+    (tmp_path / "failures.csv").write_text("a screening's")
     done = run_command("embed", model, tmp_path / "pool.extxyz", "-o", out, "--mean", "--types")
     assert done.returncode == 1, done.stderr
+    assert len((tmp_path / "desc.failures.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "failures.csv").read_text() == "a screening's"
     truth = Engine(make_model()).descriptors([structures[k] for k in (0, 1, 4)])
     with h5py.File(out) as file:
         np.testing.assert_allclose(file["descriptor"][()], [x.mean(0) for x in truth], rtol=0, atol=1e-13)

@@ -23,7 +23,7 @@ from ..printable import name_of
 from ..sources import Source
 from ..structures.structure import from_ase
 from .growing import GrowingNpy, append
-from .pool import Failures, Member, evaluated, members
+from .pool import FAILURES, Failures, Member, evaluated, members
 
 Array = NDArray[np.float64]
 HDF5 = (".h5", ".hdf5")
@@ -84,7 +84,9 @@ def embed(
     folder = output.parent if in_one else output
     folder.mkdir(parents=True, exist_ok=True)
     writer: Writer = Hdf5Writer(output, config, dtype) if in_one else NpyWriter(output, sources, config, dtype, mean)
-    with Failures(folder) as failures, _whole(writer):
+    # Beside one file there may be somebody else's failures.csv.
+    table = Failures(folder, f"{output.stem}.{FAILURES}") if in_one else Failures(folder)
+    with table as failures, _whole(writer):
         for member, found in evaluated(members(sources), engine.stream_features):
             if isinstance(found, StructureError):
                 failures.add(member, found.reason)

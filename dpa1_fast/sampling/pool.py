@@ -59,16 +59,22 @@ class Failures:
     """Structures that could not be done, as a table that is there only where there are any.
 
     Args:
-        folder: where ``failures.csv`` goes.
+        folder: where it goes. name: what it is called there.
     """
 
     folder: Path
+    name: str = FAILURES
     count: int = 0
     first: list[str] = field(default_factory=list)
     _file: Any = None
 
+    @property
+    def path(self) -> Path:
+        """The table."""
+        return self.folder / self.name
+
     def __enter__(self) -> Failures:
-        (self.folder / FAILURES).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +85,7 @@ class Failures:
         """Takes one in."""
         item, told = member.item, printable(" ".join(reason.split()))
         if self._file is None:
-            self._file = (self.folder / FAILURES).open("w", newline="", encoding="utf-8")
+            self._file = self.path.open("w", newline="", encoding="utf-8")
             csv.writer(self._file).writerow(["index", "source", "frame", "error"])
         csv.writer(self._file).writerow([member.index, name_of(item.source), item.frame, told])
         self.count += 1
@@ -89,4 +95,4 @@ class Failures:
     def told(self) -> list[str]:
         """Lines about them."""
         more = self.count - len(self.first)
-        return self.first + ([f"… {more:,} more in {self.folder / FAILURES}"] if more else [])
+        return self.first + ([f"… {more:,} more in {self.path}"] if more else [])

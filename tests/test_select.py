@@ -162,6 +162,18 @@ def test_a_pool_that_holds_earlier_choices_does_not_read_them(models: Path, tmp_
         assert "3 of 29 structures chosen" in done.stdout, done.stderr
 
 
+def test_of_copies_alone_one_is_taken_and_none_of_one_that_is_known(models: Path, tmp_path: Path) -> None:
+    copies = pool(tmp_path)[8:12]
+    del copies[2]
+    for name, some in (("copies", copies), ("one", copies[:1]), ("known", copies[1:])):
+        write(tmp_path / f"{name}.extxyz", some)
+    words = "-m", models / "model.safetensors", "-o", tmp_path / "out"
+    done = run_command("select", tmp_path / "copies.extxyz", *words)
+    assert "1 of 3 structures chosen" in done.stdout, done.stderr
+    done = run_command("select", tmp_path / "one.extxyz", "--known", tmp_path / "known.extxyz", *words)
+    assert "0 of 1 structures chosen" in done.stdout, done.stderr
+
+
 def test_farthest_points_are_those_of_a_plain_search() -> None:
     rows = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     rows = Scale.of(rows)(rows)

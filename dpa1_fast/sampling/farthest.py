@@ -14,6 +14,8 @@ ALIKE = 1e-4
 """Distances below this are none: copies, moved and turned ones too."""
 SMALL = 0.01
 """A component that spreads by less than this part of the largest spread is scaled as if it spread so far."""
+ROUNDED = 1e-3
+"""Where all spread by less than this part of the largest number, rounding would be scaled up: likewise."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Scale:
     def of(cls, rows: Rows) -> Scale:
         """From the spread of rows (k, D)."""
         spread = rows.std(0, dtype=np.float64)
-        floor = max(SMALL * float(spread.max(initial=0.0)), 1e-12)
+        largest = float(np.abs(rows).max(initial=0.0))
+        floor = max(SMALL * float(spread.max(initial=0.0)), ROUNDED * largest, 1e-12)
         factor = 1.0 / (np.maximum(spread, floor) * np.sqrt(max(rows.shape[1], 1)))
         return cls(rows.mean(0, dtype=np.float64).astype(np.float32), factor.astype(np.float32))
 

@@ -227,6 +227,7 @@ def test_change_bias_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "give data": ((), "shift", ""),
         "names N": ((), "shift", "N=1"),
         "not NAME=ENERGY": ((), "shift", "H:1"),
+        "'O=nan' is not NAME=ENERGY": ((), "shift", "H=1,O=nan"),
         "not both": (train, "shift", "H=1"),
     }.items():
         with pytest.raises(TrainingError, match=told):

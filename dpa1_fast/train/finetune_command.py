@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,8 @@ def _values(text: str) -> dict[str, float]:
         name, _, value = part.partition("=")
         try:
             out[name.strip()] = float(value)
+            if not math.isfinite(out[name.strip()]):
+                raise ValueError
         except ValueError:
             raise TrainingError(f"--values {text!r}: {part!r} is not NAME=ENERGY") from None
     return out

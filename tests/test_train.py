@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,6 +110,19 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(data: Path, tmp
     assert checkpoints(tmp_path / "killed" / "checkpoints")[-1].name < "step-000000140.pt"  # it was never done
     run(source, tmp_path / "killed")
     assert same_files(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_a_training_left_that_never_came_to_a_checkpoint_is_not_mixed_in(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(write_toml(data, steps=2), tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "checkpoints")  # as if killed before the first of them
+    text = write_toml(data, steps=2).read_text()
+    (tmp_path / "other.toml").write_text(re.sub("valid = .*|virial = .*", "", text))
+    capsys.readouterr()
+    run(tmp_path / "other.toml", tmp_path / "out")
+    assert list(read_curve(tmp_path / "out" / "lcurve.out")) == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "lr"]
+    assert "best" not in capsys.readouterr().out
 
 
 def test_a_folder_with_another_training_is_refused_until_it_may_go(data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ..testing.tally import Report
 from ..train.command import started, train
 from ..train.data import frames
 from ..train.input_toml import read_student
-from ..train.loop import Loop
+from ..train.loop import BEST, Loop
 from ..train.options import TrainingError
 from ..train.prepare import prepare
 from .label import VALID, Labelled, LabelOptions, files_digest, label, labelled
@@ -29,8 +29,6 @@ from .speed import Speed, compared, enough
 from .student import defaults
 
 LABELS, STUDENT, REPORT = "labels", "student", "distilled.json"
-BEST = {"model": "best.safetensors", "ema": "best_ema.safetensors"}
-"""What the loop calls a model and its average, and the files of those that validation found best."""
 
 
 def distil_command(

@@ -15,7 +15,7 @@ from .. import devices
 from .distributed import World, world
 from .input_json import read_json
 from .input_toml import read_toml
-from .loop import CHECKPOINTS, CURVE, PICTURE, VALIDATIONS, Loop
+from .loop import BEST, CHECKPOINTS, CURVE, PICTURE, VALIDATIONS, Loop
 from .options import Options, TrainingError
 from .prepare import prepare
 from .progress import Watch
@@ -78,8 +78,13 @@ def train(loop: Loop) -> None:
     print(told(loop), file=sys.stderr)
     with Watch(loop.used) as watch:
         loop.run(watch)
-    names = [name for name in OURS if (loop.folder / name).exists()]
-    print("wrote " + ", ".join(str(loop.folder / name) for name in names))
+    print("wrote " + ", ".join(map(str, written(loop))))
+
+
+def written(loop: Loop) -> list[Path]:
+    """The files of this training, without best models that another one has left in the folder."""
+    others = {file for name, file in BEST.items() if name not in loop.best}
+    return [path for name in OURS if name not in others and (path := loop.folder / name).exists()]
 
 
 def deterministic(threads: int | None) -> None:

@@ -10,8 +10,9 @@ from .options import TrainingError
 
 
 def kept_lines(path: Path, step: int) -> str:
-    """The text of a log up to a step: comments, and whole lines whose first number is not past it."""
-    if not path.exists():
+    """The text of a log up to a step: comments, and whole lines whose first number is not past it. Nothing at step 0:
+    what is there is another training's, whose columns may be others."""
+    if not step or not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]

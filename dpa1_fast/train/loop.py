@@ -26,6 +26,8 @@ from .schedule import learning_rate
 from .validation import Measured, detached, measured, validate, whole
 
 CHECKPOINTS, CURVE, VALIDATIONS, PICTURE = "checkpoints", "lcurve.out", "val.log", "loss.png"
+BEST = {"model": "best.safetensors", "ema": "best_ema.safetensors"}
+"""What validation found best, of the model and of its average."""
 WHOLE_BATCH = 1024
 """Atoms that are evaluated at a time where all of the validation data is."""
 
@@ -208,8 +210,7 @@ class Loop:
             if math.isfinite(value) and value < self.best.get(name, math.inf):
                 self.best[name] = value
                 told = f"best in validation ({self.options.metric} {value:.4g}) at step {self.step}"
-                target = self.folder / ("best.safetensors" if name == "model" else "best_ema.safetensors")
-                write_model(merged(model), target, told)
+                write_model(merged(model), self.folder / BEST[name], told)
         if log is not None:
             log.write(self.step, columns, rate)
 

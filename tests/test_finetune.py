@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,14 @@ def test_a_warm_up_is_held_against_the_steps_that_are_asked_for(tmp_path: Path) 
     with pytest.raises(TrainingError, match="fewer than all 300"):
         read_settings(*given)
     assert read_settings(*given, 1000).steps == 1000
+
+
+def test_the_model_that_a_finetuning_begins_with_is_not_written_over(data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "teacher.safetensors", tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="written over this one; choose another --output"):
+        finetune(tmp_path / "model.safetensors", data, tmp_path, steps=1)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_a_head_of_a_multi_task_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..checkpoint import WRITABLE, own, read_model, write_model
 from .bias import set_bias, shift_bias
-from .command import started, train
+from .command import OURS, started, train
 from .data import Dataset
 from .finetune import MOST, FinetuneOptions, begin, default_length, factors, ready
 from .input_toml import read_settings
@@ -54,6 +54,8 @@ def finetune_command(
         options = replace(options, train=replace(options.train, batch=batch))
     named = options.train.systems + (options.valid.systems if options.valid else ())
     start = begin(model, head, named, tuning.new_elements)
+    if any(start.path.resolve() == (output / name).resolve() for name in OURS):
+        raise TrainingError(f"{start.path}: the new model would be written over this one; choose another --output")
     new = start.model.config.type_map[start.known :]
     with started(output, device, threads, overwrite) as here:
         loop = Loop(ready(start, options, tuning, backend, checked), output, here, backend, factors(tuning))

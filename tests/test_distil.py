@@ -14,6 +14,7 @@ from conftest import crystal, make_model, molecule
 
 from dpa1_fast import Engine
 from dpa1_fast.checkpoint import read_model, write_model
+from dpa1_fast.distil.command import force_error
 from dpa1_fast.distil.label import LabelOptions, held_out, label, perturbed
 from dpa1_fast.distil.speed import compared, enough
 from dpa1_fast.distil.student import defaults, student_config
@@ -151,6 +152,13 @@ def test_what_the_settings_leave_open_is_as_a_student_is_trained(tmp_path: Path)
     (tmp_path / "settings.toml").write_text('[training]\nseed = 3\nmetric = "loss"\n')
     told = read_student(tmp_path / "settings.toml", usual)
     assert (told.seed, told.metric, told.keep) == (3, "loss", usual.keep)
+
+
+def test_a_student_of_crystals_without_forces_is_judged_too() -> None:
+    told = "added force error 2 meV/Å"
+    assert force_error({"rmse_f": 0.002, "rms_f": 0.02}) == f"{told} (10.0% of the RMS force)"
+    for rounding in (0.0, 1e-14):
+        assert force_error({"rmse_f": 0.002, "rms_f": rounding}) == f"{told} (there are no forces to speak of)"
 
 
 def test_too_few_structures_are_one_clear_line(folder: Path) -> None:

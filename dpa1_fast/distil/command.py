@@ -29,6 +29,8 @@ from .speed import Speed, compared, enough
 from .student import defaults
 
 LABELS, STUDENT, REPORT = "labels", "student", "distilled.json"
+NO_FORCE = 1e-6
+"""eV/Å: smaller RMS forces are rounding."""
 
 
 def distil_command(
@@ -87,8 +89,7 @@ def _report(
     student = read_model(output / best).model
     report, speed = _judged(teacher, student, output / LABELS / VALID, precision, threads)
     errors = report.whole.errors()
-    share = errors["rmse_f"] / errors["rms_f"]
-    error = f"added force error {1e3 * errors['rmse_f']:.4g} meV/Å ({share:.1%} of the RMS force)"
+    error = force_error(errors)
     gain = f"{speed['model'].gain:.1f} times as fast as its teacher, {speed['whole'].gain:.1f} with neighbour lists"
     note = f"Distilled from {name} on {counts.train:,} structures: {error}; {gain}."
     for suffix in (".safetensors", ".dp"):
@@ -112,6 +113,13 @@ def _report(
             soft_wrap=True,
         )
     console.print(f"wrote {output / STUDENT}.safetensors, {STUDENT}.dp and {REPORT}: {error}", soft_wrap=True)
+
+
+def force_error(errors: dict[str, float]) -> str:
+    """The student's error in words. In crystals of one atom symmetry leaves no forces that it could be a share of."""
+    rmse, rms = errors["rmse_f"], errors["rms_f"]
+    share = f"{rmse / rms:.1%} of the RMS force" if rms > NO_FORCE else "there are no forces to speak of"
+    return f"added force error {1e3 * rmse:.4g} meV/Å ({share})"
 
 
 def _judged(

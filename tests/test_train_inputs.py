@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_a_stress_counts_in_voigts_order_and_as_a_matrix(tmp_path: Path) -> None
         np.testing.assert_allclose(found.virial, (row["virial"] + row["virial"].T) / 2, atol=1e-9)
     with pytest.raises(StructureError, match="the stress has 4 numbers; it must have 6 or 9"):
         Dataset(BASE, [str(tmp_path / "2.traj")])
+
+
+def test_a_best_model_is_chosen_by_what_the_validation_data_has(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    write_system(tmp_path / "bare", [{k: v for k, v in r.items() if k != "virial"} for r in labelled(periodic(4, 2))])
+    text = write_toml(tmp_path, training='metric = "V:RMSE"').read_text().replace("virial = [0.1, 1.0]", "")
+    for valid, refused in (("valid", False), ("bare", True)):
+        (tmp_path / "other.toml").write_text(text.replace(f"{tmp_path}/valid", f"{tmp_path}/{valid}"))
+        with pytest.raises(TrainingError, match="has no virials, so no model") if refused else nullcontext():
+            prepare(read_options(tmp_path / "other.toml"))
 
 
 def test_sel_and_types_come_from_the_data_where_nobody_says(tmp_path: Path) -> None:

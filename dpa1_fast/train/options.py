@@ -14,7 +14,8 @@ SCHEDULES = ("exp", "cosine", "wsd")
 DECAYS = ("inverse_linear", "cosine", "linear")
 OPTIMIZERS = ("Adam", "AdamW", "Muon")
 LOSSES = ("mse", "mae", "huber")
-METRICS = ("loss", *(f"{what}:{how}" for what in "EFV" for how in ("MAE", "RMSE")))
+METRIC_TERMS = {"E": "energy", "F": "force", "V": "virial"}
+METRICS = ("loss", *(f"{what}:{how}" for what in METRIC_TERMS for how in ("MAE", "RMSE")))
 
 
 class TrainingError(DPA1Error, ValueError):

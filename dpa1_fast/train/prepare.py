@@ -12,9 +12,9 @@ import torch
 from ..model import DPA1
 from ..structures.neighbors import neighbor_edges
 from .batches import Order, SystemOrder, make_order
-from .check import check, check_dense, note_beyond_sel
+from .check import FILES, check, check_dense, note_beyond_sel
 from .data import Dataset, elements
-from .options import Options, TrainingError
+from .options import METRIC_TERMS, Options, TrainingError
 from .statistics import chosen_for_statistics, set_statistics
 
 
@@ -71,6 +71,12 @@ def prepare(options: Options, checked: bool = True, make: Make = fresh) -> Prepa
     valid_order = None
     if valid is not None and options.valid is not None:
         valid_order = make_order(valid, options.valid.batch, options.seed)
+        term = METRIC_TERMS.get(options.metric.partition(":")[0])
+        if term is not None and all(getattr(s, term) is None for s in valid.samples):
+            raise TrainingError(
+                f"validation_metric (metric) {options.metric}: the validation data has no {FILES[term]}, so no model "
+                "would be the best; choose another"
+            )
     if checked:
         check(train, valid, options.loss)
     per_system = None

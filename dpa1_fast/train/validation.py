@@ -11,7 +11,7 @@ import torch
 from ..model import DPA1
 from .data import Dataset
 from .loss import SHORT, TERMS, Errors, errors, prefactors, total
-from .options import LossOptions
+from .options import METRIC_TERMS, LossOptions
 from .predict import predict
 
 
@@ -36,8 +36,7 @@ class Measured(NamedTuple):
         if name == "loss":
             return self.loss
         what, how = name.split(":")
-        term = {"E": "energy", "F": "force", "V": "virial"}[what]
-        return (self.mae if how == "MAE" else self.rmse)[term]
+        return (self.mae if how == "MAE" else self.rmse)[METRIC_TERMS[what]]
 
 
 def measured(sums: Errors, weights: torch.Tensor) -> Measured:

@@ -36,6 +36,9 @@ RIDGE = 1e-6
 """λ as a part of G's mean eigenvalue."""
 FORCE_FLOOR = 0.01
 """eV²/Å², added to |F|² before its logarithm."""
+ROUNDED = 1e-5
+"""By so much, relatively, a distance or q differs where the same atoms were moved, turned, written to a file or packed
+otherwise."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ class Uncertainty:
         where = [
             batch.structure[new],
             edge_home[torch.isinf(pair)],
-            edge_home[near < pair.where(~torch.isinf(pair), torch.zeros_like(pair))],
-            batch.structure[q > self.far],
+            edge_home[near < (1 - ROUNDED) * pair.where(~torch.isinf(pair), torch.zeros_like(pair))],
+            batch.structure[q > (1 + ROUNDED) * self.far],
         ]
         counts = torch.stack([torch.bincount(w, minlength=batch.n_structures) for w in where], dim=1)
         return [[bool(x) for x in row] for row in (counts > 0).tolist()]

@@ -164,6 +164,15 @@ def test_validation_data_without_errors_calibrate_nothing(tmp_path: Path) -> Non
         calibrate(model, data, data)
 
 
+def test_a_training_structure_that_was_turned_is_no_closer(calibrated: Any) -> None:
+    model, _, train = calibrated
+    turned = [Atoms("".join(BASE.type_map[t] for t in s.structure.types), s.structure.positions) for s in train.samples]
+    for atoms in turned:
+        atoms.rotate(31.0, (1.0, 2.0, 3.0))
+    found = Engine(model).evaluate(turned, uncertainty=True)
+    assert {flag for r in found for flag in r.uncertainty.flags} == set()
+
+
 def test_virtual_atoms_change_nothing(calibrated: Any) -> None:
     model, _, _ = calibrated
     plain = molecule(5, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dpa1_fast.checkpoint import write_model
 from dpa1_fast.sampling import select as selecting
 from dpa1_fast.sampling.farthest import Scale, farthest
 from dpa1_fast.sampling.pool import Failures
+from dpa1_fast.sampling.select_command import told
 from dpa1_fast.sampling.trust import ACCURATE, CANDIDATE, FAILED, Bounds, BoundsError, Verdict
 from dpa1_fast.train.calibrate import calibrate
 
@@ -172,6 +174,15 @@ def test_of_copies_alone_one_is_taken_and_none_of_one_that_is_known(models: Path
     assert "1 of 3 structures chosen" in done.stdout, done.stderr
     done = run_command("select", tmp_path / "one.extxyz", "--known", tmp_path / "known.extxyz", *words)
     assert "0 of 1 structures chosen" in done.stdout, done.stderr
+
+
+def test_candidates_that_were_not_compared_are_not_called_copies() -> None:
+    def said(considered: int) -> str:
+        kinds = Counter({CANDIDATE: 100})
+        return told(selecting.Selection(kinds=kinds, considered=considered, alike=True), 0, None)
+
+    assert said(100).endswith("copies of these, or of known ones")
+    assert said(20).endswith("; 80 more certain ones were not compared")
 
 
 def test_farthest_points_are_those_of_a_plain_search() -> None:

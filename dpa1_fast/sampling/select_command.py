@@ -66,7 +66,9 @@ def told(found: Selection, failed: int, bounds: Bounds | None) -> str:
         parts = ", ".join(f"{kind} {found.kinds[kind]:,}" for kind in (ACCURATE, CANDIDATE, FAILED))
         lines.append(f"by force deviation within {bounds.lower:g} to {bounds.upper:g} eV/Å: {parts}")
     if found.alike:
-        lines.append("no more were taken: all other candidates are copies of these, or of known ones")
+        others = found.kinds[CANDIDATE] - found.considered
+        told_of = f"; {others:,} more certain ones were not compared" if others else ""
+        lines.append(f"no more were taken: all other candidates are copies of these, or of known ones{told_of}")
     return "\n".join(lines)
 
 

@@ -152,6 +152,19 @@ def test_units_show_without_an_order_of_the_frames(data: Path) -> None:
     assert "eV and forces in Hartree/bohr" in said(data)
 
 
+def test_other_frame_parameters_give_other_energies(data: Path) -> None:
+    trajectory(data / "train" / "path")
+    shutil.copytree(data / "train" / "path", data / "train" / "hot")
+    for name, hot in (("path", np.arange(14) % 2), ("hot", np.full(14, 2))):
+        folder = data / "train" / name / "set.000"
+        np.save(folder / "fparam.npy", hot[:, None].astype(float))
+        np.save(folder / "energy.npy", np.load(folder / "energy.npy") + 5.0 * hot[:, None])
+    text = write_toml(data).read_text()
+    more = "neuron = [8]\nnumb_fparam = 1\ndefault_fparam = [0.0]"
+    (data / "input.toml").write_text(text.replace("neuron = [8]", more))
+    prepare(read_options(data / "input.toml"))
+
+
 def strained(folder: Path, virial: float = 1.0) -> None:
     """A crystal in cells that breathe and shear, with a teacher's labels and virials in other units."""
     atoms, frames, rng = crystal(3, 5), [], np.random.default_rng(1)

@@ -93,13 +93,14 @@ def _copies(train: Dataset, valid: Dataset | None) -> None:
 
 
 def _key(sample: Sample) -> bytes:
-    """The same for copies, also where atoms were moved by lattice vectors."""
+    """The same for copies, of the same parameters, also where atoms were moved by lattice vectors."""
     s = sample.structure
     places = s.positions
     if s.pbc.all():
         places = (np.round(s.positions @ np.linalg.inv(s.cell), 7) % 1.0).astype(np.float64)
     parts: Iterator[NDArray[np.float64]] = iter((places, s.cell, s.types.astype(np.float64)))
-    return b"".join((np.round(x, 6) + 0.0).tobytes() for x in parts)  # no negative zero
+    given = (x for x in (s.fparam, s.aparam) if x is not None)
+    return b"".join((np.round(x, 6) + 0.0).tobytes() for x in (*parts, *given))  # no negative zero
 
 
 def check_dense(data: Dataset) -> None:

@@ -123,9 +123,9 @@ def _steps(samples: Sequence[Sample]) -> Iterator[Step]:
     if len(found) >= FEWEST:
         yield from found
         return
-    alike: dict[bytes, list[Sample]] = defaultdict(list)
+    alike: dict[tuple[bytes, ...], list[Sample]] = defaultdict(list)
     for sample in samples:
-        alike[sample.structure.types.tobytes()].append(sample)
+        alike[sample.structure.types.tobytes(), *_parameters(sample)].append(sample)
     for group in alike.values():
         if len(group) > FEWEST:
             for a, b in _nearest(group[:: -(-len(group) // LOOKED)]):
@@ -151,6 +151,11 @@ def _nearest(group: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
             yield group[pair[0]], group[pair[1]]
 
 
+def _parameters(sample: Sample) -> tuple[bytes, ...]:
+    """Frame and atomic parameters, which move energies as positions do."""
+    return tuple(x.tobytes() for x in (sample.structure.fparam, sample.structure.aparam) if x is not None)
+
+
 def _cell(sample: Sample) -> Array:
     """The cell, with unit vectors for axes that are not periodic."""
     s = sample.structure
@@ -166,7 +171,7 @@ def _step(a: Sample, b: Sample) -> Step | None:
     if a.energy is None or b.energy is None or a.force is None or b.force is None:
         return None
     s, t = a.structure, b.structure
-    if len(s) != len(t) or (s.types != t.types).any() or (s.pbc != t.pbc).any():
+    if len(s) != len(t) or (s.types != t.types).any() or (s.pbc != t.pbc).any() or _parameters(a) != _parameters(b):
         return None
     strained = not np.allclose(s.cell, t.cell, rtol=0, atol=1e-6)
     cells = _cell(a), _cell(b)

@@ -15,7 +15,9 @@ from .cli_dynamics import Backend, Device, Format, Inputs, Model, Output, Precis
 FMAX = 1e-3
 Relax = Annotated[
     float | None,
-    typer.Option("--fmax", help=f"eV/Å; structures are first relaxed with their cells until then [default: {FMAX:g}]"),
+    typer.Option(
+        "--fmax", help=f"eV/Å; structures are first relaxed with their cells until then; {FMAX:g} where none is given"
+    ),
 ]
 NoRelax = Annotated[bool, typer.Option("--no-relax", help="take structures as they come in")]
 

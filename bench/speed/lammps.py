@@ -163,7 +163,9 @@ def main() -> int:
     def keep(row: dict[str, Any]) -> None:
         """Each row is in the file, and told, as soon as it is known."""
         rows.append(row)
-        (peer.ROOT / "build" / "bench_lammps.json").write_text(json.dumps({**about, "rows": rows}, indent=1), "utf-8")
+        (peer.ROOT / "build" / "bench_lammps.json").write_text(
+            json.dumps({**about, "rows": rows}, indent=1), encoding="utf-8"
+        )
         told = f"{row['ratio']:.1f} times DeePMD-kit" if "ratio" in row else f"{100 * row['overhead']:.1f} % overhead"
         print(f"{row['case']}: {told}", file=sys.stderr, flush=True)
 

@@ -212,7 +212,8 @@ def _curves(axis: Any, runs: Sequence[results.Run], name: str) -> None:
             axis.plot(r["trained_on"], r["force"], "*", color=colour, markersize=12, label=f"{r['steps']:,} steps")
     axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="force RMSE (meV/Å)", title=TITLES[name])
     counts = sorted({p[0] for start in STARTS for p in curve(runs, name, start)} - {0})
-    axis.set_xticks(counts, [str(n) for n in counts])
+    apart = [n for n, after in zip(counts, [*counts[1:], math.inf], strict=True) if after > 1.4 * n]  # legible
+    axis.set_xticks(apart, [str(n) for n in apart])
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))

@@ -89,11 +89,11 @@ class ElasticAsked:
         # Stress is even and odd in the strain; the odd part is linear but for the third order.
         constants = np.linalg.lstsq(self.strains, stresses - stresses.mean(axis=0), rcond=None)[0].T / units.GPa
         c = 0.5 * (constants + constants.T)
-        size = np.abs(np.linalg.eigvalsh(c))
-        if not size.min() > FLAT * size.max():
+        stiffness = np.linalg.eigvalsh(c)
+        if not np.abs(stiffness).min() > FLAT * np.abs(stiffness).max():
             told = "a strain of it costs nothing, so there are no elastic constants"
             raise StructureError(self.name, told)
-        row = {**moduli(c), "stable": bool((np.linalg.eigvalsh(c) > 0.0).all())}
+        row = {**moduli(c), "stable": bool((stiffness > 0.0).all())}
         row |= {f"c{i + 1}{j + 1}": float(c[i, j]) for i in range(6) for j in range(i, 6)}
         table = "\n".join(",".join(repr(float(x)) for x in line) for line in c) + "\n"
         return Found(row, {"elastic.csv": table})
